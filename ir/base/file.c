@@ -53,7 +53,8 @@ static bool file_map_fd(int fd, FileView *out, Diag *d) {
     struct stat st;
     if (fstat(fd, &st) != 0)
         return diag_error(d, loc_file(out->path), "cannot inspect: %s", strerror(errno));
-    if (S_ISDIR(st.st_mode)) return diag_error(d, loc_file(out->path), "is a directory, not a file");
+    if (S_ISDIR(st.st_mode))
+        return diag_error(d, loc_file(out->path), "is a directory, not a file");
     if (!S_ISREG(st.st_mode)) return file_read_stream(fd, out, d);
     if (st.st_size == 0) {
         out->data = (const uint8_t *)"";
@@ -284,7 +285,9 @@ bool file_inside(const char *dir, const char *name, Arena *a, const char **out, 
         while (n > 0 && root[n - 1] == '/') n--;
         ok = strncmp(whole, root, n) == 0 && whole[n] == '/';
         if (ok) *out = arena_strdup(a, whole);
-        else diag_error(d, loc, "\"%s\" leads out of this folder; hint: copy the file into it", name);
+        else
+            diag_error(d, loc, "\"%s\" leads out of this folder; hint: copy the file into it",
+                       name);
     }
     free(root);
     free(whole);
