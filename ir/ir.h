@@ -282,6 +282,23 @@ bool graph_used_once(const Uses *u, ValId v);
 /* Values computed from tokens or past state ("tainted"), indexed by value id. `dim` cleans. */
 bool *graph_taint(const Graph *g, Arena *a);
 
+/* rows.c: the row view. After the cache proof every token-dependent value is a batch x seq grid of rows
+ * that are computed alike, so kernels see rows x features wherever the batch and seq axes stand. */
+typedef struct {
+    bool per_row;            /* false: the same for every row (constants) */
+    uint32_t rank;           /* feature axes, in order */
+    int64_t dim[MAX_RANK];   /* their sizes */
+    int64_t width;           /* their product */
+} RowShape;
+bool row_shape(Graph *g, ValId v, RowShape *out);   /* false when v has no row view */
+/* The node only renames features: inside a row the elements keep their row-major order. */
+bool row_is_view(Graph *g, NodeId n);
+ValId row_source(Graph *g, ValId v);                /* v without the views above it */
+bool row_is_positions(Graph *g, ValId v);           /* past + index along seq, any row-like shape */
+bool row_is_tokens(Graph *g, ValId v);              /* the token input, reshaped or cast to another integer */
+/* A constant seen through casts, transposes and slices: what linear and gather take as their table. */
+bool value_is_weight(const Graph *g, ValId v);
+
 /* infer.c: result types from operand types; for F_TYPED ops checks them. */
 bool infer_node(Graph *g, NodeId n, Diag *d);
 
