@@ -1,0 +1,176 @@
+/* type.c: the dtype table, half-precision conversions, and tensor types. */
+#include <string.h>
+
+#include "ir/ir.h"
+
+/* ---- dtypes ---- */
+
+typedef struct { const char *name; uint8_t bits; DClass cls; int onnx; } DTypeInfo;
+
+static const DTypeInfo dtypes[DT_COUNT] = {
+    [DT_NONE] = {"none", 0, DC_NONE, 0},
+#define DTYPE(e, text, bits, cls, onnx) [DT_##e] = {text, bits, DC_##cls, onnx},
+#include "ir/dtypes.def"
+#undef DTYPE
+};
+
+static const DTypeInfo *dtype_info(DType t) {
+    return &dtypes[(unsigned)t < DT_COUNT ? t : DT_NONE];
+}
+
+const char *dtype_name(DType t) {
+    return dtype_info(t)->name;
+}
+
+DType dtype_parse(const char *name, size_t n) {
+    for (int t = DT_NONE + 1; t < DT_COUNT; t++)
+        if (strlen(dtypes[t].name) == n && memcmp(dtypes[t].name, name, n) == 0) return (DType)t;
+    return DT_NONE;
+}
+
+DType dtype_from_onnx(int number) {
+    for (int t = DT_NONE + 1; t < DT_COUNT; t++)
+        if (dtypes[t].onnx == number) return (DType)t;
+    return DT_NONE;
+}
+
+DClass dtype_class(DType t) {
+    return dtype_info(t)->cls;
+}
+
+size_t dtype_size(DType t) {
+    return dtype_info(t)->bits / 8u;
+}
+
+static float float_of_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+static uint32_t bits_of_float(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof(bits));
+    return bits;
+}
+
+float half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    uint32_t exponent = (uint32_t)h >> 10 & 0x1fu, fraction = h & 0x3ffu;
+    if (exponent == 0x1f) return float_of_bits(sign | 0x7f800000u | fraction << 13);
+    if (exponent != 0) return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+    float magnitude = (float)fraction * 0x1p-24f;
+    return sign != 0 ? -magnitude : magnitude;
+}
+
+uint16_t float_to_half(float f) {
+    uint32_t bits = bits_of_float(f);
+    uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {
+        uint32_t payload = magnitude >> 13 & 0x3ffu;
+        if (payload == 0) payload = 0x200u;
+        return (uint16_t)(sign | 0x7c00u | payload);
+    }
+    if (magnitude >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65536 and above */
+    uint32_t exponent = magnitude >> 23, kept, dropped_bits;
+    if (exponent >= 113) { /* normal half */
+        kept = magnitude - (112u << 23);
+        dropped_bits = 13;
+    } else {
+        if (exponent < 102) return (uint16_t)sign; /* below half of the smallest subnormal */
+        kept = (magnitude & 0x7fffffu) | 0x800000u;
+        dropped_bits = 126 - exponent;
+    }
+    uint32_t result = kept >> dropped_bits;
+    uint32_t dropped = kept & ((1u << dropped_bits) - 1), middle = 1u << (dropped_bits - 1);
+    /* A carry out of the fraction moves into the exponent, and at the end to infinity. */
+    if (dropped > middle || (dropped == middle && (result & 1) != 0)) result++;
+    return (uint16_t)(sign | result);
+}
+
+float bf16_to_float(uint16_t h) {
+    return float_of_bits((uint32_t)h << 16);
+}
+
+uint16_t float_to_bf16(float f) {
+    uint32_t bits = bits_of_float(f);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        uint32_t high = bits >> 16;
+        return (uint16_t)((high & 0x7fu) == 0 ? high | 0x40u : high);
+    }
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+/* ---- types ---- */
+
+Type type_make(DType t, uint32_t rank, const Dim *dims) {
+    Type out = {0};
+    out.dtype = t;
+    out.rank = (uint8_t)(rank < MAX_RANK ? rank : MAX_RANK);
+    for (uint32_t i = 0; i < out.rank; i++) out.dim[i] = dims[i];
+    return out;
+}
+
+Type type_scalar(DType t) {
+    return type_make(t, 0, NULL);
+}
+
+bool type_eq(const Type *a, const Type *b) {
+    if (a->dtype != b->dtype || a->rank != b->rank) return false;
+    for (uint32_t i = 0; i < a->rank; i++)
+        if (!dim_eq(a->dim[i], b->dim[i])) return false;
+    return true;
+}
+
+bool type_is_static(const Type *t) {
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (!dim_is_const(t->dim[i])) return false;
+    return true;
+}
+
+Dim type_count(Graph *g, const Type *t) {
+    Dim count = dim_const(1);
+    for (uint32_t i = 0; i < t->rank; i++) count = dim_mul(g, count, t->dim[i]);
+    return count;
+}
+
+bool type_static_bytes(const Type *t, size_t *out) {
+    size_t bytes = dtype_size(t->dtype);
+    bool zero = false;
+    for (uint32_t i = 0; i < t->rank; i++) {
+        Dim d = t->dim[i];
+        if (!dim_is_const(d) || d.v < 0 || (uint64_t)d.v > SIZE_MAX) return false;
+        if (d.v == 0) zero = true;
+    }
+    for (uint32_t i = 0; !zero && i < t->rank; i++)
+        if (!mul_size(bytes, (size_t)t->dim[i].v, &bytes)) return false;
+    *out = zero ? 0 : bytes;
+    return true;
+}
+
+bool type_broadcast(const Type *a, const Type *b, Type *out) {
+    Type r = {0};
+    r.dtype = a->dtype;
+    r.rank = a->rank > b->rank ? a->rank : b->rank;
+    for (uint32_t i = 0; i < r.rank; i++) {
+        uint32_t back = r.rank - i;
+        Dim one = dim_const(1);
+        Dim x = back <= a->rank ? a->dim[a->rank - back] : one;
+        Dim y = back <= b->rank ? b->dim[b->rank - back] : one;
+        if (dim_eq(x, one) || dim_eq(x, y)) r.dim[i] = y;
+        else if (dim_eq(y, one)) r.dim[i] = x;
+        else return false;
+    }
+    *out = r;
+    return true;
+}
+
+void type_print(Text *t, const Graph *g, const Type *ty) {
+    text_add(t, dtype_name(ty->dtype));
+    text_add(t, "[");
+    for (uint32_t i = 0; i < ty->rank; i++) {
+        if (i > 0) text_add(t, ", ");
+        dim_print(t, g, ty->dim[i]);
+    }
+    text_add(t, "]");
+}
