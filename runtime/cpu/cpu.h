@@ -1,0 +1,168 @@
+/* cpu.h: the CPU kernels, one table of functions per instruction set.
+ *
+ * Every kernel is called by all workers of a pool with equal arguments and does its worker's share; its
+ * result is complete after the next pool_barrier, which the caller makes:
+ *
+ *   kernels->norm(&worker, &norm_args);      pool_barrier(worker.pool);
+ *   kernels->linear(&worker, &linear_args);  pool_barrier(worker.pool);
+ *
+ * A kernel may make barriers of its own, and none may follow another without a barrier between, even if
+ * they touch different buffers (they share scratch and the ticket counter). Results do not depend on the
+ * number of workers. rows may be 0: nothing is done.
+ *
+ * Activations are rows of floats; a stride is the number of floats from one row to the next (0 repeats one
+ * row). Pointers need the alignment of float only; 64 bytes is fastest. Arguments are trusted: the loader
+ * has checked shapes, ids and positions. Nothing is allocated and nothing fails. */
+#ifndef RUNTIME_CPU_H
+#define RUNTIME_CPU_H
+
+#include "runtime/artifact.h"
+#include "runtime/threads.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a kernel knows of the worker that runs it. The caller makes one per worker. */
+typedef struct {
+    uint32_t index, count;
+    Pool *pool;
+    void *local;                /* CPU_LOCAL_BYTES of the worker's own, 64-byte aligned */
+    void *shared;               /* one for all workers, 64-byte aligned: the largest of cpu_linear_shared
+                                   and cpu_attention_shared over the program's steps */
+} CpuWorker;
+#define CPU_LOCAL_BYTES ((size_t)512 << 10)
+
+/* out[rows][width] = table[ids[row]]. table: ART_F32/F16/BF16, ART_PLAIN [n][width] or
+ * ART_PANEL16 [n/16][width][16]. */
+typedef struct {
+    uint32_t rows, width, dtype, layout;
+    const void *table;
+    const int32_t *ids;         /* one a row, each < n */
+    float *out;
+    size_t out_stride;
+} CpuGather;
+
+/* Each of groups x width floats of a row: (x - mean) / sqrt(var + eps) * gamma + beta, or with rms
+ * x / sqrt(mean(x^2) + eps) * gamma + beta. out may be x. */
+typedef struct {
+    uint32_t rows, groups, width, rms;
+    float eps;
+    const float *x, *gamma, *beta;      /* gamma, beta: width floats or NULL */
+    size_t gamma_stride, beta_stride;   /* floats from one group's to the next's; 0 = the same for all */
+    size_t x_stride, out_stride;
+    float *out;
+} CpuNorm;
+
+/* out[rows][n] = act(x[rows][k] w + bias) * gate + residual. w: ART_F32/F16/BF16 in PANEL16,
+ * [ceil(n/16)][k][16]. out may be gate or residual (same stride), never x. */
+typedef struct {
+    uint32_t rows, k, n, act, dtype;
+    const float *x;
+    const void *w;
+    const float *bias, *gate, *residual;    /* each may be NULL; bias: n floats */
+    size_t x_stride, gate_stride, residual_stride, out_stride;
+    float *out;
+} CpuLinear;
+
+/* Rotates the first `rotated` floats of each of heads x dim, copies the rest. cos, sin: row = position,
+ * rotated/2 columns. Pairs are (i, i + rotated/2), or interleaved (2i, 2i + 1). out may be x. */
+typedef struct {
+    uint32_t rows, heads, dim, rotated, interleaved;
+    const float *cos, *sin, *x;
+    const int32_t *positions;   /* one a row */
+    size_t x_stride, out_stride;
+    float *out;
+} CpuRope;
+
+/* The cache of one state. A sequence's part is cpu_state_floats long, 64-byte aligned and first zeroed;
+ * part s starts at data + s * cpu_state_floats. Inner order is the kernels' affair, so copy and keep it
+ * whole; positions past a sequence's length are never read as data.
+ * by_key: states that some attention reads as keys are kept transposed in tiles of 16 positions. A state
+ * that some attention reads as values must have by_key = 0 (also when it is read as keys elsewhere). */
+typedef struct {
+    float *data;
+    uint32_t heads, dim;
+    uint32_t capacity;          /* positions of one sequence */
+    uint32_t by_key;
+} CpuState;
+size_t cpu_state_floats(uint32_t heads, uint32_t dim, uint32_t capacity, uint32_t by_key);
+
+/* Writes each row's heads x dim floats at its position of its sequence. */
+typedef struct {
+    uint32_t rows;
+    const float *x;
+    size_t x_stride;
+    const int32_t *positions, *sequences;
+    CpuState state;
+} CpuStore;
+
+/* q: heads x dim floats a row; out: heads x vdim. Head h reads keys and values of head
+ * h / (heads / kv_heads), positions 0..positions[row] of its row's sequence (window W: only the last W).
+ * score = q.k * scale, softcap * tanh(score / softcap) if softcap != 0, + slopes[h] * (key - position);
+ * a sink adds exp(sinks[h]) to the softmax's denominator. Fastest when rows of one sequence stand together
+ * with rising positions. The rows' own keys and values are stored already. out may be q if vdim = dim. */
+typedef struct {
+    uint32_t rows, heads, kv_heads, dim, vdim, window;
+    float scale, softcap;
+    const float *q, *slopes, *sinks;    /* slopes, sinks: heads floats or NULL */
+    size_t q_stride, out_stride;
+    const int32_t *positions, *sequences;
+    CpuState k, v;
+    float *out;
+} CpuAttention;
+
+/* Runs a program of ArtInsn (it has been checked: registers < ART_REGISTERS, inputs < 6, one STORE at the
+ * end). out may be an input that is only loaded with div = 1 and mod >= width, same stride. */
+typedef struct {
+    const float *data;          /* floats of a row, or NULL: */
+    const int32_t *ints;        /* one number a row (tokens, positions), loaded as float */
+    size_t stride;
+} CpuInput;
+typedef struct {
+    uint32_t rows, width, count;
+    const ArtInsn *insns;
+    CpuInput in[6];
+    size_t out_stride;
+    float *out;
+} CpuPointwise;
+
+/* A row is outer x len x inner. reduce: out is outer x inner (out may not be x); softmax: over len, out
+ * may be x. */
+typedef struct {
+    uint32_t rows, op, outer, len, inner;
+    const float *x;
+    size_t x_stride, out_stride;
+    float *out;
+} CpuReduce;
+
+typedef struct {
+    uint32_t rows;
+    ArtMove move;               /* strides and offsets in floats */
+    const float *x;
+    size_t x_stride, out_stride;
+    float *out;                 /* not x */
+} CpuMove;
+
+typedef struct {
+    const char *name;           /* "portable", "avx2", "avx512" */
+    void (*gather)(const CpuWorker *w, const CpuGather *a);
+    void (*norm)(const CpuWorker *w, const CpuNorm *a);
+    void (*linear)(const CpuWorker *w, const CpuLinear *a);
+    void (*rope)(const CpuWorker *w, const CpuRope *a);
+    void (*store)(const CpuWorker *w, const CpuStore *a);
+    void (*attention)(const CpuWorker *w, const CpuAttention *a);
+    void (*pointwise)(const CpuWorker *w, const CpuPointwise *a);
+    void (*reduce)(const CpuWorker *w, const CpuReduce *a);
+    void (*softmax)(const CpuWorker *w, const CpuReduce *a);
+    void (*move)(const CpuWorker *w, const CpuMove *a);
+} CpuKernels;
+
+/* level: 0 = the best this machine has, 1 = portable, 2 = AVX2, 3 = AVX-512 (gptc_open_options.cpu_level).
+ * NULL: the machine or the build lacks it, or there is no such level. */
+const CpuKernels *cpu_select(int level);
+
+/* Bytes of shared scratch a step may need: linear of at most rows x k; attention of at most rows. */
+size_t cpu_linear_shared(uint32_t rows, uint32_t k);
+size_t cpu_attention_shared(uint32_t rows, uint32_t heads, uint32_t vdim, uint32_t capacity);
+
+#endif
