@@ -48,6 +48,9 @@ typedef struct {
     Stage stage;                         /* of the graph afterwards */
     bool required;                       /* --disable refuses it */
 } Pass;
+#define PASS(fn, name, level, needs, gives, drops, stage, required, why) PassResult fn(PassCtx *cx, Graph *g);
+#include "passes/passes.def"
+#undef PASS
 extern const Pass pass_table[];          /* in running order; ends with name NULL */
 const Pass *pass_find(const char *name);
 /* Pairs "before must run before after", with the reason; checked by a unit test. */
@@ -76,5 +79,9 @@ bool match_scalar(const Graph *g, ValId v, Op op, ValId *x, double *c);
 bool match_is_scalar(const Graph *g, ValId v, double c, double rel_tol);
 /* Strips broadcast/reshape/cast nodes that keep the elements of a scalar or row constant. */
 ValId match_skip_moves(const Graph *g, ValId v);
+
+/* memplan.c: slots for intervals of region numbers, pure. Returns the arena's size in bytes. */
+typedef struct { ValId v; uint32_t from, to; uint64_t bytes, slot; } Interval;
+uint64_t memplan_place(Interval *iv, size_t n, Arena *scratch);
 
 #endif
