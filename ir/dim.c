@@ -2,7 +2,8 @@
  *
  * A polynomial is a sorted list of terms, a term is a coefficient and a sorted list of symbols
  * (seq*seq lists seq twice). Terms are in graded lexicographic order, the leading term last, which
- * is what exact division needs. Each graph keeps every polynomial once, so equal ones have equal handles.
+ * is what exact division needs. Each graph keeps every polynomial once, so that equal ones have
+ * equal handles.
  * Numbers are no polynomials: they are in the handle itself. Whatever grows past the limits below
  * becomes DIM_UNKNOWN. */
 #include <stdlib.h>

@@ -57,7 +57,7 @@ typedef enum { LOC_NONE, LOC_FILE, LOC_TEXT, LOC_NODE } LocKind;
 typedef struct {
     LocKind kind;
     uint32_t line, column;   /* LOC_TEXT: line and column from 1;  LOC_NODE: line = ONNX node index */
-    const char *name;        /* file or node name; borrowed, outlives the diag; may be NULL */
+    const char *name;        /* file or node name; borrowed (a diag keeps a copy); may be NULL */
 } Loc;
 typedef enum { DIAG_NOTE, DIAG_WARNING, DIAG_ERROR, DIAG_BUG } DiagLevel;
 typedef struct { DiagLevel level; Loc loc; const char *text; } DiagItem;

@@ -23,6 +23,8 @@ static void diag_add(Diag *d, DiagLevel level, Loc loc, const char *fmt, va_list
         unsigned char c = (unsigned char)t.data[i];
         if (c < 0x20 || c == 0x7f) t.data[i] = '?';
     }
+    /* Graphs and their names may go before the messages about them are shown. */
+    if (loc.name != NULL) loc.name = arena_strdup(d->arena, loc.name);
     DiagItem item = {level, loc, t.data};
     VEC_PUSH(d->arena, &d->items, item);
     if (level >= DIAG_ERROR) d->errors++;

@@ -244,11 +244,7 @@ bool file_commit(FileWriter *w, Diag *d) {
         else sync_folder_of(w->dest);
     }
     bool ok = w->error == 0;
-    if (!ok) {
-        /* The location borrows its name and the writer goes now, so the diag keeps a copy. */
-        const char *path = arena_strdup(d->arena, w->path);
-        diag_error(d, loc_file(path), "cannot write: %s", strerror(w->error));
-    }
+    if (!ok) diag_error(d, loc_file(w->path), "cannot write: %s", strerror(w->error));
     writer_free(w);
     return ok;
 }

@@ -1,0 +1,611 @@
+/* parse.c: from text to a graph (grammar in ir.h), one statement a line.
+ *
+ * Values may have any numbers; each is defined once and before its use. Result types are inferred
+ * and must agree with those in the text. The first error ends the parse. The text is untrusted:
+ * what it makes the parser allocate is bounded by its own length, by the files it names, and by
+ * FILL_MAX for constants made from nothing. */
+#include <string.h>
+
+#include "ir/ir.h"
+#include "ir/internal.h"
+
+#define FILL_MAX ((size_t)512 << 20) /* bytes of all seed and splat constants together */
+#define FILE_REPEAT 4                /* constants may read a file this many times over */
+#define SYMBOLS_MAX 4096
+#define NUMBER_SLACK 65536           /* value numbers may exceed the length of the text by this */
+
+typedef struct {
+    Lex x;
+    Graph *g;
+    const char *dir;
+    size_t bytes;                    /* of the text */
+    VEC(ValId) numbered;             /* by the number in the text */
+    size_t filled, copied, mapped;
+    VEC(FileView) files;
+} Parser;
+
+/* ---- values ---- */
+
+static bool parse_number(Parser *p, uint32_t *number) {
+    uint64_t n = 0;
+    if (!lex_expect(&p->x, '%') || !lex_u64(&p->x, UINT32_MAX, &n)) return false;
+    if (n > p->bytes + NUMBER_SLACK)
+        return lex_error(&p->x, p->x.at, "value number %llu is out of proportion to the text; "
+                         "hint: number values densely", (unsigned long long)n);
+    *number = (uint32_t)n;
+    return true;
+}
+
+static bool parse_value(Parser *p, ValId *v) {
+    const char *at = lex_here(&p->x);
+    uint32_t n = 0;
+    if (!parse_number(p, &n)) return false;
+    *v = n < p->numbered.count ? p->numbered.data[n] : NO_VAL;
+    return val_ok(*v) || lex_error(&p->x, at, "%%%u is not defined above", n);
+}
+
+static bool parse_definition(Parser *p, uint32_t *number) {
+    const char *at = lex_here(&p->x);
+    if (!parse_number(p, number)) return false;
+    bool known = *number < p->numbered.count && val_ok(p->numbered.data[*number]);
+    return !known || lex_error(&p->x, at, "%%%u is defined twice", *number);
+}
+
+static void define(Parser *p, uint32_t number, ValId v) {
+    while (p->numbered.count <= number) VEC_PUSH(p->g->arena, &p->numbered, NO_VAL);
+    p->numbered.data[number] = v;
+}
+
+static bool parse_name(Parser *p, const char **name) {
+    *name = NULL;
+    return !lex_peek(&p->x, '"') || lex_string(&p->x, name);
+}
+
+/* "key=" with a known key */
+static bool parse_key(Parser *p, const char *key) {
+    const char *at = lex_here(&p->x), *word = NULL;
+    size_t n = 0;
+    if (!lex_word(&p->x, &word, &n)) return false;
+    if (!lex_is(word, n, key)) return lex_error(&p->x, at, "expected %s= here", key);
+    return lex_expect(&p->x, '=');
+}
+
+static bool at_line_end(Parser *p) {
+    lex_here(&p->x);
+    return p->x.failed || p->x.at >= p->x.end || *p->x.at == '\n';
+}
+
+/* ---- header, symbols, ports, states ---- */
+
+static bool parse_stage(Parser *p) {
+    const char *at = lex_here(&p->x), *word = NULL;
+    size_t n = 0;
+    if (!lex_word(&p->x, &word, &n)) return false;
+    for (int s = 0; s < STAGE_COUNT; s++) {
+        if (!lex_is(word, n, stage_name((Stage)s))) continue;
+        p->g->stage = (Stage)s;
+        return true;
+    }
+    return lex_error(&p->x, at, "unknown stage; hint: imported, raised, stateful, fused, ordered "
+                     "and planned exist");
+}
+
+static bool parse_header(Parser *p) {
+    Lex *x = &p->x;
+    const char *word = NULL;
+    size_t n = 0;
+    uint64_t version = 0;
+    if (!lex_next_line(x)) return lex_error(x, x->at, "the text is empty; expected \"gir 1\"");
+    const char *at = x->at;
+    if (!lex_word(x, &word, &n) || !lex_is(word, n, "gir"))
+        return lex_error(x, at, "expected the text to start with \"gir 1\"");
+    at = lex_here(x);
+    if (!lex_u64(x, UINT32_MAX, &version)) return false;
+    if (version != 1) return lex_error(x, at, "this program reads version 1 of the text");
+    while (!at_line_end(p)) {
+        at = x->at;
+        int64_t context = 0;
+        bool ok = lex_word(x, &word, &n) && lex_expect(x, '=');
+        if (!ok) return false;
+        if (lex_is(word, n, "stage")) ok = parse_stage(p);
+        else if (lex_is(word, n, "context")) ok = lex_i64(x, 0, DIM_MAX, &context);
+        else if (lex_is(word, n, "arena")) ok = lex_u64(x, UINT64_MAX, &p->g->arena_row_bytes);
+        else return lex_error(x, at, "expected stage=, context= or arena= here");
+        if (!ok) return false;
+        if (lex_is(word, n, "context")) p->g->context = context;
+    }
+    return lex_end_line(x);
+}
+
+static bool parse_symbol(Parser *p) {
+    Lex *x = &p->x;
+    const char *at = lex_here(x), *name = NULL;
+    size_t n = 0;
+    if (lex_peek(x, '"')) {
+        if (!lex_string(x, &name)) return false;
+        n = strlen(name);
+    } else if (!lex_word(x, &name, &n)) {
+        return false;
+    }
+    if (p->g->symbols.count > SYMBOLS_MAX) return lex_error(x, at, "too many symbols");
+    SymId s = symbol_add(p->g, name, n);
+    while (!at_line_end(p)) {
+        at = x->at;
+        int64_t number = 0;
+        if (!lex_word(x, &name, &n) || !lex_expect(x, '=') || !lex_i64(x, 1, DIM_MAX, &number))
+            return false;
+        Symbol *symbol = &p->g->symbols.data[s.id];
+        if (lex_is(name, n, "max")) symbol->max = number;
+        else if (lex_is(name, n, "literal")) symbol->literal = number;
+        else return lex_error(x, at, "expected literal= or max= here");
+    }
+    return true;
+}
+
+static bool parse_role(Parser *p, Role *role) {
+    *role = ROLE_NONE;
+    if (at_line_end(p) || lex_peek(&p->x, '!')) return !p->x.failed;
+    if (!parse_key(p, "role")) return false;
+    const char *at = lex_here(&p->x), *word = NULL;
+    size_t n = 0;
+    if (!lex_word(&p->x, &word, &n)) return false;
+    for (int r = 0; r < ROLE_COUNT; r++) {
+        if (!lex_is(word, n, role_name((Role)r))) continue;
+        *role = (Role)r;
+        return true;
+    }
+    return lex_error(&p->x, at, "unknown role; hint: tokens, positions, mask, past, use_cache, "
+                     "logits and present exist");
+}
+
+static bool parse_slots(Parser *p, uint64_t *slots, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (i > 0 && !lex_expect(&p->x, ',')) return false;
+        slots[i] = NO_SLOT;
+        if (!lex_take(&p->x, '_') && !lex_u64(&p->x, NO_SLOT - 1, &slots[i])) return false;
+    }
+    return true;
+}
+
+static bool parse_input(Parser *p) {
+    uint32_t number = 0;
+    const char *name = NULL, *word = NULL;
+    size_t n = 0;
+    Type t;
+    Role role;
+    uint64_t slot = NO_SLOT;
+    if (!parse_definition(p, &number) || !parse_name(p, &name) || !lex_expect(&p->x, ':') ||
+        !lex_type(&p->x, p->g, &t) || !parse_role(p, &role))
+        return false;
+    if (lex_take(&p->x, '!')) {
+        const char *at = p->x.at;
+        if (!lex_word(&p->x, &word, &n)) return false;
+        if (!lex_is(word, n, "slot")) return lex_error(&p->x, at, "expected !slot here");
+        if (!parse_slots(p, &slot, 1)) return false;
+    }
+    ValId v = graph_input(p->g, name, t, role);
+    graph_val(p->g, v)->slot = slot;
+    define(p, number, v);
+    return true;
+}
+
+static bool parse_output(Parser *p) {
+    ValId v;
+    const char *name = NULL;
+    Role role;
+    if (!parse_value(p, &v) || !parse_name(p, &name) || !parse_role(p, &role)) return false;
+    graph_output(p->g, v, name, role);
+    return true;
+}
+
+static bool parse_state(Parser *p) {
+    State s = {0};
+    int64_t axis = 0;
+    if (!parse_name(p, &s.name) || !parse_key(p, "in") || !parse_value(p, &s.in) ||
+        !parse_key(p, "out") || !parse_value(p, &s.out) || !parse_key(p, "axis") ||
+        !lex_i64(&p->x, 0, MAX_RANK - 1, &axis))
+        return false;
+    s.axis = (uint8_t)axis;
+    VEC_PUSH(p->g->arena, &p->g->states, s);
+    return true;
+}
+
+/* ---- constants ---- */
+
+static bool parse_list(Parser *p, DType type, size_t bytes, Const *c) {
+    size_t size = dtype_size(type), count = bytes / size;
+    const char *at = lex_here(&p->x);
+    if (!lex_expect(&p->x, '{')) return false;
+    if (count > (size_t)(p->x.end - p->x.at))
+        return lex_error(&p->x, at, "expected %zu elements", count);
+    uint8_t *data = arena_alloc(p->g->arena, bytes);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && lex_peek(&p->x, '}'))
+            return lex_error(&p->x, at, "expected %zu elements, found %zu", count, i);
+        if (i > 0 && !lex_expect(&p->x, ',')) return false;
+        if (!lex_element(&p->x, type, data + i * size)) return false;
+    }
+    c->data = data;
+    if (lex_peek(&p->x, ',')) return lex_error(&p->x, at, "more than %zu elements", count);
+    return lex_expect(&p->x, '}');
+}
+
+static bool parse_hex(Parser *p, size_t bytes, Const *c) {
+    const char *at = lex_here(&p->x);
+    if (bytes > (size_t)(p->x.end - at) / 2)
+        return lex_error(&p->x, at, "expected %zu bytes as hexadecimal digits", bytes);
+    uint8_t *data = arena_alloc(p->g->arena, bytes);
+    c->data = data;
+    return lex_hex(&p->x, data, bytes);
+}
+
+static uint8_t *fill_room(Parser *p, const char *at, size_t bytes) {
+    if (bytes > FILL_MAX - p->filled) {
+        lex_error(&p->x, at, "seed and splat constants of one text may have %zu bytes in all",
+                  FILL_MAX);
+        return NULL;
+    }
+    p->filled += bytes;
+    return arena_alloc(p->g->arena, bytes);
+}
+
+static bool parse_seed(Parser *p, const char *at, DType type, size_t bytes, Const *c) {
+    c->form = CF_SEED;
+    if (!lex_u64(&p->x, UINT64_MAX, &c->seed)) return false;
+    uint8_t *data = fill_room(p, at, bytes);
+    if (data == NULL) return false;
+    const_fill_seed(type, c->seed, data, bytes / dtype_size(type));
+    c->data = data;
+    return true;
+}
+
+static bool parse_splat(Parser *p, const char *at, DType type, size_t bytes, Const *c) {
+    uint8_t element[8];
+    size_t size = dtype_size(type);
+    c->form = CF_SPLAT;
+    if (!lex_element(&p->x, type, element)) return false;
+    uint8_t *data = fill_room(p, at, bytes);
+    if (data == NULL) return false;
+    for (size_t i = 0; i < bytes; i += size) memcpy(data + i, element, size);
+    c->data = data;
+    return true;
+}
+
+/* The file's contents, mapped once per parse; NULL with the error set. */
+static const FileView *parse_open(Parser *p, const char *at, const char *path) {
+    if (p->dir == NULL) {
+        lex_error(&p->x, at, "constants from files are not allowed here");
+        return NULL;
+    }
+    Diag reason;
+    diag_init(&reason);
+    const FileView *found = NULL;
+    const char *full = NULL;
+    FileView view;
+    if (file_inside(p->dir, path, p->g->arena, &full, &reason)) {
+        for (size_t i = 0; found == NULL && i < p->files.count; i++)
+            if (strcmp(p->files.data[i].path, full) == 0) found = &p->files.data[i];
+        if (found == NULL && file_map(full, &view, &reason)) {
+            VEC_PUSH(p->g->arena, &p->files, view);
+            found = &p->files.data[p->files.count - 1];
+            if (!add_size(p->mapped, view.bytes, &p->mapped)) p->mapped = SIZE_MAX;
+        }
+    }
+    if (found == NULL) lex_error(&p->x, at, "%s", reason.items.data[0].text);
+    diag_free(&reason);
+    return found;
+}
+
+static bool parse_file(Parser *p, const char *at, size_t bytes, Const *c) {
+    c->form = CF_FILE;
+    if (!lex_string(&p->x, &c->path) || !lex_expect(&p->x, ',') ||
+        !lex_u64(&p->x, UINT64_MAX, &c->offset))
+        return false;
+    const FileView *file = parse_open(p, at, c->path);
+    if (file == NULL) return false;
+    if (c->offset > file->bytes || bytes > file->bytes - (size_t)c->offset)
+        return lex_error(&p->x, at, "%zu bytes at %llu are past the end of a file of %zu bytes",
+                         bytes, (unsigned long long)c->offset, file->bytes);
+    if (bytes > SIZE_MAX - p->copied || (p->copied + bytes) / FILE_REPEAT > p->mapped)
+        return lex_error(&p->x, at, "the constants of this text repeat its files too often");
+    p->copied += bytes;
+    c->data = arena_dup(p->g->arena, file->data + c->offset, bytes);
+    return true;
+}
+
+static bool parse_const(Parser *p) {
+    Lex *x = &p->x;
+    uint32_t number = 0;
+    const char *name = NULL, *word = NULL;
+    size_t n = 0, bytes = 0;
+    Type t;
+    if (!parse_definition(p, &number) || !parse_name(p, &name) || !lex_expect(x, ':'))
+        return false;
+    const char *at = lex_here(x);
+    if (!lex_type(x, p->g, &t) || !lex_expect(x, '=')) return false;
+    if (!type_is_static(&t)) return lex_error(x, at, "a constant has no symbolic dimensions");
+    if (!type_static_bytes(&t, &bytes)) return lex_error(x, at, "this constant is too large");
+    Const c = {0};
+    at = lex_here(x);
+    if (lex_peek(x, '{')) {
+        if (!parse_list(p, t.dtype, bytes, &c)) return false;
+    } else {
+        if (!lex_word(x, &word, &n) || !lex_expect(x, '(')) return false;
+        bool ok;
+        if (lex_is(word, n, "seed")) ok = parse_seed(p, at, t.dtype, bytes, &c);
+        else if (lex_is(word, n, "splat")) ok = parse_splat(p, at, t.dtype, bytes, &c);
+        else if (lex_is(word, n, "hex")) ok = parse_hex(p, bytes, &c);
+        else if (lex_is(word, n, "file")) ok = parse_file(p, at, bytes, &c);
+        else return lex_error(x, at, "expected {..}, seed(), splat(), hex() or file() here");
+        if (!ok || !lex_expect(x, ')')) return false;
+    }
+    ValId v = graph_const(p->g, t, c.data, name);
+    c.bytes = bytes;
+    p->g->consts.data[graph_val(p->g, v)->cidx] = c;
+    define(p, number, v);
+    return true;
+}
+
+/* ---- nodes ---- */
+
+typedef struct {
+    Loc loc;
+    Op op;
+    uint32_t nout, number[2];
+    Type type[2];
+    size_t nin;
+    ValId in[255];
+    Attr attr;
+    uint32_t given;                  /* A_* bits of attributes in the text */
+    uint32_t length[ATTR_COUNT];     /* of per-axis attributes */
+    const char *attr_at;
+    uint32_t region;
+    uint64_t slot[2];
+    bool located;
+    uint32_t onnx;
+    const char *onnx_name;
+} NodeText;
+
+static bool attr_int(Lex *x, int64_t *out) {
+    return lex_i64(x, INT64_MIN, INT64_MAX, out);
+}
+
+static bool attr_bool(Lex *x, bool *out) {
+    uint8_t element = 0;
+    const char *at = lex_here(x);
+    if (!lex_element(x, DT_BOOL, &element)) return false;
+    *out = element != 0;
+    return element <= 1 || lex_error(x, at, "expected true or false");
+}
+
+static bool attr_float(Lex *x, float *out) {
+    uint8_t element[4];
+    if (!lex_element(x, DT_F32, element)) return false;
+    memcpy(out, element, sizeof(element));
+    return true;
+}
+
+static bool attr_axes(Lex *x, uint32_t *out) {
+    *out = 0;
+    if (!lex_expect(x, '[')) return false;
+    if (lex_take(x, ']')) return true;
+    do {
+        uint64_t axis = 0;
+        if (!lex_u64(x, MAX_RANK - 1, &axis)) return false;
+        *out |= UINT32_C(1) << axis;
+    } while (lex_take(x, ','));
+    return lex_expect(x, ']');
+}
+
+static bool attr_dims(Lex *x, Graph *g, Dim *out, uint32_t *n) {
+    *n = 0;
+    if (!lex_expect(x, '[')) return false;
+    if (lex_take(x, ']')) return true;
+    do {
+        if (*n == MAX_RANK) return lex_error(x, x->at, "more than %d axes", MAX_RANK);
+        if (!lex_dim(x, g, &out[(*n)++])) return false;
+    } while (lex_take(x, ','));
+    return lex_expect(x, ']');
+}
+
+/* Fields of 1 byte (perm) or 8 bytes (steps). */
+static bool attr_ints(Lex *x, void *field, size_t size, uint32_t *n) {
+    *n = 0;
+    if (!lex_expect(x, '[')) return false;
+    if (lex_take(x, ']')) return true;
+    do {
+        int64_t number = 0;
+        int64_t least = size == 1 ? 0 : INT64_MIN, most = size == 1 ? UINT8_MAX : INT64_MAX;
+        if (*n == MAX_RANK) return lex_error(x, x->at, "more than %d axes", MAX_RANK);
+        if (!lex_i64(x, least, most, &number)) return false;
+        if (size == 1) ((uint8_t *)field)[*n] = (uint8_t)number;
+        else ((int64_t *)field)[*n] = number;
+        ++*n;
+    } while (lex_take(x, ','));
+    return lex_expect(x, ']');
+}
+
+#define PARSE_INT(f) attr_int(x, &a->f)
+#define PARSE_BOOL(f) attr_bool(x, &a->f)
+#define PARSE_FLOAT(f) attr_float(x, &a->f)
+#define PARSE_AXES(f) attr_axes(x, &a->f)
+#define PARSE_DIM(f) lex_dim(x, p->g, &a->f)
+#define PARSE_DIMS(f) attr_dims(x, p->g, a->f, length)
+#define PARSE_INTS(f) attr_ints(x, a->f, sizeof(a->f[0]), length)
+
+static bool parse_attr(Parser *p, NodeText *n) {
+    Lex *x = &p->x;
+    Attr *a = &n->attr;
+    uint32_t has = op_info(n->op)->attrs;
+    const char *at = lex_here(x), *word = NULL;
+    size_t count = 0;
+    if (!lex_word(x, &word, &count) || !lex_expect(x, '=')) return false;
+#define ATTR(bit, field, kind, def) \
+    if (lex_is(word, count, #field) && (has & A_##bit) != 0) { \
+        uint32_t *length = &n->length[ATTRIDX_##bit]; \
+        if ((n->given & A_##bit) != 0) return lex_error(x, at, #field " is given twice"); \
+        n->given |= A_##bit; \
+        *length = UINT32_MAX; \
+        return PARSE_##kind(field); \
+    }
+    ATTR_FIELDS(ATTR)
+#undef ATTR
+    return lex_error(x, at, "%s has no attribute of this name", op_info(n->op)->name);
+}
+
+static bool parse_attrs(Parser *p, NodeText *n) {
+    n->attr = attr_default();
+    n->attr_at = lex_here(&p->x);
+    if (!lex_take(&p->x, '{')) return true;
+    if (lex_take(&p->x, '}')) return true;
+    do {
+        if (!parse_attr(p, n)) return false;
+    } while (lex_take(&p->x, ','));
+    return lex_expect(&p->x, '}');
+}
+
+static bool parse_operands(Parser *p, NodeText *n) {
+    Lex *x = &p->x;
+    if (!lex_expect(x, '(')) return false;
+    if (lex_take(x, ')')) return true;
+    do {
+        if (n->nin == COUNT_OF(n->in)) return lex_error(x, x->at, "too many operands");
+        ValId v = NO_VAL;
+        if (!lex_take(x, '_') && !parse_value(p, &v)) return false;
+        n->in[n->nin++] = v;
+    } while (lex_take(x, ','));
+    return lex_expect(x, ')');
+}
+
+/* !region N, !slot N, @ onnx:N "name", in any order */
+static bool parse_marks(Parser *p, NodeText *n) {
+    Lex *x = &p->x;
+    const char *word = NULL;
+    size_t count = 0;
+    uint64_t number = 0;
+    while (!at_line_end(p)) {
+        if (lex_take(x, '@')) {
+            const char *at = lex_here(x);
+            if (!lex_word(x, &word, &count)) return false;
+            if (!lex_is(word, count, "onnx")) return lex_error(x, at, "expected onnx:N here");
+            if (!lex_expect(x, ':') || !lex_u64(x, UINT32_MAX, &number)) return false;
+            n->located = true;
+            n->onnx = (uint32_t)number;
+            if (!parse_name(p, &n->onnx_name)) return false;
+            continue;
+        }
+        if (!lex_expect(x, '!')) return false;
+        const char *at = x->at;
+        if (!lex_word(x, &word, &count)) return false;
+        if (lex_is(word, count, "region")) {
+            if (!lex_u64(x, UINT32_MAX, &number)) return false;
+            n->region = (uint32_t)number;
+        } else if (lex_is(word, count, "slot")) {
+            if (!parse_slots(p, n->slot, n->nout)) return false;
+        } else {
+            return lex_error(x, at, "expected !region or !slot here");
+        }
+    }
+    return !x->failed;
+}
+
+static bool parse_results(Parser *p, NodeText *n) {
+    Lex *x = &p->x;
+    do {
+        if (n->nout == COUNT_OF(n->number)) return lex_error(x, x->at, "too many results");
+        if (!parse_definition(p, &n->number[n->nout])) return false;
+        n->slot[n->nout++] = NO_SLOT;
+    } while (lex_take(x, ','));
+    if (n->nout == 2 && n->number[0] == n->number[1])
+        return lex_error(x, x->at, "%%%u is defined twice", n->number[0]);
+    if (!lex_expect(x, ':')) return false;
+    for (uint32_t i = 0; i < n->nout; i++) {
+        if (i > 0 && !lex_expect(x, ',')) return false;
+        if (!lex_type(x, p->g, &n->type[i])) return false;
+    }
+    return lex_expect(x, '=');
+}
+
+static bool node_check(Parser *p, NodeText *n, const Node *node) {
+    for (uint32_t i = 0; i < n->nout; i++) {
+        const Type *inferred = graph_type(p->g, node->out[i]);
+        if (type_agrees(inferred, &n->type[i])) continue;
+        Text t = text_new(p->x.arena);
+        type_print(&t, p->g, inferred);
+        return lex_error(&p->x, n->attr_at, "%%%u should have type %s", n->number[i], t.data);
+    }
+    uint32_t rank = n->type[0].rank;
+#define LENGTH_INT(i) true
+#define LENGTH_BOOL(i) true
+#define LENGTH_FLOAT(i) true
+#define LENGTH_AXES(i) true
+#define LENGTH_DIM(i) true
+#define LENGTH_DIMS(i) (n->length[i] == rank)
+#define LENGTH_INTS(i) (n->length[i] == rank)
+#define ATTR(bit, field, kind, def) \
+    if ((n->given & A_##bit) != 0 && !LENGTH_##kind(ATTRIDX_##bit)) \
+        return lex_error(&p->x, n->attr_at, #field " needs one entry for each of %u axes", rank);
+    ATTR_FIELDS(ATTR)
+#undef ATTR
+    return true;
+}
+
+static bool parse_node(Parser *p) {
+    Lex *x = &p->x;
+    NodeText n;
+    memset(&n, 0, sizeof(n));
+    n.loc = lex_loc(x, lex_here(x));
+    if (!parse_results(p, &n)) return false;
+    const char *at = lex_here(x), *word = NULL;
+    size_t count = 0;
+    if (!lex_word(x, &word, &count)) return false;
+    n.op = op_parse(word, count);
+    if (n.op == OP_NONE) return lex_error(x, at, "unknown op");
+    if (op_info(n.op)->nout != n.nout)
+        return lex_error(x, at, "%s has %u results", op_info(n.op)->name,
+                         (unsigned)op_info(n.op)->nout);
+    if (!parse_operands(p, &n) || !parse_attrs(p, &n) || !parse_marks(p, &n)) return false;
+    if (!val_ok(graph_add(p->g, n.op, n.in, n.nin, &n.attr, &n.type[0], n.loc, x->diag))) {
+        x->failed = true;
+        return false;
+    }
+    Node *node = graph_node(p->g, p->g->last);
+    if (!node_check(p, &n, node)) return false;
+    node->region = n.region;
+    if (n.located) node->loc = (Loc){LOC_NODE, n.onnx, 0, n.onnx_name};
+    for (uint32_t i = 0; i < n.nout; i++) {
+        Value *value = graph_val(p->g, node->out[i]);
+        value->type = n.type[i];
+        value->slot = n.slot[i];
+        define(p, n.number[i], node->out[i]);
+    }
+    return true;
+}
+
+static bool parse_statement(Parser *p) {
+    Lex *x = &p->x;
+    if (lex_peek(x, '%')) return parse_node(p);
+    const char *at = lex_here(x), *word = NULL;
+    size_t n = 0;
+    if (!lex_word(x, &word, &n)) return false;
+    if (lex_is(word, n, "symbol")) return parse_symbol(p);
+    if (lex_is(word, n, "input")) return parse_input(p);
+    if (lex_is(word, n, "const")) return parse_const(p);
+    if (lex_is(word, n, "output")) return parse_output(p);
+    if (lex_is(word, n, "state")) return parse_state(p);
+    return lex_error(x, at, "expected symbol, input, const, output, state or a value here");
+}
+
+Graph *graph_parse(const char *text, size_t bytes, const char *path, const char *dir, Arena *a,
+                   Diag *d) {
+    Parser p;
+    memset(&p, 0, sizeof(p));
+    p.x = lex_new(text, bytes, path == NULL ? NULL : arena_strdup(a, path), a, d);
+    p.g = graph_new(a);
+    p.dir = dir;
+    p.bytes = bytes;
+    bool ok = parse_header(&p);
+    while (ok && lex_next_line(&p.x)) ok = parse_statement(&p) && lex_end_line(&p.x);
+    for (size_t i = 0; i < p.files.count; i++) file_unmap(&p.files.data[i]);
+    return ok && !p.x.failed ? p.g : NULL;
+}
