@@ -22,7 +22,8 @@ typedef struct {
     uint8_t reserved[32];
 } ArtHeader;                            /* 64 bytes */
 
-enum { ART_META = 1, ART_TENSORS, ART_WEIGHTS, ART_PLAN, ART_TOKENIZER, ART_PROVENANCE, ART_KERNELS, ART_REPORT };
+enum { ART_META = 1, ART_TENSORS, ART_WEIGHTS, ART_PLAN, ART_TOKENIZER, ART_PROVENANCE, ART_KERNELS, ART_REPORT,
+       ART_IR /* the planned graph as .gir text */ };
 typedef struct {
     uint32_t kind, flags;
     uint64_t offset, bytes;

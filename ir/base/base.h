@@ -91,6 +91,10 @@ void diag_format(Text *t, const DiagItem *item);
 
 /* hash.c: 64-bit content hash (xxHash64, Yann Collet) used for constants, caches and sections. */
 uint64_t hash_bytes(const void *data, size_t bytes, uint64_t seed);
+typedef struct { uint64_t lane[4], seed, total; uint8_t rest[32]; } HashState; /* the same, in pieces */
+void hash_init(HashState *h, uint64_t seed);
+void hash_update(HashState *h, const void *data, size_t bytes);
+uint64_t hash_final(const HashState *h);
 
 /* file.c: whole files in and out. */
 typedef struct { const uint8_t *data; size_t bytes; bool mapped; const char *path; } FileView;
@@ -103,6 +107,8 @@ bool file_write(FileWriter *w, const void *data, size_t bytes);  /* sticky failu
 bool file_pad(FileWriter *w, size_t alignment);
 uint64_t file_offset(const FileWriter *w);
 bool file_write_at(FileWriter *w, uint64_t offset, const void *data, size_t bytes);
+bool file_flush(FileWriter *w);                              /* what was written can be read back */
+const char *file_temporary(const FileWriter *w);             /* the file being written; until commit */
 bool file_commit(FileWriter *w, Diag *d);                    /* frees w */
 void file_abandon(FileWriter *w);                            /* removes the temporary; frees w */
 bool file_write_text(const char *path, const char *text, size_t bytes, Diag *d);

@@ -233,6 +233,14 @@ static void sync_folder_of(const char *path) {
     free(folder);
 }
 
+bool file_flush(FileWriter *w) {
+    return writer_flush(w);
+}
+
+const char *file_temporary(const FileWriter *w) {
+    return w->temporary != NULL ? w->temporary : w->path;
+}
+
 bool file_commit(FileWriter *w, Diag *d) {
     writer_flush(w);
     if (w->error == 0 && w->temporary != NULL && fsync(w->fd) != 0) w->error = errno;

@@ -35,24 +35,48 @@ static uint64_t lane_merge(uint64_t hash, uint64_t lane) {
     return (hash ^ lane_round(0, lane)) * P1 + P4;
 }
 
-uint64_t hash_bytes(const void *data, size_t bytes, uint64_t seed) {
-    const uint8_t *p = data;
-    size_t left = bytes;
-    uint64_t hash;
-    if (bytes >= 32) {
-        uint64_t a = seed + P1 + P2, b = seed + P2, c = seed, d = seed - P1;
-        for (; left >= 32; p += 32, left -= 32) {
-            a = lane_round(a, read_64(p));
-            b = lane_round(b, read_64(p + 8));
-            c = lane_round(c, read_64(p + 16));
-            d = lane_round(d, read_64(p + 24));
-        }
-        hash = rotate_left(a, 1) + rotate_left(b, 7) + rotate_left(c, 12) + rotate_left(d, 18);
-        hash = lane_merge(lane_merge(lane_merge(lane_merge(hash, a), b), c), d);
-    } else {
-        hash = seed + P5;
+void hash_init(HashState *h, uint64_t seed) {
+    *h = (HashState){.lane = {seed + P1 + P2, seed + P2, seed, seed - P1}, .seed = seed};
+}
+
+static void hash_stripes(HashState *h, const uint8_t *p, size_t stripes) {
+    uint64_t a = h->lane[0], b = h->lane[1], c = h->lane[2], d = h->lane[3];
+    for (; stripes > 0; p += 32, stripes--) {
+        a = lane_round(a, read_64(p));
+        b = lane_round(b, read_64(p + 8));
+        c = lane_round(c, read_64(p + 16));
+        d = lane_round(d, read_64(p + 24));
     }
-    hash += (uint64_t)bytes;
+    h->lane[0] = a, h->lane[1] = b, h->lane[2] = c, h->lane[3] = d;
+}
+
+void hash_update(HashState *h, const void *data, size_t bytes) {
+    const uint8_t *p = data;
+    size_t held = (size_t)(h->total % 32);
+    h->total += bytes;
+    if (held > 0) {
+        size_t take = bytes < 32 - held ? bytes : 32 - held;
+        if (take > 0) memcpy(h->rest + held, p, take);
+        if (held + take < 32) return;
+        hash_stripes(h, h->rest, 1);
+        p += take;
+        bytes -= take;
+    }
+    hash_stripes(h, p, bytes / 32);
+    if (bytes % 32 > 0) memcpy(h->rest, p + bytes / 32 * 32, bytes % 32);
+}
+
+uint64_t hash_final(const HashState *h) {
+    const uint64_t *lane = h->lane;
+    const uint8_t *p = h->rest;
+    size_t left = (size_t)(h->total % 32);
+    uint64_t hash = h->seed + P5;
+    if (h->total >= 32) {
+        hash = rotate_left(lane[0], 1) + rotate_left(lane[1], 7) + rotate_left(lane[2], 12) +
+               rotate_left(lane[3], 18);
+        for (int i = 0; i < 4; i++) hash = lane_merge(hash, lane[i]);
+    }
+    hash += h->total;
     for (; left >= 8; p += 8, left -= 8)
         hash = rotate_left(hash ^ lane_round(0, read_64(p)), 27) * P1 + P4;
     if (left >= 4) {
@@ -66,4 +90,11 @@ uint64_t hash_bytes(const void *data, size_t bytes, uint64_t seed) {
     hash ^= hash >> 29;
     hash *= P3;
     return hash ^ hash >> 32;
+}
+
+uint64_t hash_bytes(const void *data, size_t bytes, uint64_t seed) {
+    HashState h;
+    hash_init(&h, seed);
+    hash_update(&h, data, bytes);
+    return hash_final(&h);
 }

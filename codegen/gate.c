@@ -1,0 +1,184 @@
+/* gate.c: the first gate of a verified compile. The reference interpreter runs the imported graph and the
+ * runtime runs the artifact on the same random tokens; the logits must agree within TOL_LOGITS_F32. The
+ * reference's work is budgeted, so a large model is compared on fewer tokens. */
+#include "codegen/codegen.h"
+#include "ir/tolerance.h"
+#include "runtime/gptc.h"
+
+#include <math.h>
+#include <string.h>
+
+#define GATE_BATCH 2
+#define GATE_TOKENS 40                  /* a sequence, when the budget allows */
+#define GATE_MIN_TOKENS 6
+#define GATE_FLOPS 12e9                 /* of the reference: some seconds */
+#define GATE_CHUNK 5
+
+typedef struct {
+    const float *ref;                   /* [batch][tokens][vocab] */
+    int64_t tokens, vocab;
+    double max, sum2;
+    int64_t count;
+    const char *mode, *worst;
+    int64_t row0;                       /* of `ref`, of the running sequence */
+} Compare;
+
+static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
+    Compare *c = user;
+    (void)sequence;
+    const float *ref = c->ref + (c->row0 + first) * c->vocab;
+    for (int64_t i = 0; i < (int64_t)rows * c->vocab; i++) {
+        double e = fabs((double)logits[i] - (double)ref[i]);
+        if (!(e <= c->max)) {           /* also takes NaN */
+            c->max = isnan(e) ? INFINITY : e;
+            c->worst = c->mode;
+        }
+        c->sum2 += e * e;
+    }
+    c->count += (int64_t)rows * c->vocab;
+    return 0;
+}
+
+static double deviation(const float *x, int64_t n) {
+    double sum = 0, sum2 = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)x[i];
+        sum2 += (double)x[i] * (double)x[i];
+    }
+    double mean = sum / (double)n;
+    return sqrt(fmax(sum2 / (double)n - mean * mean, 0));
+}
+
+static double constant_elements(const Graph *g) {
+    double n = 0;
+    for (size_t i = 1; i < g->values.count; i++) {
+        const Value *v = &g->values.data[i];
+        size_t bytes;
+        if (v->kind == V_CONST && type_static_bytes(&v->type, &bytes)) n += (double)bytes / (double)dtype_size(v->type.dtype);
+    }
+    return n;
+}
+
+static Tensor input_tensor(const Graph *g, const Port *p, const int64_t *bind, size_t nbind, const int32_t *tokens,
+                           Arena *a) {
+    const Type *t = graph_type(g, p->v);
+    Tensor x = {.dtype = t->dtype, .rank = t->rank};
+    size_t count = 1;
+    for (uint32_t i = 0; i < t->rank; i++) {
+        if (!dim_eval(g, t->dim[i], bind, nbind, &x.dim[i])) x.dim[i] = 0;
+        count *= (size_t)x.dim[i];
+    }
+    x.data = arena_array(a, count + 1, dtype_size(t->dtype));
+    for (size_t i = 0; i < count; i++) {
+        int64_t v = p->role == ROLE_TOKENS ? tokens[i] : p->role == ROLE_POSITIONS ? (int64_t)i % x.dim[x.rank - 1] : 1;
+        switch (t->dtype) {
+        case DT_I64: ((int64_t *)x.data)[i] = v; break;
+        case DT_I32: ((int32_t *)x.data)[i] = (int32_t)v; break;
+        case DT_BOOL: ((uint8_t *)x.data)[i] = (uint8_t)v; break;
+        case DT_F32: ((float *)x.data)[i] = (float)v; break;
+        default: break;
+        }
+    }
+    return x;
+}
+
+/* Logits of the imported graph for GATE_BATCH sequences from an empty past. */
+static bool reference(Graph *g, const int32_t *ids, int64_t tokens, Arena *a, Tensor *out, Diag *d) {
+    int64_t *bind = arena_array_of(a, g->symbols.count, int64_t);
+    bind[SYM_BATCH.id] = GATE_BATCH;
+    bind[SYM_SEQ.id] = tokens;
+    Tensor *in = arena_array_of(a, g->inputs.count, Tensor);
+    for (size_t i = 0; i < g->inputs.count; i++)
+        in[i] = input_tensor(g, &g->inputs.data[i], bind, g->symbols.count, ids, a);
+    ValId want = NO_VAL;
+    for (size_t i = 0; i < g->outputs.count; i++)
+        if (g->outputs.data[i].role == ROLE_LOGITS) want = g->outputs.data[i].v;
+    EvalArgs args = {.bind = bind, .nbind = g->symbols.count, .inputs = in, .ninputs = g->inputs.count};
+    if (!eval_graph(g, &args, &want, 1, out, a, d)) return false;
+    if (out->dtype == DT_F32) return true;
+    float *f = arena_array_of(a, tensor_count(out), float);
+    for (size_t i = 0; i < tensor_count(out); i++) f[i] = (float)tensor_get_f64(out, i);
+    out->data = f;
+    out->dtype = DT_F32;
+    return true;
+}
+
+static gptc_status compare_last(gptc_session *s, int32_t seq, int32_t first, Compare *c) {
+    const float *logits = gptc_logits(s, seq);
+    if (!logits) return GPTC_E_NO_LOGITS;
+    compare_rows(c, seq, first, 1, logits);
+    return GPTC_OK;
+}
+
+static gptc_status run_modes(gptc_session *s, const int32_t *ids, Compare *c) {
+    int32_t n = (int32_t)c->tokens;
+    gptc_status st = GPTC_OK;
+    c->mode = "whole";
+    for (int32_t b = 0; b < GATE_BATCH && !st; b++) {
+        c->row0 = b * c->tokens;
+        st = gptc_prefill_all(s, b, ids + b * n, (size_t)n, compare_rows, c);
+    }
+    for (int32_t b = 0; b < GATE_BATCH && !st; b++) st = gptc_rewind(s, b, 0);
+    c->mode = "in chunks";
+    c->row0 = 0;
+    for (int32_t i = 0; i < n && !st; i += GATE_CHUNK) {
+        int32_t k = n - i < GATE_CHUNK ? n - i : GATE_CHUNK;
+        st = gptc_prefill_all(s, 0, ids + i, (size_t)k, compare_rows, c);
+    }
+    if (!st) st = gptc_rewind(s, 0, 0);
+    c->mode = "stepwise, two sequences at once";
+    for (int32_t i = 0; i < n && !st; i++) {
+        int32_t pair[GATE_BATCH] = {ids[i], ids[n + i]};
+        st = gptc_step(s, pair, GATE_BATCH);
+        for (int32_t b = 0; b < GATE_BATCH && !st; b++) {
+            c->row0 = b * c->tokens;
+            st = compare_last(s, b, i, c);
+        }
+    }
+    return st;
+}
+
+static gptc_status run_artifact(const char *path, const int32_t *ids, Compare *c, gptc_detail *why) {
+    gptc_model *m = NULL;
+    gptc_session *s = NULL;
+    gptc_session_options so = {.struct_size = sizeof so, .sequences = GATE_BATCH, .context = (int32_t)c->tokens};
+    gptc_status st = gptc_open(path, NULL, &m, why);
+    if (!st) st = gptc_session_new(m, &so, &s, why);
+    if (!st) st = run_modes(s, ids, c);
+    gptc_session_free(s);
+    gptc_close(m);
+    return st;
+}
+
+bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d) {
+    gptc_model *m;
+    gptc_detail why = {""};
+    gptc_model_info info;
+    gptc_status st = gptc_open(artifact, NULL, &m, &why);
+    if (st) return diag_bug(d, loc_none(), "the written file does not open: %s (%s)", gptc_strerror(st), why.text);
+    gptc_model_get_info(m, &info);
+    gptc_close(m);
+    int64_t tokens = (int64_t)(GATE_FLOPS / (2 * GATE_BATCH * (constant_elements(g) + 1)));
+    if (tokens > GATE_TOKENS) tokens = GATE_TOKENS;
+    if (tokens < GATE_MIN_TOKENS) tokens = GATE_MIN_TOKENS;
+    if (tokens > info.context) tokens = info.context;
+    int32_t *ids = arena_array_of(a, (size_t)(GATE_BATCH * tokens), int32_t);
+    for (int64_t i = 0; i < GATE_BATCH * tokens; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;   /* Knuth's MMIX generator */
+        ids[i] = (int32_t)((seed >> 33) % (uint64_t)info.vocab);
+    }
+    Tensor ref;
+    if (!reference(g, ids, tokens, a, &ref, d)) return false;
+    Compare c = {.ref = ref.data, .tokens = tokens, .vocab = info.vocab, .worst = "nowhere"};
+    if (tensor_count(&ref) != (size_t)(GATE_BATCH * tokens * info.vocab))
+        return diag_bug(d, loc_none(), "the reference's logits have another shape than the artifact's");
+    st = run_artifact(artifact, ids, &c, &why);
+    if (st) return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st), why.text);
+    double std = deviation(ref.data, (int64_t)tensor_count(&ref));
+    *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst, GATE_BATCH * tokens};
+    if (c.max <= TOL_LOGITS_F32 * std) return true;
+    return diag_error(d, loc_none(),
+                      "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
+                      "no file was written; hint: gptc-opt --diff of two dumps finds the first value that differs",
+                      c.max, c.max / std, std, TOL_LOGITS_F32, c.worst);
+}
