@@ -1,0 +1,92 @@
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/gptc.h"
+
+static void print_help(const Cli *c) {
+    printf("usage: %s %s\n\n%s\n\noptions:\n", c->tool, c->usage, c->about);
+    for (const CliOption *o = c->options; o->name; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s%s%s", o->short_name ? o->short_name : "", o->short_name ? ", " : "",
+                 o->name, o->arg ? (o->kind == CLI_OPTIONAL ? "[=" : " ") : "", o->arg ? o->arg : "");
+        if (o->arg && o->kind == CLI_OPTIONAL) strncat(left, "]", sizeof left - strlen(left) - 1);
+        printf("  %-28s %s\n", left, o->doc);
+    }
+    printf("  %-28s %s\n  %-28s %s\n", "--help", "this text", "--version", "the version");
+}
+
+static int usage_error(const Cli *c, const char *what, const char *arg) {
+    fprintf(stderr, "%s: %s: %s; see %s --help\n", c->tool, what, arg, c->tool);
+    return EXIT_USAGE;
+}
+
+static int store(const Cli *c, const CliOption *o, const char *value) {
+    char *end = NULL;
+    errno = 0;
+    switch (o->kind) {
+    case CLI_FLAG: *(bool *)o->to = true; return -1;
+    case CLI_STRING: case CLI_OPTIONAL: *(const char **)o->to = value; return -1;
+    case CLI_INT: *(int64_t *)o->to = strtoll(value, &end, 10); break;
+    case CLI_FLOAT: *(double *)o->to = strtod(value, &end); break;
+    }
+    if (!end || *end || end == value || errno) return usage_error(c, "no number", value);
+    return -1;
+}
+
+/* The option that arg names, and its attached value if it has one. */
+static const CliOption *find(const Cli *c, const char *arg, const char **value) {
+    *value = NULL;
+    for (const CliOption *o = c->options; o->name; o++) {
+        size_t n = strlen(o->name);
+        if (!strcmp(arg, o->name)) return o;
+        if (!strncmp(arg, o->name, n) && arg[n] == '=' && o->kind != CLI_FLAG) {
+            *value = arg + n + 1;
+            return o;
+        }
+        if (!o->short_name) continue;
+        n = strlen(o->short_name);
+        if (!strcmp(arg, o->short_name)) return o;
+        if (arg[1] != '-' && !strncmp(arg, o->short_name, n) && o->kind != CLI_FLAG) {
+            *value = arg + n;
+            return o;
+        }
+    }
+    return NULL;
+}
+
+int cli_parse(Cli *c, int argc, char **argv) {
+    bool only_positional = false;
+    for (int i = 1; i < argc; i++) {
+        const char *arg = argv[i], *value;
+        if (only_positional || arg[0] != '-' || !arg[1]) {
+            if (c->count == c->max) return usage_error(c, "one argument too many", arg);
+            c->positional[c->count++] = arg;
+            continue;
+        }
+        if (!strcmp(arg, "--")) {
+            only_positional = true;
+            continue;
+        }
+        if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+            print_help(c);
+            return EXIT_DONE;
+        }
+        if (!strcmp(arg, "--version")) {
+            printf("%s %s\n", c->tool, gptc_version());
+            return EXIT_DONE;
+        }
+        const CliOption *o = find(c, arg, &value);
+        if (!o) return usage_error(c, "no such option", arg);
+        bool needs = o->kind != CLI_FLAG && o->kind != CLI_OPTIONAL;
+        if (needs && !value && i + 1 == argc) return usage_error(c, "a value is missing after", arg);
+        if (needs && !value) value = argv[++i];
+        if (o->kind == CLI_OPTIONAL && !value) value = "";
+        int status = store(c, o, value);
+        if (status >= 0) return status;
+    }
+    return -1;
+}

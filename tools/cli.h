@@ -1,0 +1,32 @@
+/* cli.h: options of the command line tools, one table per tool.
+ *
+ * "--name VALUE", "--name=VALUE", "-n VALUE", "-nVALUE" and "--flag"; the rest is positional. Every tool
+ * answers --help from its table and --version. Exit statuses are the same for all tools. */
+#ifndef GPTC_CLI_H
+#define GPTC_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_MACHINE = 3, EXIT_BUG = 70 };
+
+typedef enum { CLI_FLAG, CLI_STRING, CLI_INT, CLI_FLOAT, CLI_OPTIONAL } CliKind; /* OPTIONAL: --name or --name=VALUE */
+typedef struct {
+    const char *name;      /* "--out"; NULL ends the table */
+    const char *short_name; /* "-o" or NULL */
+    CliKind kind;
+    void *to;              /* bool *, const char **, int64_t *, double * */
+    const char *arg, *doc; /* "FILE", "where to write" */
+} CliOption;
+typedef struct {
+    const char *tool, *usage, *about;
+    const CliOption *options;
+    const char **positional;   /* filled in; max entries */
+    size_t max, count;
+} Cli;
+
+/* -1: go on. Otherwise the exit status (help, version, or a usage error that was printed). */
+int cli_parse(Cli *c, int argc, char **argv);
+
+#endif

@@ -1,0 +1,202 @@
+#include "tools/driver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "frontend/sidecar.h"
+#include "frontend/tokenizer.h"
+#include "runtime/gptc.h"
+
+void compile_init(Compile *c) {
+    memset(c, 0, sizeof *c);
+    c->arena = arena_new();
+    diag_init(&c->diag);
+}
+
+void compile_free(Compile *c) {
+    if (c->onnx.graph) onnx_close(&c->onnx);
+    if (c->text.data) file_unmap(&c->text);
+    diag_free(&c->diag);
+    arena_free(c->arena);
+}
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+static const char *folder_of(const char *path, Arena *a) {
+    const char *slash = strrchr(path, '/');
+    return slash ? arena_strndup(a, path, (size_t)(slash - path) + 1) : ".";
+}
+
+bool compile_open(Compile *c, const char *path, const ImportOptions *opt) {
+    if (ends_with(path, ".gir")) {
+        if (!file_map(path, &c->text, &c->diag)) return false;
+        c->graph = graph_parse((const char *)c->text.data, c->text.bytes, path, folder_of(path, c->arena), c->arena,
+                               &c->diag);
+        if (!c->graph) return false;
+    } else {
+        if (!onnx_import(path, opt, c->arena, &c->onnx, &c->diag)) return false;
+        c->graph = c->onnx.graph;
+    }
+    if (!graph_verify(c->graph, &c->diag)) return false;
+    c->imported = graph_copy(c->graph, c->arena);
+    return true;
+}
+
+typedef struct { Compile *c; const CompilePasses *o; const char *previous; } Dump;
+
+static bool dump_graph(Compile *c, const CompilePasses *o, uint32_t index, const char *name) {
+    Arena *a = arena_new();
+    Text t = text_new(a);
+    bool ok = true;
+    graph_print(&t, c->graph);
+    if (o->dump_dir) {
+        const char *path = arena_printf(a, "%s/%02u-%s.gir", o->dump_dir, index, name);
+        ok = file_write_text(path, t.data, t.count, &c->diag);
+    } else {
+        printf("; ---- %s\n%s", name, t.data);
+    }
+    arena_free(a);
+    return ok;
+}
+
+static bool wants_dump(const CompilePasses *o, const char *when, const char *pass) {
+    if (!o->dump) return o->dump_dir != NULL;
+    if (!*o->dump || !strcmp(o->dump, "all")) return true;
+    size_t n = strlen(when);
+    return !strncmp(o->dump, when, n) && !strcmp(o->dump + n, pass);
+}
+
+static bool after_pass(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts, size_t ncounts,
+                       double seconds, Graph *g) {
+    Dump *d = user;
+    (void)r, (void)g;
+    if (d->o->progress) d->o->progress(d->o->user, index, p->name, seconds);
+    if (d->o->time) fprintf(stderr, "  %-18s %8.3f s", p->name, seconds);
+    if (d->o->verbose || d->o->time) {
+        if (!d->o->time) fprintf(stderr, "  %-18s", p->name);
+        for (size_t i = 0; i < ncounts; i++)
+            if (counts[i].count) fprintf(stderr, "  %lld %s", (long long)counts[i].count, counts[i].name);
+        fputc('\n', stderr);
+    }
+    if (wants_dump(d->o, "after:", p->name) && !dump_graph(d->c, d->o, index + 1, p->name)) return false;
+    const Pass *next = p + 1;
+    if (d->o->dump && next->name && !strncmp(d->o->dump, "before:", 7) && !strcmp(d->o->dump + 7, next->name))
+        return dump_graph(d->c, d->o, index + 1, arena_printf(d->c->arena, "before-%s", next->name));
+    return true;
+}
+
+bool compile_passes(Compile *c, const CompilePasses *o) {
+    Dump dump = {c, o, NULL};
+    if (o->dump_dir && mkdir(o->dump_dir, 0777) != 0 && errno != EEXIST)
+        return diag_error(&c->diag, loc_file(o->dump_dir), "cannot make the folder: %s", strerror(errno));
+    bool all = o->dump_dir && (!o->dump || !*o->dump || !strcmp(o->dump, "all"));
+    if (all && !dump_graph(c, o, 0, "imported")) return false;
+    PassRun run = {.passes = o->passes, .disable = o->disable, .stop_after = o->stop_after, .verify = true,
+                   .time = true, .after = after_pass, .user = &dump};
+    return passes_run(c->graph, &run, &o->pass, &c->proof, &c->diag);
+}
+
+int64_t compile_context(const Compile *c, int64_t asked) {
+    int64_t bound = c->graph->context;
+    if (asked > 0) return bound > 0 && bound < asked ? bound : asked;
+    return bound > 0 ? bound : 4096;
+}
+
+static bool read_tokenizer(Compile *c, const char *path, TokenizerBlob *blob) {
+    FileView f;
+    if (!file_map(path, &f, &c->diag)) return false;
+    bool ok = tokenizer_compile(path, f.data, f.bytes, c->arena, blob, &c->diag);
+    file_unmap(&f);
+    return ok;
+}
+
+static const char *provenance(Compile *c, const CompileWrite *o) {
+    return arena_printf(c->arena, "gptc=%s\ninput_xxh64=%016llx\nproducer=%s\nopset=%lld\nflags=%s\n", gptc_version(),
+                        (unsigned long long)c->onnx.file_hash, c->onnx.producer ? c->onnx.producer : "",
+                        (long long)c->onnx.opset, o->flags ? o->flags : "");
+}
+
+static bool fill_extra(Compile *c, const char *model_path, const CompileWrite *o, PackExtra *x, TokenizerBlob *blob,
+                       MetaPair *meta) {
+    Sidecar side;
+    sidecar_read(model_path, c->arena, &side, &c->diag);
+    memcpy(x->stop_tokens, side.stop, sizeof side.stop);
+    x->n_stop_tokens = side.nstop;
+    x->bos_token = side.bos;
+    if (o->eos >= 0) {
+        x->stop_tokens[0] = (int32_t)o->eos;
+        x->n_stop_tokens = 1;
+    }
+    const char *tok = o->tokenizer ? o->tokenizer : side.tokenizer;
+    if (tok) {
+        if (!read_tokenizer(c, tok, blob)) return false;
+        x->tokenizer = blob->data;
+        x->tokenizer_bytes = blob->bytes;
+    }
+    const char *chat = o->chat_template ? o->chat_template : side.chat_template;
+    meta[0] = (MetaPair){"gptc", gptc_version()};
+    meta[1] = (MetaPair){"producer", c->onnx.producer ? c->onnx.producer : ""};
+    x->nmeta = 2;
+    if (chat) meta[x->nmeta++] = (MetaPair){"chat_template", chat};
+    x->meta = meta;
+    x->provenance = provenance(c, o);
+    return true;
+}
+
+bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
+                   CompileResult *r) {
+    Program *p;
+    PackExtra x = {.bos_token = -1};
+    TokenizerBlob blob;
+    MetaPair meta[4];
+    memset(r, 0, sizeof *r);
+    if (c->graph->stage != STAGE_PLANNED)
+        return diag_error(&c->diag, loc_none(), "the graph is not planned (stage %s), so nothing can be written; "
+                          "hint: compile at -O1 or above without --stop-after", stage_name(c->graph->stage));
+    if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return false;
+    if (!fill_extra(c, model_path, o, &x, &blob, meta)) return false;
+    Text ir = text_new(c->arena);
+    graph_print(&ir, c->graph);
+    x.ir = ir.data;
+    FileWriter *w = pack_write(p, &x, out, &r->pack, &c->diag);
+    if (!w) return false;
+    r->context = ctx;
+    r->steps = p->plan.n_steps;
+    r->states = p->plan.n_states;
+    r->plan = p->plan;
+    r->has_tokenizer = x.tokenizer_bytes > 0;
+    if (!file_flush(w)) return file_commit(w, &c->diag);   /* says what went wrong */
+    if (!gate_exact(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)) {
+        file_abandon(w);
+        return false;
+    }
+    return file_commit(w, &c->diag);
+}
+
+uint32_t graph_count_op(const Graph *g, Op op) {
+    uint32_t n = 0;
+    FOR_NODES(g, id) n += graph_node(g, id)->op == op;
+    return n;
+}
+
+uint32_t graph_count_nodes(const Graph *g) {
+    uint32_t n = 0;
+    FOR_NODES(g, id) n++;
+    return n;
+}
+
+int diag_report(const char *tool, const Diag *d) {
+    Arena *a = arena_new();
+    for (size_t i = 0; i < d->items.count; i++) {
+        Text t = text_new(a);
+        diag_format(&t, &d->items.data[i]);
+        fprintf(stderr, "%s: %s\n", tool, t.data);
+    }
+    arena_free(a);
+    return d->bugs ? 70 : d->errors ? 1 : 0;
+}

@@ -1,0 +1,63 @@
+/* driver.h: the way through the compiler, shared by the tools: open, run passes, lower, write, verify. */
+#ifndef GPTC_DRIVER_H
+#define GPTC_DRIVER_H
+
+#include "codegen/codegen.h"
+#include "frontend/frontend.h"
+#include "passes/pass.h"
+
+typedef struct {
+    Arena *arena;
+    Diag diag;
+    OnnxModel onnx;          /* empty for .gir input */
+    FileView text;           /* .gir input */
+    Graph *graph;            /* what passes change */
+    Graph *imported;         /* as imported: the reference of the gate */
+    CacheProof proof;
+} Compile;
+
+void compile_init(Compile *c);
+void compile_free(Compile *c);
+/* path ends in .gir, or is an ONNX file. */
+bool compile_open(Compile *c, const char *path, const ImportOptions *opt);
+
+typedef struct {
+    PassOptions pass;
+    const char *passes, *disable, *stop_after;
+    const char *dump;        /* "", "all", "after:P", "before:P"; NULL = none. To dump_dir, else stdout */
+    const char *dump_dir;
+    bool time, verbose;
+    /* Told of every pass; may be NULL. */
+    void (*progress)(void *user, uint32_t index, const char *pass, double seconds);
+    void *user;
+} CompilePasses;
+bool compile_passes(Compile *c, const CompilePasses *o);
+int64_t compile_context(const Compile *c, int64_t asked);
+
+typedef struct {
+    const char *tokenizer;      /* tokenizer.json; NULL = the one beside the model, if there */
+    const char *flags;          /* for the provenance: options that change the result */
+    int64_t eos;                /* -1 = from the files beside the model */
+    const char *chat_template;
+    uint64_t seed;              /* of the gate's tokens */
+} CompileWrite;
+typedef struct {
+    PackStats pack;
+    GateReport gate;
+    int64_t context;
+    uint32_t steps, states;
+    bool has_tokenizer;
+    ArtPlan plan;
+} CompileResult;
+/* Lowers, packs beside `out`, verifies, and only then renames to `out`. */
+bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
+                   CompileResult *r);
+
+/* What recognised passes counted, for the summary: graph nodes by op. */
+uint32_t graph_count_op(const Graph *g, Op op);
+uint32_t graph_count_nodes(const Graph *g);
+
+/* Prints the diag's items to stderr; the exit status they mean (0, 1 or 70). */
+int diag_report(const char *tool, const Diag *d);
+
+#endif

@@ -1,0 +1,206 @@
+/* gptc.c: the compiler's command line. `gptc MODEL.onnx …` and `gptc compile MODEL.onnx …` are the same. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/cli.h"
+#include "tools/driver.h"
+
+typedef struct {
+    bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet;
+    const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after, *chat_template;
+    const char *calibrate, *budget, *report;
+    int64_t ctx, eos, seed;
+    ImportOptions import;
+} Options;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void show_progress(void *user, uint32_t index, const char *pass, double seconds) {
+    (void)seconds;
+    uint32_t *total = user;
+    fprintf(stderr, "\r\033[K[%2u/%u] %s", index + 1, *total, pass);
+}
+
+static uint32_t passes_total(void) {
+    uint32_t n = 0;
+    while (pass_table[n].name) n++;
+    return n;
+}
+
+static int fail(const Compile *c) {
+    int status = diag_report("gptc", &c->diag);
+    return status ? status : EXIT_BUG;
+}
+
+/* Options that this version accepts but cannot honour end the run before any work is done. */
+static int check_options(const Options *o) {
+    if (o->target && strcmp(o->target, "cpu") != 0) {
+        fprintf(stderr, "gptc: --target %s: this version has the target cpu alone\n", o->target);
+        return EXIT_MACHINE;
+    }
+    if (o->emit && strcmp(o->emit, "ir") != 0) {
+        fprintf(stderr, "gptc: --emit=%s: this version emits ir alone\n", o->emit);
+        return strcmp(o->emit, "cuda") && strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
+    }
+    if (o->calibrate || o->budget || o->report) {
+        fprintf(stderr, "gptc: --calibrate, --budget and --report belong to lossy passes, which this version "
+                        "does not have: every pass is exact\n");
+        return EXIT_MACHINE;
+    }
+    if (o->o0 && !o->emit && !o->stop_after) {
+        fprintf(stderr, "gptc: -O0 keeps the graph as imported, for --emit=ir and --dump-ir; this version writes "
+                        "a model from -O1 on\n");
+        return EXIT_MACHINE;
+    }
+    if (o->no_cache && !o->emit && !o->stop_after) {
+        fprintf(stderr, "gptc: --no-kv-cache: this version runs models through the cache alone; use it with "
+                        "--emit=ir to look at the graph\n");
+        return EXIT_MACHINE;
+    }
+    return -1;
+}
+
+static void summary_graph(const Compile *c, int64_t ctx) {
+    const Graph *g = c->graph;
+    fprintf(stderr, "  graph     %u nodes of %u ONNX nodes: %u attention, %u norm, %u linear, %u rope\n",
+            graph_count_nodes(g), c->onnx.nnodes, graph_count_op(g, OP_ATTENTION), graph_count_op(g, OP_NORM),
+            graph_count_op(g, OP_LINEAR), graph_count_op(g, OP_ROPE));
+    fprintf(stderr, "  cache     %s%s%s; context %" PRId64 "\n", c->proof.proven ? "proven" : "none",
+            c->proof.reason ? ": " : "", c->proof.reason ? c->proof.reason : "", ctx);
+}
+
+static void summary_written(const CompileResult *r, const char *out, double seconds) {
+    fprintf(stderr, "  plan      %u steps, %" PRIu64 " bytes of activations a row, %u states\n", r->steps,
+            r->plan.row_bytes, r->states);
+    fprintf(stderr, "  verified  %" PRId64 " tokens whole, stepwise and in chunks: largest error %.1e of the logits' "
+                    "deviation\n", r->gate.tokens, r->gate.max_err / r->gate.ref_std);
+    fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out, (double)r->pack.file_bytes / 1e6,
+            r->has_tokenizer ? "inside" : "none", seconds);
+}
+
+static int emit_ir(Compile *c, const char *out) {
+    Text t = text_new(c->arena);
+    graph_print(&t, c->graph);
+    if (!out) {
+        fwrite(t.data, 1, t.count, stdout);
+        return EXIT_DONE;
+    }
+    return file_write_text(out, t.data, t.count, &c->diag) ? EXIT_DONE : fail(c);
+}
+
+static int dry_run(Compile *c, int64_t ctx) {
+    Program *p;
+    if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return fail(c);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < p->tensors.count; i++) bytes += p->tensors.data[i].art.bytes;
+    printf("size: %.1f MB of weights (predicted)\n", (double)bytes / 1e6);
+    printf("state: %" PRIu64 " bytes a token, %.1f MB at context %" PRId64 "\n", p->meta.state_bytes_per_token,
+           (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
+    printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
+           (double)bytes / 1e6);
+    return EXIT_DONE;
+}
+
+static int compile(Options *o, const char *path) {
+    Compile c;
+    double start = now();
+    compile_init(&c);
+    uint32_t total = passes_total();
+    bool bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
+    int level = o->o0 ? 0 : o->o3 ? 3 : o->o2 ? 2 : 1;
+    CompilePasses p = {.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = level}, .passes = o->passes,
+                       .disable = o->disable, .stop_after = o->stop_after, .dump = o->dump_ir, .dump_dir = o->dump_dir,
+                       .time = o->time_passes, .verbose = o->verbose, .progress = bar ? show_progress : NULL,
+                       .user = &total};
+    int status = EXIT_DONE;
+    if (!compile_open(&c, path, &o->import) || !compile_passes(&c, &p)) {
+        if (bar) fprintf(stderr, "\r\033[K");
+        status = fail(&c);
+        compile_free(&c);
+        return status;
+    }
+    if (bar) fprintf(stderr, "\r\033[K");
+    int64_t ctx = compile_context(&c, o->ctx);
+    bool stop = o->emit || o->stop_after;
+    if (stop) {
+        status = emit_ir(&c, o->out);
+    } else if (o->dry_run) {
+        status = dry_run(&c, ctx);
+    } else {
+        const char *out = o->out ? o->out : "model.bin";
+        const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s", level, ctx,
+                                         o->disable ? " --disable=" : "", o->disable ? o->disable : "");
+        CompileWrite w = {.tokenizer = o->tokenizer, .flags = flags, .eos = o->eos, .chat_template = o->chat_template,
+                          .seed = (uint64_t)o->seed};
+        CompileResult r;
+        if (!o->quiet) {
+            fprintf(stderr, "%s\n", path);
+            summary_graph(&c, ctx);
+            if (level > 1) fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n", level);
+        }
+        if (!compile_write(&c, path, out, ctx, &w, &r)) status = fail(&c);
+        else {
+            if (!o->quiet) summary_written(&r, out, now() - start);
+            diag_report("gptc", &c.diag);
+        }
+    }
+    compile_free(&c);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    Options o = {.eos = -1, .seed = 1};
+    const char *args[2];
+    const CliOption options[] = {
+        {"--out", "-o", CLI_STRING, &o.out, "FILE", "where to write (default model.bin)"},
+        {"-O0", NULL, CLI_FLAG, &o.o0, NULL, "as imported"},
+        {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
+        {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "also the target's best exact-enough types"},
+        {"-O3", NULL, CLI_FLAG, &o.o3, NULL, "also lossy passes under a budget"},
+        {"--target", NULL, CLI_STRING, &o.target, "T", "cpu"},
+        {"--tokenizer", NULL, CLI_STRING, &o.tokenizer, "FILE", "tokenizer.json (default: the one beside the model)"},
+        {"--ctx", NULL, CLI_INT, &o.ctx, "N", "longest sequence (default: the model's bound, else 4096)"},
+        {"--eos", NULL, CLI_INT, &o.eos, "ID", "stop token (default: from the files beside the model)"},
+        {"--chat-template", NULL, CLI_STRING, &o.chat_template, "TEXT", "stored with the model"},
+        {"--input-ids", NULL, CLI_STRING, &o.import.input_ids, "NAME", "the token input, where it cannot be inferred"},
+        {"--positions", NULL, CLI_STRING, &o.import.positions, "NAME", "the position input"},
+        {"--mask", NULL, CLI_STRING, &o.import.mask, "NAME", "the attention mask input"},
+        {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "the logits output"},
+        {"--emit", NULL, CLI_STRING, &o.emit, "KIND", "print instead of writing a model: ir"},
+        {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes instead of the level's"},
+        {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
+        {"--stop-after", NULL, CLI_STRING, &o.stop_after, "PASS", "stop there and print the graph"},
+        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump_ir, "after:PASS", "print the graph after every pass, or one"},
+        {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write dumps as numbered .gir files"},
+        {"--time-passes", NULL, CLI_FLAG, &o.time_passes, NULL, "seconds of every pass"},
+        {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL, "go on when the cache proof fails"},
+        {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE", "text for lossy passes"},
+        {"--budget", NULL, CLI_STRING, &o.budget, "B", "accuracy budget of lossy passes"},
+        {"--report", NULL, CLI_STRING, &o.report, "FILE", "report of lossy passes"},
+        {"--dry-run", NULL, CLI_FLAG, &o.dry_run, NULL, "predict sizes, write nothing"},
+        {"--seed", NULL, CLI_INT, &o.seed, "N", "of the tokens used to verify"},
+        {"--verbose", "-v", CLI_FLAG, &o.verbose, NULL, "what every pass did"},
+        {"--quiet", "-q", CLI_FLAG, &o.quiet, NULL, "errors only"},
+        {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    Cli cli = {.tool = "gptc", .usage = "[compile] MODEL.onnx|F.gir [-O0..-O3] [-o OUT] [options]",
+               .about = "Compiles an ONNX GPT into one file that gptc-run and libgptc run.", .options = options,
+               .positional = args, .max = 2};
+    int status = cli_parse(&cli, argc, argv);
+    if (status >= 0) return status;
+    bool verb = cli.count > 0 && !strcmp(args[0], "compile");
+    if (cli.count != (verb ? 2u : 1u)) {
+        fprintf(stderr, "gptc: one model is needed; see gptc --help\n");
+        return EXIT_USAGE;
+    }
+    status = check_options(&o);
+    return status >= 0 ? status : compile(&o, args[verb]);
+}
