@@ -1,0 +1,59 @@
+/* generate.c: text to tokens and back through the model's tokenizer, and the loop that generates. */
+#include "runtime/runtime.h"
+
+enum { PIECE_BYTES = 1024 };    /* of one token; a longer one is cut */
+
+gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap,
+                        size_t *count) {
+    if (!m || (!text && bytes) || (!ids && cap) || !count) return GPTC_E_ARGUMENT;
+    *count = 0;
+    if (!m->tokenizer) return GPTC_E_NO_TOKENIZER;
+    return tokenizer_encode(m->tokenizer, text ? text : "", bytes, true, ids, cap, count);
+}
+
+size_t gptc_token_text(const gptc_model *m, int32_t id, char *out, size_t cap) {
+    if (!m || !m->tokenizer || (!out && cap)) return 0;
+    return tokenizer_decode_token(m->tokenizer, id, true, out, cap);
+}
+
+gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char *out, size_t cap,
+                        size_t *bytes) {
+    if (!m || (!ids && n) || (!out && cap) || !bytes) return GPTC_E_ARGUMENT;
+    *bytes = 0;
+    if (!m->tokenizer) return GPTC_E_NO_TOKENIZER;
+    for (size_t i = 0; i < n; i++) {
+        size_t at = *bytes < cap ? *bytes : cap;
+        *bytes += tokenizer_decode_token(m->tokenizer, ids[i], true, cap - at ? out + at : NULL, cap - at);
+    }
+    return GPTC_OK;
+}
+
+static bool is_stop(const gptc_model *m, int32_t id) {
+    for (uint32_t i = 0; i < m->meta->n_stop_tokens; i++)
+        if (m->meta->stop_tokens[i] == id) return true;
+    return false;
+}
+
+/* A token is appended to the sequence after fn has seen it, also when fn stops: the cache always holds
+ * what was given out. A stop token is neither given out nor appended. */
+gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, int32_t n, gptc_token_fn fn,
+                          void *user, int32_t *generated) {
+    int32_t made = 0;
+    gptc_status st = GPTC_OK;
+    if (generated) *generated = 0;
+    if (!s || !p || n < 0 || gptc_length(s, sequence) < 0) return GPTC_E_ARGUMENT;
+    while (made < n && !st) {
+        char piece[PIECE_BYTES];
+        int32_t id = gptc_sample(s, sequence, p);
+        if (id < 0) return (gptc_status)id;
+        if (is_stop(s->model, id)) break;
+        if ((uint32_t)gptc_length(s, sequence) >= s->context) return GPTC_E_CONTEXT;
+        size_t bytes = fn ? gptc_token_text(s->model, id, piece, sizeof piece) : 0;
+        bool stop = fn && fn(user, id, piece, bytes < sizeof piece ? bytes : sizeof piece);
+        made++;
+        if (generated) *generated = made;
+        st = gptc_step_sequences(s, &sequence, &id, 1);
+        if (!st && stop) st = GPTC_E_STOPPED;
+    }
+    return st;
+}

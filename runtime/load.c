@@ -1,0 +1,289 @@
+/* load.c: opens model.bin.
+ *
+ * The file is untrusted. Nothing in it is used before it was checked: header, section table (bounds,
+ * overlaps, alignment, hashes), META, TENSORS here; the PLAN in plan.c. META, TENSORS and PLAN are copied
+ * first, so that a file changed under the map cannot undo a check. The weights are numbers only: they are
+ * mapped and not touched, whatever they hold. */
+#include "runtime/runtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the format is little-endian and so must the machine be"
+#endif
+
+enum { MAX_SECTIONS = 64, NAMED_SECTIONS = ART_IR + 1 };
+static const char *const section_names[NAMED_SECTIONS] = {
+    "?", "META", "TENSORS", "WEIGHTS", "PLAN", "TOKENIZER", "PROVENANCE", "KERNELS", "REPORT", "IR"};
+
+typedef struct {
+    ArtSection all[MAX_SECTIONS];
+    uint32_t n;
+    const ArtSection *named[NAMED_SECTIONS];    /* by kind; NULL = not there */
+} Sections;
+
+static gptc_status file_map(gptc_model *m, const char *path, gptc_detail *why) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     /* a FIFO must not block */
+    if (fd < 0) return status_fail(why, GPTC_E_IO, "%s: %s", path, strerror(errno));
+    struct stat st;
+    gptc_status s = GPTC_OK;
+    if (fstat(fd, &st)) {
+        s = status_fail(why, GPTC_E_IO, "%s: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        s = status_fail(why, GPTC_E_IO, "%s: not a regular file", path);
+    } else if (st.st_size < (off_t)sizeof(ArtHeader)) {
+        s = status_fail(why, GPTC_E_FORMAT, "%s: not a gptc file (%lld bytes)", path, (long long)st.st_size);
+    } else {
+        m->map_bytes = (size_t)st.st_size;
+        m->map = mmap(NULL, m->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (m->map == MAP_FAILED) {
+            m->map = NULL;
+            s = status_fail(why, GPTC_E_IO, "%s: cannot map: %s", path, strerror(errno));
+        }
+    }
+    close(fd);
+    return s;
+}
+
+static gptc_status header_check(const gptc_model *m, Sections *sec, gptc_detail *why) {
+    ArtHeader h;
+    memcpy(&h, m->map, sizeof h);
+    if (memcmp(h.magic, ART_MAGIC, sizeof h.magic))
+        return status_fail(why, GPTC_E_FORMAT, "not a gptc file; the first 8 bytes are not \"gptcbin\\n\"");
+    if (h.major != ART_MAJOR)
+        return status_fail(why, GPTC_E_VERSION, "file format %u.%u, this library reads %u.x; compile again",
+                           h.major, h.minor, ART_MAJOR);
+    if (h.file_bytes != m->map_bytes)
+        return status_fail(why, GPTC_E_FORMAT, "the file has %llu bytes, its header says %llu; cut off?",
+                           (unsigned long long)m->map_bytes, (unsigned long long)h.file_bytes);
+    if (h.n_sections > MAX_SECTIONS ||
+        h.n_sections * sizeof(ArtSection) > m->map_bytes - sizeof(ArtHeader))
+        return status_fail(why, GPTC_E_FORMAT, "header: %u sections do not fit", h.n_sections);
+    size_t bytes = h.n_sections * sizeof(ArtSection);
+    memcpy(sec->all, (const uint8_t *)m->map + sizeof h, bytes);
+    sec->n = h.n_sections;
+    if (xxhash64(sec->all, bytes, 0) != h.table_hash)
+        return status_fail(why, GPTC_E_CHECKSUM, "section table: its checksum does not match");
+    return GPTC_OK;
+}
+
+static gptc_status sections_check(const gptc_model *m, Sections *sec, gptc_detail *why) {
+    uint64_t first = sizeof(ArtHeader) + sec->n * sizeof(ArtSection);
+    for (uint32_t i = 0; i < sec->n; i++) {
+        const ArtSection *s = &sec->all[i];
+        if (s->offset < first || s->offset > m->map_bytes || s->bytes > m->map_bytes - s->offset)
+            return status_fail(why, GPTC_E_FORMAT, "section %u: lies outside the file", i);
+        if (s->offset % (s->kind == ART_WEIGHTS ? 4096 : 64))
+            return status_fail(why, GPTC_E_FORMAT, "section %u: not aligned", i);
+        for (uint32_t k = 0; k < i; k++) {
+            const ArtSection *t = &sec->all[k];
+            if (s->offset < t->offset + t->bytes && t->offset < s->offset + s->bytes)
+                return status_fail(why, GPTC_E_FORMAT, "sections %u and %u overlap", k, i);
+        }
+        if (s->kind == 0 || s->kind >= NAMED_SECTIONS) continue;
+        if (sec->named[s->kind])
+            return status_fail(why, GPTC_E_FORMAT, "two %s sections", section_names[s->kind]);
+        sec->named[s->kind] = s;
+    }
+    for (uint32_t kind = ART_META; kind <= ART_PLAN; kind++)
+        if (!sec->named[kind])
+            return status_fail(why, GPTC_E_FORMAT, "no %s section", section_names[kind]);
+    return GPTC_OK;
+}
+
+static gptc_status hash_check(const ArtSection *s, const void *bytes, gptc_detail *why) {
+    if (xxhash64(bytes, s->bytes, s->kind) == s->hash) return GPTC_OK;
+    return status_fail(why, GPTC_E_CHECKSUM, "%s section: its checksum does not match; damaged file",
+                       s->kind < NAMED_SECTIONS ? section_names[s->kind] : "unknown");
+}
+
+static const void *section_data(const gptc_model *m, const ArtSection *s) {
+    return (const uint8_t *)m->map + s->offset;
+}
+
+static size_t padded(uint64_t bytes) {
+    return ((size_t)bytes + 63) & ~(size_t)63;
+}
+
+/* Copies META, TENSORS and PLAN and checks the copies' hashes. */
+static gptc_status tables_copy(gptc_model *m, const Sections *sec, const uint8_t *copy[], gptc_detail *why) {
+    static const uint32_t kinds[3] = {ART_META, ART_TENSORS, ART_PLAN};
+    size_t total = 64;
+    for (int i = 0; i < 3; i++) total += padded(sec->named[kinds[i]]->bytes);
+    m->tables = malloc(total);
+    if (!m->tables) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the plan", total);
+    uint8_t *at = m->tables;
+    for (int i = 0; i < 3; i++) {
+        const ArtSection *s = sec->named[kinds[i]];
+        memcpy(at, section_data(m, s), s->bytes);
+        gptc_status st = hash_check(s, at, why);
+        if (st) return st;
+        copy[i] = at;
+        at += padded(s->bytes);
+    }
+    return GPTC_OK;
+}
+
+static gptc_status meta_check(const ArtMeta *meta, const char *text, uint64_t bytes, gptc_detail *why) {
+    if (bytes - sizeof *meta != meta->text_bytes || (meta->text_bytes && text[meta->text_bytes - 1]))
+        return status_fail(why, GPTC_E_FORMAT, "META: text does not fill the section");
+    if (!meta->vocab || meta->vocab > LIMIT_VOCAB || !meta->context || meta->context > LIMIT_CONTEXT ||
+        meta->layers > LIMIT_STEPS || meta->has_cache > 1)
+        return status_fail(why, GPTC_E_FORMAT, "META: vocabulary %u, context %u or layers %u out of range",
+                           meta->vocab, meta->context, meta->layers);
+    if (meta->n_stop_tokens > 8)
+        return status_fail(why, GPTC_E_FORMAT, "META: %u stop tokens", meta->n_stop_tokens);
+    for (uint32_t i = 0; i < meta->n_stop_tokens; i++)
+        if (meta->stop_tokens[i] < 0 || (uint32_t)meta->stop_tokens[i] >= meta->vocab)
+            return status_fail(why, GPTC_E_FORMAT, "META: stop token %d", meta->stop_tokens[i]);
+    if (meta->bos_token < -1 || (meta->bos_token >= 0 && (uint32_t)meta->bos_token >= meta->vocab))
+        return status_fail(why, GPTC_E_FORMAT, "META: bos token %d", meta->bos_token);
+    const char *p = text, *end = text + meta->text_bytes;
+    for (uint64_t i = 0; i < 2 * (uint64_t)meta->n_strings; i++) {
+        if (p == end) return status_fail(why, GPTC_E_FORMAT, "META: fewer than %u strings", meta->n_strings);
+        p += strlen(p) + 1;         /* the text ends with a NUL */
+    }
+    return GPTC_OK;
+}
+
+/* Elements stored, padding included, or 0 if that is absurd. */
+static uint64_t tensor_stored(const ArtTensor *t) {
+    uint64_t n = 1;
+    for (uint32_t i = 0; i < t->rank; i++) {
+        uint64_t d = t->dim[i];
+        if (d == 0 || d > (uint64_t)1 << 40) return 0;
+        if (i == 0 && t->layout == ART_PANEL16) d = (d + 15) / 16 * 16;
+        if (n > ((uint64_t)1 << 56) / d) return 0;
+        n *= d;
+    }
+    return n;
+}
+
+static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail *why) {
+    static const uint8_t size[] = {[ART_F32] = 4, [ART_F16] = 2, [ART_BF16] = 2, [ART_I64] = 8};
+    const ArtTensor *t = &m->tensors[index];
+    if (t->dtype < ART_F32 || t->dtype > ART_I64)
+        return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: element type %u is not known", index, t->dtype);
+    if (t->layout != ART_PLAIN && t->layout != ART_PANEL16)
+        return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: layout %u is not known", index, t->layout);
+    if (t->rank > 4 || (t->layout == ART_PANEL16 && t->rank != 2))
+        return status_fail(why, GPTC_E_FORMAT, "tensor %u: rank %u", index, t->rank);
+    uint64_t stored = tensor_stored(t);
+    if (!stored || t->bytes != stored * size[t->dtype])
+        return status_fail(why, GPTC_E_FORMAT, "tensor %u: its bytes do not fit its dims", index);
+    if (t->offset % 64 || t->offset > m->weight_bytes || t->bytes > m->weight_bytes - t->offset)
+        return status_fail(why, GPTC_E_FORMAT, "tensor %u: lies outside WEIGHTS", index);
+    if (t->name_offset != UINT32_MAX && t->name_offset >= m->meta->text_bytes)
+        return status_fail(why, GPTC_E_FORMAT, "tensor %u: name outside the text", index);
+    return GPTC_OK;
+}
+
+/* Sets the pointers to the tables; every count is held against its section's size. */
+static gptc_status tables_check(gptc_model *m, const Sections *sec, const uint8_t *const copy[],
+                                gptc_detail *why) {
+    const ArtSection *meta = sec->named[ART_META], *tensors = sec->named[ART_TENSORS];
+    const ArtSection *plan = sec->named[ART_PLAN], *weights = sec->named[ART_WEIGHTS];
+    if (meta->bytes < sizeof(ArtMeta)) return status_fail(why, GPTC_E_FORMAT, "META: too short");
+    m->meta = (const ArtMeta *)copy[0];
+    m->text = (const char *)copy[0] + sizeof(ArtMeta);
+    gptc_status st = meta_check(m->meta, m->text, meta->bytes, why);
+    if (st) return st;
+    m->weights = section_data(m, weights);
+    m->weight_bytes = weights->bytes;
+    if (tensors->bytes % sizeof(ArtTensor) || tensors->bytes / sizeof(ArtTensor) > UINT32_MAX)
+        return status_fail(why, GPTC_E_FORMAT, "TENSORS: not a whole number of entries");
+    m->tensors = (const ArtTensor *)copy[1];
+    m->n_tensors = (uint32_t)(tensors->bytes / sizeof(ArtTensor));
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if ((st = tensor_check(m, i, why))) return st;
+    if (plan->bytes < sizeof(ArtPlan)) return status_fail(why, GPTC_E_FORMAT, "PLAN: too short");
+    m->plan = (const ArtPlan *)copy[2];
+    uint64_t need = sizeof(ArtPlan) + m->plan->n_states * (uint64_t)sizeof(ArtState) +
+                    m->plan->n_steps * (uint64_t)sizeof(ArtStep) + m->plan->n_insns * (uint64_t)sizeof(ArtInsn);
+    if (plan->bytes != need) return status_fail(why, GPTC_E_FORMAT, "PLAN: its counts do not fill the section");
+    m->states = (const ArtState *)(m->plan + 1);
+    m->steps = (const ArtStep *)(m->states + m->plan->n_states);
+    m->insns = (const ArtInsn *)(m->steps + m->plan->n_steps);
+    return plan_check(m, why);
+}
+
+static gptc_status model_open(gptc_model *m, const char *path, int verify, gptc_detail *why) {
+    Sections sec = {0};
+    const uint8_t *copy[3];
+    gptc_status st = file_map(m, path, why);
+    if (st || (st = header_check(m, &sec, why)) || (st = sections_check(m, &sec, why)) ||
+        (st = tables_copy(m, &sec, copy, why)))
+        return st;
+    for (uint32_t i = 0; i < sec.n; i++) {
+        const ArtSection *s = &sec.all[i];
+        if (s->kind == ART_META || s->kind == ART_TENSORS || s->kind == ART_PLAN) continue;
+        if (s->kind == ART_WEIGHTS && !verify) continue;
+        if ((st = hash_check(s, section_data(m, s), why))) return st;
+    }
+    if ((st = tables_check(m, &sec, copy, why))) return st;
+    const ArtSection *t = sec.named[ART_TOKENIZER];
+    const char *text = "";
+    if (t && (st = tokenizer_open(section_data(m, t), t->bytes, &m->tokenizer, &text)))
+        return status_fail(why, st, "TOKENIZER: %s", text);
+    return GPTC_OK;
+}
+
+gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_model **out,
+                      gptc_detail *why) {
+    if (why) why->text[0] = 0;
+    if (!out) return status_fail(why, GPTC_E_ARGUMENT, "no place for the model (out is NULL)");
+    *out = NULL;
+    if (!path) return status_fail(why, GPTC_E_ARGUMENT, "no path");
+    gptc_open_options o = {0};
+    if (options) {
+        size_t n = options->struct_size ? options->struct_size : sizeof o;
+        memcpy(&o, options, n < sizeof o ? n : sizeof o);
+    }
+    const CpuKernels *kernels = cpu_select(o.cpu_level);
+    if (!kernels)
+        return status_fail(why, GPTC_E_UNSUPPORTED, "this machine or build has no CPU level %d", o.cpu_level);
+    gptc_model *m = calloc(1, sizeof *m);
+    if (!m) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the model", sizeof *m);
+    m->kernels = kernels;
+    gptc_status st = model_open(m, path, o.verify, why);
+    if (st) {
+        gptc_close(m);
+        return st;
+    }
+    *out = m;
+    return GPTC_OK;
+}
+
+void gptc_close(gptc_model *m) {
+    if (!m) return;
+    tokenizer_close(m->tokenizer);
+    free(m->tables);
+    if (m->map) munmap(m->map, m->map_bytes);
+    free(m);
+}
+
+void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
+    const ArtMeta *a = m->meta;
+    *out = (gptc_model_info){
+        .vocab = (int32_t)a->vocab, .context = (int32_t)a->context, .layers = (int32_t)a->layers,
+        .has_tokenizer = m->tokenizer != NULL, .has_cache = (int)a->has_cache,
+        .weight_bytes = m->weight_bytes, .state_bytes_per_token = a->state_bytes_per_token,
+        .n_stop_tokens = (int32_t)a->n_stop_tokens, .bos_token = a->bos_token};
+    memcpy(out->stop_tokens, a->stop_tokens, sizeof out->stop_tokens);
+}
+
+const char *gptc_model_meta(const gptc_model *m, const char *key) {
+    const char *p = m->text;
+    for (uint32_t i = 0; key && i < m->meta->n_strings; i++) {
+        const char *value = p + strlen(p) + 1;
+        if (!strcmp(p, key)) return value;
+        p = value + strlen(value) + 1;
+    }
+    return NULL;
+}

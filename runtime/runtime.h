@@ -1,0 +1,113 @@
+/* runtime.h: what the files of the runtime share; gptc.h is the public side.
+ *
+ *   load.c     maps a file, checks header, sections, META, TENSORS    plan.c   checks the PLAN
+ *   session.c  reserves memory, resolves steps to launches            step.c   runs rows through launches
+ *   sample.c   picks a token      generate.c   text and generation    status.c errors in words
+ *
+ * All checks are made at load; step.c trusts the model. */
+#ifndef RUNTIME_RUNTIME_H
+#define RUNTIME_RUNTIME_H
+
+#include "runtime/artifact.h"
+#include "runtime/cpu/cpu.h"
+#include "runtime/gptc.h"
+#include "runtime/threads.h"
+#include "runtime/tokenizer.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define RUNTIME_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
+#else
+#define RUNTIME_PRINTF(fmt, first)
+#endif
+
+/* Bounds on what a file or a caller may ask for; they keep 32-bit products of shapes from wrapping. */
+enum {
+    LIMIT_VOCAB = 1 << 24,
+    LIMIT_CONTEXT = 1 << 24,
+    LIMIT_WIDTH = 1 << 26,          /* floats of one activation row */
+    LIMIT_HEADS = 1 << 16,
+    LIMIT_HEAD_DIM = 1 << 10,
+    LIMIT_STEPS = 1000000,
+    LIMIT_INSNS = 1 << 24,
+    LIMIT_PROGRAM = 1 << 12,        /* instructions of one pointwise step */
+    LIMIT_STATES = 1 << 16,
+    LIMIT_LIVE = 1 << 10,           /* buffers alive at once */
+    LIMIT_SEQUENCES = 1 << 16,
+    LIMIT_CHUNK = 1 << 16,
+    LIMIT_THREADS = 1 << 10,
+};
+#define LIMIT_ROW_BYTES ((uint64_t)1 << 32)
+
+struct gptc_model {
+    void *map;                      /* the file */
+    size_t map_bytes;
+    void *tables;                   /* META, TENSORS and PLAN, copied: the file may change under a map */
+    const ArtMeta *meta;
+    const char *text;               /* meta->text_bytes bytes, the last one NUL */
+    const ArtTensor *tensors;
+    uint32_t n_tensors;
+    const uint8_t *weights;         /* in map */
+    uint64_t weight_bytes;
+    const ArtPlan *plan;
+    const ArtState *states;
+    const ArtStep *steps;
+    const ArtInsn *insns;
+    const CpuKernels *kernels;
+    Tokenizer *tokenizer;           /* NULL = none */
+};
+
+/* status.c: sets why (may be NULL) and returns s. */
+gptc_status status_fail(gptc_detail *why, gptc_status s, const char *fmt, ...) RUNTIME_PRINTF(3, 4);
+
+/* xxhash.c: xxHash64. */
+uint64_t xxhash64(const void *data, size_t bytes, uint64_t seed);
+
+/* plan.c: META and TENSORS are checked before. GPTC_E_FORMAT names step and argument. */
+gptc_status plan_check(const gptc_model *m, gptc_detail *why);
+/* Inputs a kernel takes; its output is the argument after them. kernel < ART_K_COUNT. */
+uint32_t plan_inputs(uint32_t kernel);
+/* Elements of a checked tensor (not counting padding). */
+uint64_t plan_elements(const ArtTensor *t);
+
+/* A step with its pointers resolved; rows are set before each run. */
+typedef struct {
+    uint32_t kernel;
+    union {
+        CpuGather gather; CpuNorm norm; CpuLinear linear; CpuRope rope; CpuStore store;
+        CpuAttention attention; CpuPointwise pointwise; CpuReduce reduce; CpuMove move;
+    } u;
+} Launch;
+
+/* The rows of one run: token, position and sequence of each. */
+typedef struct { int32_t *tokens, *positions, *sequences; } RowInfo;
+
+typedef struct { int32_t length; bool has_logits; } Sequence;
+
+struct gptc_session {
+    const gptc_model *model;
+    Pool *pool;
+    uint32_t context, n_sequences, chunk;
+    Sequence *sequences;
+    Launch *launches;               /* model->plan->n_steps */
+    CpuState *states;
+    size_t *state_floats;           /* of one sequence */
+    float *cache;                   /* all states; 64-byte aligned, as the next */
+    uint8_t *rows;                  /* activations: row_bytes x chunk */
+    float *logits;                  /* n_sequences x vocab */
+    uint8_t *local, *shared;        /* scratch of the kernels */
+    RowInfo body, head;             /* head: the rows whose logits are wanted */
+    uint32_t *wanted;               /* their index in body, rising */
+    void *blocks[8];                /* what free() takes */
+    uint32_t n_blocks;
+    uint64_t cache_bytes, rows_computed;
+};
+
+/* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. */
+void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
+const float *step_logits(const gptc_session *s);
+
+#endif

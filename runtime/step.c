@@ -1,0 +1,87 @@
+/* step.c: runs the launches of a session over some rows.
+ *
+ * One pool_run covers the whole program: every worker walks the list of launches, each kernel does the
+ * worker's share, and a barrier follows each. Before the head the rows whose logits are wanted are
+ * gathered at the front of the one buffer that is alive there, so the head costs only their number. */
+#include "runtime/runtime.h"
+
+#include <string.h>
+
+typedef struct { gptc_session *s; uint32_t wanted; bool compact; } Job;
+
+static void rows_set(Launch *l, uint32_t rows) {
+    switch (l->kernel) {
+    case ART_K_GATHER: l->u.gather.rows = rows; break;
+    case ART_K_NORM: l->u.norm.rows = rows; break;
+    case ART_K_LINEAR: l->u.linear.rows = rows; break;
+    case ART_K_ROPE: l->u.rope.rows = rows; break;
+    case ART_K_STORE: l->u.store.rows = rows; break;
+    case ART_K_ATTENTION: l->u.attention.rows = rows; break;
+    case ART_K_POINTWISE: l->u.pointwise.rows = rows; break;
+    case ART_K_REDUCE:
+    case ART_K_SOFTMAX: l->u.reduce.rows = rows; break;
+    case ART_K_MOVE: l->u.move.rows = rows; break;
+    default: break;
+    }
+}
+
+static void launch(const CpuKernels *k, const CpuWorker *w, const Launch *l) {
+    switch (l->kernel) {
+    case ART_K_GATHER: k->gather(w, &l->u.gather); break;
+    case ART_K_NORM: k->norm(w, &l->u.norm); break;
+    case ART_K_LINEAR: k->linear(w, &l->u.linear); break;
+    case ART_K_ROPE: k->rope(w, &l->u.rope); break;
+    case ART_K_STORE: k->store(w, &l->u.store); break;
+    case ART_K_ATTENTION: k->attention(w, &l->u.attention); break;
+    case ART_K_POINTWISE: k->pointwise(w, &l->u.pointwise); break;
+    case ART_K_REDUCE: k->reduce(w, &l->u.reduce); break;
+    case ART_K_SOFTMAX: k->softmax(w, &l->u.reduce); break;
+    case ART_K_MOVE: k->move(w, &l->u.move); break;
+    default: break;
+    }
+}
+
+/* wanted rises, so row i only moves towards the front, over rows that have moved already. */
+static void rows_compact(gptc_session *s, uint32_t wanted) {
+    const ArtPlan *p = s->model->plan;
+    size_t width = (size_t)p->head_width;
+    float *at = (float *)(void *)(s->rows + p->head_offset * s->chunk);
+    for (uint32_t i = 0; i < wanted && width; i++)
+        if (s->wanted[i] != i) memcpy(at + i * width, at + s->wanted[i] * width, width * sizeof(float));
+}
+
+static void work(void *ctx, uint32_t worker, uint32_t workers) {
+    const Job *job = ctx;
+    gptc_session *s = job->s;
+    const ArtPlan *p = s->model->plan;
+    const CpuWorker w = {.index = worker, .count = workers, .pool = s->pool,
+                         .local = s->local + worker * CPU_LOCAL_BYTES, .shared = s->shared};
+    uint32_t end = job->wanted ? p->n_steps : p->head_step;
+    for (uint32_t i = 0; i < end; i++) {
+        if (i == p->head_step && job->compact) {
+            if (worker == 0) rows_compact(s, job->wanted);
+            pool_barrier(s->pool);
+        }
+        launch(s->model->kernels, &w, &s->launches[i]);
+        if (i + 1 < p->n_steps) pool_barrier(s->pool);
+    }
+    if (p->head_step == p->n_steps && job->compact && worker == 0) rows_compact(s, job->wanted);
+}
+
+void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
+    const ArtPlan *p = s->model->plan;
+    for (uint32_t i = 0; i < p->n_steps; i++) rows_set(&s->launches[i], i < p->head_step ? n : n_wanted);
+    for (uint32_t i = 0; i < n_wanted; i++) {
+        uint32_t row = s->wanted[i];
+        s->head.tokens[i] = s->body.tokens[row];
+        s->head.positions[i] = s->body.positions[row];
+        s->head.sequences[i] = s->body.sequences[row];
+    }
+    Job job = {s, n_wanted, n_wanted && n_wanted < n};
+    pool_run(s->pool, work, &job);
+    s->rows_computed += n;
+}
+
+const float *step_logits(const gptc_session *s) {
+    return (const float *)(const void *)(s->rows + s->model->plan->logits_offset * s->chunk);
+}
