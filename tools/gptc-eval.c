@@ -1,0 +1,336 @@
+/* gptc-eval.c: how right is a compiled model? Against stored logits, or by perplexity on text. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "frontend/frontend.h"
+#include "runtime/gptc.h"
+#include "tools/cli.h"
+#include "tools/driver.h"
+
+typedef struct {
+    const char *tokens, *expect, *dump, *text, *against, *score;
+    bool stepwise, json;
+    int64_t chunk, window, threads;
+} Options;
+
+typedef struct {
+    Arena *arena;
+    Diag diag;
+    gptc_model *model;
+    gptc_session *session;
+    gptc_model_info info;
+} Eval;
+
+static int status_fail(const char *what, gptc_status st, const gptc_detail *why) {
+    fprintf(stderr, "gptc-eval: %s: %s%s%s\n", what, gptc_strerror(st), why && why->text[0] ? ": " : "",
+            why ? why->text : "");
+    return st == GPTC_E_UNSUPPORTED ? EXIT_MACHINE : EXIT_INPUT;
+}
+
+/* ---- sums over log-probabilities ---- */
+
+typedef struct { double max, log_sum; } Norm;
+static Norm log_norm(const float *x, int64_t n) {
+    double max = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) max = (double)x[i] > max ? (double)x[i] : max;
+    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - max);
+    return (Norm){max, log(sum)};
+}
+static double log_prob(const float *x, Norm n, int64_t i) { return (double)x[i] - n.max - n.log_sum; }
+
+/* KL(p || q) of two rows of logits. */
+static double row_kl(const float *p, const float *q, int64_t n) {
+    Norm np = log_norm(p, n), nq = log_norm(q, n);
+    double kl = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double lp = log_prob(p, np, i);
+        kl += exp(lp) * (lp - log_prob(q, nq, i));
+    }
+    return kl;
+}
+
+static int64_t argmax(const float *x, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* ---- logits of a batch of token rows ---- */
+
+typedef struct { float *out; int64_t vocab; } Sink;
+static int keep_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
+    Sink *s = user;
+    (void)sequence;
+    memcpy(s->out + (int64_t)first * s->vocab, logits, (size_t)(rows * s->vocab) * sizeof(float));
+    return 0;
+}
+
+static gptc_status run_stepwise(Eval *e, const int32_t *ids, int64_t batch, int64_t seq, float *out) {
+    gptc_status st = GPTC_OK;
+    int32_t *step = arena_array_of(e->arena, (size_t)batch, int32_t);
+    for (int64_t i = 0; i < seq && !st; i++) {
+        for (int64_t b = 0; b < batch; b++) step[b] = ids[b * seq + i];
+        st = gptc_step(e->session, step, (int32_t)batch);
+        for (int64_t b = 0; b < batch && !st; b++) {
+            const float *l = gptc_logits(e->session, (int32_t)b);
+            if (!l) return GPTC_E_NO_LOGITS;
+            memcpy(out + (b * seq + i) * e->info.vocab, l, (size_t)e->info.vocab * sizeof(float));
+        }
+    }
+    return st;
+}
+
+static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_t seq, int64_t chunk, float *out) {
+    gptc_status st = GPTC_OK;
+    if (chunk <= 0) chunk = seq;
+    for (int64_t b = 0; b < batch && !st; b++) {
+        Sink sink = {out + b * seq * e->info.vocab, e->info.vocab};
+        for (int64_t i = 0; i < seq && !st; i += chunk)
+            st = gptc_prefill_all(e->session, (int32_t)b, ids + b * seq + i,
+                                  (size_t)(seq - i < chunk ? seq - i : chunk), keep_rows, &sink);
+    }
+    return st;
+}
+
+static int open_model(Eval *e, const char *path, int64_t context, int64_t sequences, int64_t threads) {
+    gptc_detail why = {""};
+    gptc_status st = gptc_open(path, NULL, &e->model, &why);
+    if (st) return status_fail(path, st, &why);
+    gptc_model_get_info(e->model, &e->info);
+    if (context > e->info.context) context = e->info.context;
+    gptc_session_options o = {.struct_size = sizeof o, .context = (int32_t)context, .sequences = (int32_t)sequences,
+                              .threads = (int32_t)threads};
+    st = gptc_session_new(e->model, &o, &e->session, &why);
+    return st ? status_fail(path, st, &why) : -1;
+}
+
+static void close_model(Eval *e) {
+    gptc_session_free(e->session);
+    gptc_close(e->model);
+}
+
+static int read_tokens(Eval *e, const char *path, int64_t *batch, int64_t *seq, int32_t **ids) {
+    Tensor t;
+    if (!onnx_tensor_read(path, e->arena, &t, &e->diag)) return diag_report("gptc-eval", &e->diag);
+    if (!dtype_is_int(t.dtype) || t.rank < 1 || t.rank > 2 || tensor_count(&t) == 0) {
+        fprintf(stderr, "gptc-eval: %s: expected integers of shape [seq] or [batch, seq]\n", path);
+        return EXIT_INPUT;
+    }
+    *batch = t.rank == 2 ? t.dim[0] : 1;
+    *seq = t.dim[t.rank - 1];
+    *ids = arena_array_of(e->arena, tensor_count(&t), int32_t);
+    for (size_t i = 0; i < tensor_count(&t); i++) {
+        int64_t v = tensor_get_i64(&t, i);
+        (*ids)[i] = v < 0 || v > INT32_MAX ? -1 : (int32_t)v;
+    }
+    return -1;
+}
+
+static void print_comparison(const Eval *e, const Options *o, const float *got, const Tensor *want, int64_t rows) {
+    int64_t vocab = e->info.vocab, n = rows * vocab, same = 0;
+    double max = 0, sum2 = 0, s1 = 0, s2 = 0, kl = 0;
+    const float *ref = want->data;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)ref[i]);
+        if (!(d <= max)) max = isnan(d) ? INFINITY : d;
+        sum2 += d * d;
+        s1 += (double)ref[i];
+        s2 += (double)ref[i] * (double)ref[i];
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        kl += row_kl(ref + r * vocab, got + r * vocab, vocab);
+        same += argmax(ref + r * vocab, vocab) == argmax(got + r * vocab, vocab);
+    }
+    double mean = s1 / (double)n, std = sqrt(fmax(s2 / (double)n - mean * mean, 0));
+    const char *f = o->json ? "{\"max_abs_err\": %.6g, \"rms_err\": %.6g, \"ref_std\": %.6g, \"mean_kl\": %.6g, "
+                              "\"top1\": %.6g, \"kv_cache\": %s, \"rows_computed\": %" PRIu64 ", \"state_bytes\": %" PRIu64 "}\n"
+                            : "max_abs_err    %.6g\nrms_err        %.6g\nref_std        %.6g\nmean_kl        %.6g\n"
+                              "top1           %.6g\nkv_cache       %s\nrows_computed  %" PRIu64 "\nstate_bytes    %" PRIu64 "\n";
+    printf(f, max, sqrt(sum2 / (double)n), std, kl / (double)rows, (double)same / (double)rows,
+           e->info.has_cache ? "true" : "false", gptc_rows_computed(e->session), gptc_state_bytes(e->session));
+}
+
+static int eval_tokens(const Options *o, const char *path) {
+    Eval e = {.arena = arena_new()};
+    int64_t batch, seq;
+    int32_t *ids;
+    diag_init(&e.diag);
+    int status = read_tokens(&e, o->tokens, &batch, &seq, &ids);
+    if (status < 0) status = open_model(&e, path, seq, batch, o->threads);
+    if (status < 0) {
+        float *got = arena_array_of(e.arena, (size_t)(batch * seq * e.info.vocab), float);
+        gptc_status st = o->stepwise ? run_stepwise(&e, ids, batch, seq, got)
+                                     : run_chunks(&e, ids, batch, seq, o->chunk, got);
+        status = st ? status_fail(path, st, NULL) : -1;
+        Tensor t = {.dtype = DT_F32, .rank = 3, .dim = {batch, seq, e.info.vocab}, .data = got}, want;
+        if (status < 0 && o->dump && !onnx_tensor_write(o->dump, &t, "logits", &e.diag)) status = diag_report("gptc-eval", &e.diag);
+        if (status < 0 && o->expect) {
+            if (!onnx_tensor_read(o->expect, e.arena, &want, &e.diag)) status = diag_report("gptc-eval", &e.diag);
+            else if (want.dtype != DT_F32 || tensor_count(&want) != tensor_count(&t)) {
+                fprintf(stderr, "gptc-eval: %s: expected float logits [%" PRId64 ", %" PRId64 ", %d]\n", o->expect, batch,
+                        seq, e.info.vocab);
+                status = EXIT_INPUT;
+            } else {
+                print_comparison(&e, o, got, &want, batch * seq);
+            }
+        }
+    }
+    close_model(&e);
+    diag_free(&e.diag);
+    arena_free(e.arena);
+    return status < 0 ? EXIT_DONE : status;
+}
+
+/* ---- text ---- */
+
+typedef struct { double sum, sum2; int64_t n; } Mean;
+static void mean_add(Mean *m, double v) {
+    m->sum += v;
+    m->sum2 += v * v;
+    m->n++;
+}
+static double mean_of(const Mean *m) { return m->n ? m->sum / (double)m->n : 0; }
+static double mean_error(const Mean *m) {   /* standard error of the mean */
+    if (m->n < 2) return 0;
+    double mu = mean_of(m), var = fmax(m->sum2 / (double)m->n - mu * mu, 0);
+    return sqrt(var / (double)(m->n - 1));
+}
+
+typedef struct {
+    Mean nll, base_nll, kl, dp2, same;
+    double *kls;
+    size_t nkl;
+} Scores;
+
+static void score_row(Scores *s, const float *x, const float *base, int64_t vocab, int32_t next) {
+    double lp = log_prob(x, log_norm(x, vocab), next);
+    mean_add(&s->nll, -lp);
+    if (!base) return;
+    double lb = log_prob(base, log_norm(base, vocab), next), dp = exp(lp) - exp(lb);
+    double kl = row_kl(base, x, vocab);
+    mean_add(&s->base_nll, -lb);
+    mean_add(&s->kl, kl);
+    mean_add(&s->dp2, dp * dp);
+    mean_add(&s->same, argmax(x, vocab) == argmax(base, vocab));
+    s->kls[s->nkl++] = kl;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void print_scores(const Options *o, Scores *s, int64_t windows) {
+    double nll = mean_of(&s->nll), ppl = exp(nll), err = mean_error(&s->nll);
+    if (o->json) printf("{\"tokens_scored\": %" PRId64 ", \"windows\": %" PRId64 ", \"nll\": %.9g, \"nll_error\": %.3g, "
+                        "\"perplexity\": %.9g, \"perplexity_error\": %.3g", s->nll.n, windows, nll, err, ppl, ppl * err);
+    else printf("tokens_scored  %" PRId64 "\nwindows        %" PRId64 "\nnll            %.6f +- %.6f\n"
+                "perplexity     %.6f +- %.6f\n", s->nll.n, windows, nll, err, ppl, ppl * err);
+    if (s->nkl) {
+        qsort(s->kls, s->nkl, sizeof *s->kls, by_value);
+        double p99 = s->kls[(size_t)((double)(s->nkl - 1) * 0.99)], max = s->kls[s->nkl - 1];
+        double rms = sqrt(mean_of(&s->dp2)), rms_err = rms > 0 ? mean_error(&s->dp2) / (2 * rms) : 0;
+        const char *f = o->json ? ", \"base_perplexity\": %.9g, \"mean_kl\": %.6g, \"mean_kl_error\": %.3g, \"p99_kl\": %.6g, "
+                                  "\"max_kl\": %.6g, \"rms_dp\": %.6g, \"rms_dp_error\": %.3g, \"same_top\": %.6g, "
+                                  "\"same_top_error\": %.3g"
+                                : "base           %.6f\nmean_kl        %.6g +- %.3g\np99_kl         %.6g\nmax_kl         %.6g\n"
+                                  "rms_dp         %.6g +- %.3g\nsame_top       %.6g +- %.3g\n";
+        printf(f, exp(mean_of(&s->base_nll)), mean_of(&s->kl), mean_error(&s->kl), p99, max, rms, rms_err,
+               mean_of(&s->same), mean_error(&s->same));
+    }
+    if (o->json) printf("}\n");
+}
+
+static int encode_file(Eval *e, const char *path, int32_t **ids, size_t *n) {
+    FileView f;
+    if (!file_map(path, &f, &e->diag)) return diag_report("gptc-eval", &e->diag);
+    gptc_status st = gptc_encode(e->model, (const char *)f.data, f.bytes, NULL, 0, n);
+    if (!st) {
+        *ids = arena_array_of(e->arena, *n + 1, int32_t);
+        st = gptc_encode(e->model, (const char *)f.data, f.bytes, *ids, *n, n);
+    }
+    file_unmap(&f);
+    return st ? status_fail(path, st, NULL) : -1;
+}
+
+static int score_windows(Eval *e, Eval *base, const Options *o, const int32_t *ids, size_t n) {
+    int64_t w = o->window > 0 ? o->window : 256, vocab = e->info.vocab;
+    if (w > e->info.context) w = e->info.context;
+    bool half = o->score && !strcmp(o->score, "second-half");
+    int64_t windows = (int64_t)n / w, from = half ? w / 2 : 0;
+    if (windows == 0) {
+        fprintf(stderr, "gptc-eval: the text has %zu tokens, fewer than one window of %" PRId64 "\n", n, w);
+        return EXIT_INPUT;
+    }
+    Scores s = {.kls = arena_array_of(e->arena, (size_t)(windows * w), double)};
+    float *x = arena_array_of(e->arena, (size_t)(w * vocab), float);
+    float *b = base ? arena_array_of(e->arena, (size_t)(w * vocab), float) : NULL;
+    for (int64_t i = 0; i < windows; i++) {
+        Sink sx = {x, vocab}, sb = {b, vocab};
+        gptc_status st = gptc_rewind(e->session, 0, 0);
+        if (!st) st = gptc_prefill_all(e->session, 0, ids + i * w, (size_t)w, keep_rows, &sx);
+        if (!st && base) st = gptc_rewind(base->session, 0, 0);
+        if (!st && base) st = gptc_prefill_all(base->session, 0, ids + i * w, (size_t)w, keep_rows, &sb);
+        if (st) return status_fail("scoring", st, NULL);
+        for (int64_t r = from; r + 1 < w; r++)
+            score_row(&s, x + r * vocab, b ? b + r * vocab : NULL, vocab, ids[i * w + r + 1]);
+    }
+    print_scores(o, &s, windows);
+    return -1;
+}
+
+static int eval_text(const Options *o, const char *path) {
+    Eval e = {.arena = arena_new()}, base = {.arena = e.arena};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    diag_init(&e.diag);
+    int64_t context = o->window > 0 ? o->window : 256;
+    int status = open_model(&e, path, context, 1, o->threads);
+    if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o->threads);
+    if (status < 0 && o->against && base.info.vocab != e.info.vocab) {
+        fprintf(stderr, "gptc-eval: %s: its vocabulary has %d tokens, the other model's %d\n", o->against, base.info.vocab,
+                e.info.vocab);
+        status = EXIT_INPUT;
+    }
+    if (status < 0) status = encode_file(&e, o->text, &ids, &n);
+    if (status < 0) status = score_windows(&e, o->against ? &base : NULL, o, ids, n);
+    close_model(&base);
+    close_model(&e);
+    diag_free(&e.diag);
+    arena_free(e.arena);
+    return status < 0 ? EXIT_DONE : status;
+}
+
+int main(int argc, char **argv) {
+    Options o = {0};
+    const char *path = NULL;
+    const CliOption options[] = {
+        {"--tokens", NULL, CLI_STRING, &o.tokens, "T.pb", "token ids, a tensor file [batch, seq]"},
+        {"--expect", NULL, CLI_STRING, &o.expect, "L.pb", "stored logits [batch, seq, vocab] to compare with"},
+        {"--stepwise", NULL, CLI_FLAG, &o.stepwise, NULL, "one token at a time, all sequences together"},
+        {"--chunk", NULL, CLI_INT, &o.chunk, "N", "in chunks of N tokens"},
+        {"--dump-logits", NULL, CLI_STRING, &o.dump, "OUT.pb", "write what was computed"},
+        {"--text", NULL, CLI_STRING, &o.text, "FILE", "perplexity on a text"},
+        {"--against", NULL, CLI_STRING, &o.against, "MODEL.bin", "with --text: divergence from this model"},
+        {"--window", NULL, CLI_INT, &o.window, "N", "tokens a window (default 256)"},
+        {"--score", NULL, CLI_STRING, &o.score, "HOW", "all (default) or second-half of each window"},
+        {"--threads", NULL, CLI_INT, &o.threads, "N", "default: all cores"},
+        {"--json", NULL, CLI_FLAG, &o.json, NULL, "one JSON object"},
+        {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    Cli cli = {.tool = "gptc-eval", .usage = "MODEL.bin --tokens T.pb [--expect L.pb] | --text FILE [options]",
+               .about = "Measures a compiled model: against stored logits, or by perplexity on a text.",
+               .options = options, .positional = &path, .max = 1};
+    int status = cli_parse(&cli, argc, argv);
+    if (status >= 0) return status;
+    bool score_ok = !o.score || !strcmp(o.score, "all") || !strcmp(o.score, "second-half");
+    if (!path || !o.tokens == !o.text || !score_ok || o.chunk < 0 || o.window < 0) {
+        fprintf(stderr, "gptc-eval: needs a model and one of --tokens and --text; see gptc-eval --help\n");
+        return EXIT_USAGE;
+    }
+    return o.text ? eval_text(&o, path) : eval_tokens(&o, path);
+}
