@@ -156,8 +156,8 @@ static void print_comparison(const Eval *e, const Options *o, const float *got, 
 
 static int eval_tokens(const Options *o, const char *path) {
     Eval e = {.arena = arena_new()};
-    int64_t batch, seq;
-    int32_t *ids;
+    int64_t batch = 0, seq = 0;
+    int32_t *ids = NULL;
     diag_init(&e.diag);
     int status = read_tokens(&e, o->tokens, &batch, &seq, &ids);
     if (status < 0) status = open_model(&e, path, seq, batch, o->threads);
