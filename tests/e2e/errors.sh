@@ -1,0 +1,45 @@
+#!/bin/sh
+# Bad inputs give one clear line, the right exit status, and leave what was there untouched.
+# usage: errors.sh BUILD_DIR SOURCE_DIR
+set -u
+build=$1 source=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+status=0
+expect() { # expect STATUS REGEX COMMAND…
+    want=$1 regex=$2
+    shift 2
+    "$@" >"$work/out" 2>"$work/err"
+    got=$?
+    [ "$got" = "$want" ] || { echo "FAIL: $*: exit $got, expected $want"; cat "$work/err"; status=1; }
+    grep -qE "$regex" "$work/err" || { echo "FAIL: $*: no /$regex/ in:"; cat "$work/err"; status=1; }
+    [ "$(wc -l <"$work/err")" -le 2 ] || { echo "FAIL: $*: more than two lines"; cat "$work/err"; status=1; }
+}
+example=$source/examples/shakespeare
+"$build/gptc" -q "$example/model.onnx" -o "$work/good.bin" || exit 1
+
+expect 2 'model is needed' "$build/gptc"
+expect 2 'no such option' "$build/gptc" --frobnicate x.onnx
+expect 1 'none.onnx' "$build/gptc" -o "$work/x.bin" "$work/none.onnx"
+head -c 5000 "$example/model.onnx" >"$work/cut.onnx"
+expect 1 'cut.onnx' "$build/gptc" -o "$work/x.bin" "$work/cut.onnx"
+echo "not a model" >"$work/text.onnx"
+expect 1 'text.onnx' "$build/gptc" -o "$work/x.bin" "$work/text.onnx"
+expect 1 'bad.json' "$build/gptc" -q -o "$work/x.bin" --tokenizer "$work/bad.json" "$example/model.onnx"
+expect 3 'target' "$build/gptc" --target cuda:sm_90 "$example/model.onnx"
+[ ! -e "$work/x.bin" ] || { echo "FAIL: a failed compile left a file"; status=1; }
+
+# an existing output survives a failed compile
+cp "$work/good.bin" "$work/keep.bin"
+expect 1 'cut.onnx' "$build/gptc" -o "$work/keep.bin" "$work/cut.onnx"
+cmp -s "$work/good.bin" "$work/keep.bin" || { echo "FAIL: a failed compile changed its output"; status=1; }
+ls "$work" | grep -q 'tmp' && { echo "FAIL: a temporary was left"; status=1; }
+
+expect 1 'none.bin' "$build/gptc-run" "$work/none.bin" -p x
+head -c 100000 "$work/good.bin" >"$work/cut.bin"
+expect 1 'cut.bin' "$build/gptc-run" "$work/cut.bin" -p x
+expect 2 '' "$build/gptc-run"
+expect 2 '' "$build/gptc-eval" "$work/good.bin"
+expect 3 'CUDA|cuda' "$build/gptc-run" "$work/good.bin" --device cuda --tokens 1,2 -n 1
+expect 1 'vocab|token' "$build/gptc-run" "$work/good.bin" --tokens 1,99999 -n 1
+exit $status
