@@ -1,0 +1,91 @@
+/* finish.c: the graph's outputs and states, after all nodes are lowered.
+ *
+ * A state is a past input and the output that is that input with new rows appended. */
+#include <string.h>
+
+#include "frontend/import.h"
+
+/* out = concat(in, x): the past input that an output extends. */
+static bool extends_past(const Graph *g, ValId out, ValId *in, uint8_t *axis) {
+    if (graph_def_op(g, out) != OP_CONCAT) return false;
+    const Node *n = graph_node(g, graph_def(g, out));
+    for (size_t i = 0; i < g->inputs.count; i++)
+        if (g->inputs.data[i].role == ROLE_PAST && val_eq(g->inputs.data[i].v, n->in[0]) && n->nin == 2) {
+            *in = n->in[0];
+            *axis = (uint8_t)n->attr.axis;
+            return true;
+        }
+    return false;
+}
+
+static const char *input_name(const Graph *g, ValId v) {
+    for (size_t i = 0; i < g->inputs.count; i++)
+        if (val_eq(g->inputs.data[i].v, v)) return g->inputs.data[i].name;
+    return NULL;
+}
+
+static bool add_state(Import *im, ValId in, ValId out, uint8_t axis) {
+    Graph *g = im->g;
+    for (size_t i = 0; i < g->states.count; i++)
+        if (val_eq(g->states.data[i].in, in)) return true;
+    State s = {input_name(g, in), in, out, axis};
+    VEC_PUSH(g->arena, &g->states, s);
+    return true;
+}
+
+/* Logits: the user's choice, else the float output [batch, seq, V] with the largest V. */
+static int find_logits(const Import *im, const ValId *v, const bool *present) {
+    int best = -1;
+    int64_t best_v = -1;
+    for (size_t i = 0; i < im->noutputs; i++) {
+        const Type *t = graph_type(im->g, v[i]);
+        if (im->opt->logits != NULL) {
+            if (strcmp(im->model.graph.outputs[i].name, im->opt->logits) == 0) return (int)i;
+            continue;
+        }
+        if (present[i] || !dtype_is_float(t->dtype) || t->rank == 0 || t->rank > 3) continue;
+        Dim last = t->dim[t->rank - 1];
+        int64_t size = dim_is_const(last) ? last.v : 0;
+        if (size > best_v) {
+            best = (int)i;
+            best_v = size;
+        }
+    }
+    return best;
+}
+
+bool import_outputs(Import *im) {
+    Graph *g = im->g;
+    size_t n = im->noutputs;
+    ValId *v = arena_array_of(im->scratch, n, ValId);
+    bool *present = arena_array_of(im->scratch, n, bool);
+    bool tokens = false;
+    for (size_t i = 0; i < im->ninputs; i++) tokens |= im->roles[i] == ROLE_TOKENS;
+    for (size_t i = 0; i < n; i++) {
+        v[i] = tensor_value(im, im->outputs[i], (Loc){LOC_NONE, 0, 0, NULL});
+        if (!val_ok(v[i])) return false;
+        ValId in = NO_VAL;
+        uint8_t axis = 0;
+        if (!tokens || !extends_past(g, v[i], &in, &axis)) continue;
+        present[i] = true;
+        add_state(im, in, v[i], axis);
+    }
+    int logits = tokens ? find_logits(im, v, present) : -1;
+    if (im->opt->logits != NULL && logits < 0)
+        return diag_error(im->d, loc_none(), "there is no output '%s' for the logits", im->opt->logits);
+    for (size_t i = 0; i < n; i++) {
+        Role r = present[i] ? ROLE_PRESENT : (int)i == logits ? ROLE_LOGITS : ROLE_NONE;
+        graph_output(g, v[i], im->model.graph.outputs[i].name, r);
+    }
+    for (size_t i = 0; i < g->inputs.count; i++) {
+        if (g->inputs.data[i].role != ROLE_PAST) continue;
+        bool found = false;
+        for (size_t s = 0; s < g->states.count; s++)
+            found |= val_eq(g->states.data[s].in, g->inputs.data[i].v);
+        if (!found)
+            return diag_error(im->d, loc_none(), "no output extends the past input '%s' by a plain "
+                              "concat; hint: export with present outputs", g->inputs.data[i].name);
+    }
+    g->stage = STAGE_IMPORTED;
+    return true;
+}

@@ -1,0 +1,253 @@
+/* import.h: what the files of the frontend share.
+ *
+ * bytes --onnx_scan--> bytes without weights --onnx.c--> OModel (a checked view) --import.c--> INodes
+ * (functions inlined, names resolved to tensor numbers, sorted) --roles.c--> typed inputs
+ * --onnx_ops*.c--> IR. Everything but the graph lives in a scratch arena that goes with the import. */
+#ifndef GPTC_FRONTEND_IMPORT_H
+#define GPTC_FRONTEND_IMPORT_H
+
+#include "frontend/frontend.h"
+
+/* ---- onnx_scan.c: the wire format, before protobuf-c sees it ---- */
+/* Checks nesting and lengths of a ModelProto (or, with tensor, a TensorProto) and copies it without
+ * what the import does not read. Each raw_data becomes 16 bytes: its offset and size in `data`, so
+ * weights stay in the mapped file. */
+bool onnx_scan(const uint8_t *data, size_t bytes, bool tensor, Arena *a, uint8_t **out, size_t *nout,
+               Diag *d);
+
+/* ---- onnx.c: the view; only borrowed pointers, checked counts ---- */
+typedef struct OGraph OGraph;
+typedef struct {
+    const char *name;             /* "" when absent */
+    int type;                     /* ONNX element type number */
+    size_t rank;
+    const int64_t *dim;
+    bool has_raw;
+    uint64_t raw_offset, raw_bytes;   /* into the scanned bytes, checked */
+    const float *floats;
+    const double *doubles;
+    const int32_t *int32s;
+    const int64_t *int64s;
+    const uint64_t *uint64s;
+    size_t nfloats, ndoubles, nint32s, nint64s, nuint64s, nstrings;
+    bool external;
+    const char *location, *offset_text, *length_text;  /* NULL when absent */
+} OTensor;
+typedef enum { OA_OTHER, OA_FLOAT, OA_INT, OA_STRING, OA_TENSOR, OA_GRAPH, OA_FLOATS, OA_INTS,
+               OA_STRINGS } OAttrKind;
+typedef struct {
+    const char *name, *ref;       /* ref: the function attribute it stands for, or NULL */
+    OAttrKind kind;
+    float f;
+    int64_t i;
+    const char *s;
+    const OTensor *t;
+    const OGraph *g;
+    const float *floats;
+    const int64_t *ints;
+    size_t n;                     /* of floats, ints, strings */
+} OAttr;
+typedef struct {
+    const char *name, *op, *domain;
+    const char *const *in, *const *out;
+    size_t nin, nout;
+    const OAttr *attrs;
+    size_t nattrs;
+} ONode;
+typedef struct { int64_t value; const char *param; } ODim;   /* param NULL: value, -1 = not given */
+typedef struct {
+    const char *name;
+    bool tensor, has_shape;       /* tensor false: a sequence, map or optional */
+    int type;
+    size_t rank;
+    const ODim *dim;
+} OInfo;
+struct OGraph {
+    const ONode *nodes;
+    const OTensor *inits;
+    const OInfo *inputs, *outputs;
+    size_t nnodes, ninits, ninputs, noutputs, nsparse;
+};
+typedef struct { const char *domain; int64_t version; } OOpset;
+typedef struct {
+    const char *name, *domain;
+    const char *const *in, *const *out;
+    size_t nin, nout;
+    const ONode *nodes;
+    size_t nnodes;
+    const OOpset *opsets;
+    size_t nopsets;
+} OFunc;
+typedef struct {
+    const char *producer;
+    const OOpset *opsets;
+    size_t nopsets;
+    OGraph graph;
+    const OFunc *funcs;
+    size_t nfuncs;
+} OModel;
+bool onnx_view(const uint8_t *data, size_t bytes, Arena *a, OModel *out, Diag *d);
+bool onnx_view_tensor(const uint8_t *data, size_t bytes, Arena *a, OTensor *out, Diag *d);
+
+/* ---- onnx_tensor.c: elements of a TensorProto ---- */
+typedef struct {
+    const uint8_t *data;          /* the scanned bytes */
+    size_t bytes;
+    const char *name;             /* file name for file("...") constants; NULL: they print as data */
+    const char *dir;              /* of external data; NULL refuses it */
+    Arena *arena;                 /* of the graph */
+    OnnxModel *model;             /* collects mapped external files; may be NULL */
+} TensorSource;
+typedef struct {
+    DType dtype;
+    size_t rank;
+    int64_t dim[MAX_RANK];
+    size_t count, bytes;
+    const void *data;             /* borrowed from a mapped file, or in the arena */
+    const char *path;             /* not NULL: data is path at offset */
+    uint64_t offset;
+} TensorData;
+bool tensor_load(const OTensor *t, const TensorSource *src, TensorData *out, Loc loc, Diag *d);
+
+/* ---- import.c: tensors and nodes of the flattened graph ---- */
+/* What is known of an ONNX tensor. A shape value has dims: its elements as polynomials (rank 0 or 1,
+ * at most SHAPE_MAX of them); val is then made only when the tensor is used as data. */
+#define SHAPE_MAX 256
+#define FOLD_MAX 65536
+typedef struct {
+    const char *name;
+    bool set;
+    ValId val;
+    Type type;
+    const Dim *dims;
+    uint32_t ndims;
+    const OTensor *init;          /* an initializer; loaded when first used */
+} Tv;
+typedef struct INode INode;
+typedef struct { INode *nodes; size_t nnodes; uint32_t *out; size_t nout; } IBody;
+struct INode {
+    const char *name, *op, *domain;
+    int64_t version;              /* opset version of its domain */
+    uint32_t index;               /* of the ONNX node it comes from */
+    uint32_t *in, *out;           /* tensor numbers; 0 = left out */
+    size_t nin, nout;
+    const OAttr *attrs;
+    size_t nattrs;
+    IBody *bodies;                /* of graph attributes, in attribute order */
+    size_t nbodies;
+};
+typedef struct { const char *param; Dim dim; } Alias;
+typedef struct {
+    Arena *arena, *scratch;
+    Graph *g;
+    Diag *d;
+    const ImportOptions *opt;
+    OModel model;
+    OnnxModel *out;
+    TensorSource src;
+    VEC(Tv) tensors;              /* [0] unused */
+    VEC(INode) nodes;
+    VEC(Alias) aliases;           /* dim_param -> dimension */
+    uint32_t *inputs, *outputs;   /* tensor numbers of graph inputs (without initializers) and outputs */
+    const OInfo **input_info;
+    size_t ninputs, noutputs;
+    Role *roles;                  /* of inputs */
+    bool *dynamic;                /* by value id: computed from an input's data; grows */
+    size_t ndynamic;
+    uint64_t inlined;             /* nodes made so far, bounded */
+    bool fixed;                   /* tokens have literal dims */
+} Import;
+
+/* flatten.c */
+bool import_flatten(Import *im);
+/* roles.c: finds the role of each input and makes the graph's inputs. */
+bool import_inputs(Import *im);
+/* finish.c: outputs, states, context. */
+bool import_outputs(Import *im);
+/* import.c */
+bool import_run_nodes(Import *im, const INode *nodes, size_t n);
+bool dim_param_parse(Import *im, const char *text, Dim *out);
+
+/* ---- lower.c: what an op's function works with ---- */
+typedef struct { Import *im; Graph *g; Diag *d; const INode *n; Loc loc; int64_t version; int arg; } Call;
+typedef bool (*LowerFn)(Call *c);
+
+/* inputs */
+bool in_has(const Call *c, size_t i);
+Tv *in_tv(const Call *c, size_t i);                   /* i must be there */
+const Type *in_type(const Call *c, size_t i);
+ValId in_val(Call *c, size_t i);                      /* as data; NO_VAL with the diag set */
+const Dim *in_dims(Call *c, size_t i, uint32_t *n);   /* as a shape value, or NULL */
+/* A list of integers: a shape value whose elements are all constants. False with the diag set. */
+bool in_ints(Call *c, size_t i, const char *what, const int64_t **out, size_t *n);
+bool in_int(Call *c, size_t i, const char *what, int64_t *out);
+/* outputs */
+bool out_used(const Call *c, size_t o);
+bool out_val(Call *c, size_t o, ValId v);             /* false when v is none */
+bool out_dims(Call *c, size_t o, DType t, uint32_t rank, const Dim *dims, uint32_t n);
+bool out_same(Call *c, size_t o, size_t i);           /* output o is input i */
+/* attributes */
+const OAttr *attr_find(const Call *c, const char *name);
+int64_t attr_int(const Call *c, const char *name, int64_t def);
+float attr_float(const Call *c, const char *name, float def);
+const char *attr_string(const Call *c, const char *name, const char *def);
+const int64_t *attr_ints(const Call *c, const char *name, size_t *n);   /* NULL when absent */
+bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out);      /* negative ones from the end */
+bool call_error(Call *c, const char *fmt, ...) BASE_PRINTF(2, 3);       /* returns false */
+
+/* nodes; all take NO_VAL operands to mean that the diag is set, and return NO_VAL then */
+ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result);
+ValId emit1(Call *c, Op op, ValId a);
+ValId emit2(Call *c, Op op, ValId a, ValId b);
+ValId emit3(Call *c, Op op, ValId x, ValId a, ValId b);
+ValId emit_cast(Call *c, ValId v, DType t);
+ValId emit_reshape(Call *c, ValId v, uint32_t rank, const Dim *dims);
+ValId emit_broadcast(Call *c, ValId v, uint32_t rank, const Dim *dims);
+ValId emit_transpose(Call *c, ValId v, const uint8_t *perm);
+ValId emit_slice(Call *c, ValId v, uint32_t axis, Dim start, int64_t step, Dim length);
+ValId emit_reduce(Call *c, Op op, ValId v, uint32_t axes, bool keep);
+ValId emit_concat(Call *c, const ValId *in, size_t nin, uint32_t axis);
+ValId emit_insert_axis(Call *c, ValId v, uint32_t axis);                /* of length 1 */
+ValId emit_scalar(Call *c, DType t, double v);
+ValId emit_const(Call *c, Type t, const void *data, size_t bytes);      /* data is copied */
+ValId emit_iota(Call *c, DType t, Dim n);
+ValId emit_dim(Call *c, DType t, Dim v);                                /* a scalar */
+const Type *type_of(const Call *c, ValId v);
+bool value_dynamic(const Import *im, ValId v);
+void dynamic_set(Import *im, ValId v, bool dynamic);
+ValId tensor_value(Import *im, uint32_t id, Loc loc);  /* materialises */
+bool tensor_loaded(Import *im, uint32_t id, Loc loc);  /* an initializer becomes a constant */
+
+/* ---- shapes.c: arithmetic of shape values ---- */
+typedef enum { SIGN_UNKNOWN, SIGN_NEG, SIGN_ZERO, SIGN_POS, SIGN_NONNEG, SIGN_NONPOS } Sign;
+Sign dim_sign(const Graph *g, Dim d);                 /* over all bindings with batch, seq >= 1 */
+bool dim_less_equal(const Graph *g, Dim a, Dim b);    /* known to be so */
+/* Try an op on shape values. True when output 0 was made; false (no diag) to lower it on tensors. */
+bool shape_elementwise(Call *c);
+bool shape_gather(Call *c);
+bool shape_slice(Call *c, const int64_t *start, const int64_t *end, const int64_t *step, size_t n);
+bool shape_concat(Call *c);
+bool shape_reduce(Call *c, Op op, bool keep);
+/* Resolves a Reshape target against the operand's type: -1, 0 (unless allowzero) and, in a graph of
+ * fixed shape, the symbols that the target's numbers stand for. */
+bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, bool allowzero, Dim *out);
+/* Symbols for the numbers of a target shape, by matching row-major factors with those of x. False
+ * when there is no such reading. */
+bool shape_symbolise(Graph *g, const Type *x, uint32_t n, Dim *target);
+/* A symbol of an input that turned out to equal `by`: replaced everywhere. */
+bool shape_unify(Import *im, Dim a, Dim b);
+
+/* ---- the tables of onnx_ops*.c ---- */
+typedef struct {
+    const char *domain, *op;
+    int64_t since, until;         /* opset versions, both included; until 0 = open */
+    LowerFn fn;
+    int arg;                      /* for fn: an Op or a variant */
+} OpRule;
+extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
+    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_index[], onnx_rules_quant[],
+    onnx_rules_control[];
+const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
+const char *op_hint(const char *domain, const char *op);    /* why it is missing; "" when unknown */
+
+#endif

@@ -1,0 +1,149 @@
+/* onnx_ops_quant.c: quantised ONNX ops, put together from primitives in their plain meaning. */
+#include "frontend/import.h"
+
+/* Scale or zero point i, shaped to broadcast along `axis` of x: scalar, per axis, or in blocks. */
+static ValId along_axis(Call *c, ValId v, const Type *x, uint32_t axis, int64_t block) {
+    if (!val_ok(v)) return v;
+    Type t = *type_of(c, v);
+    if (t.rank == 0) return v;
+    if (t.rank == 1 && dim_eq(t.dim[0], dim_const(1))) return emit_reshape(c, v, 0, NULL);
+    if (block == 0 && t.rank == 1) {
+        Dim dims[MAX_RANK];
+        for (uint32_t i = 0; i < x->rank; i++) dims[i] = i == axis ? t.dim[0] : dim_const(1);
+        return emit_reshape(c, v, x->rank, dims);
+    }
+    if (block <= 0 || t.rank != x->rank || x->rank == MAX_RANK) {
+        call_error(c, "the scale's shape does not fit the operand's");
+        return NO_VAL;
+    }
+    /* Each entry stands for `block` elements; the last block may be short. */
+    Dim length = dim_mul(c->g, t.dim[axis], dim_const(block)), want = x->dim[axis];
+    v = emit_insert_axis(c, v, axis + 1);
+    if (!val_ok(v)) return v;
+    Type wide = *type_of(c, v);
+    wide.dim[axis + 1] = dim_const(block);
+    v = emit_broadcast(c, v, wide.rank, wide.dim);
+    t.dim[axis] = length;
+    v = emit_reshape(c, v, t.rank, t.dim);
+    if (!dim_less_equal(c->g, want, length)) {
+        call_error(c, "too few blocks of scales");
+        return NO_VAL;
+    }
+    return emit_slice(c, v, axis, dim_const(0), 1, want);
+}
+
+static bool quant_axis(Call *c, const Type *x, uint32_t *axis) {
+    *axis = 0;
+    if (x->rank == 0) return true;
+    int64_t def = x->rank > 1 ? 1 : 0;
+    return axis_norm(c, attr_int(c, "axis", def), x->rank, axis);
+}
+
+/* (x - zero) * scale */
+static bool lower_dequantize(Call *c) {
+    ValId x = in_val(c, 0), scale = in_val(c, 1);
+    if (!val_ok(x) || !val_ok(scale)) return false;
+    Type t = *type_of(c, x);
+    DType to = type_of(c, scale)->dtype;
+    uint32_t axis = 0;
+    int64_t block = attr_int(c, "block_size", 0);
+    if (!quant_axis(c, &t, &axis)) return false;
+    scale = along_axis(c, scale, &t, axis, block);
+    ValId v = emit_cast(c, x, DT_I32);
+    if (in_has(c, 2))
+        v = emit2(c, OP_SUB, v, along_axis(c, emit_cast(c, in_val(c, 2), DT_I32), &t, axis, block));
+    return out_val(c, 0, emit2(c, OP_MUL, emit_cast(c, v, to), scale));
+}
+
+static bool int_range(Call *c, DType t, double *low, double *high) {
+    switch (t) {
+    case DT_I8: *low = -128, *high = 127; return true;
+    case DT_U8: *low = 0, *high = 255; return true;
+    case DT_I16: *low = -32768, *high = 32767; return true;
+    case DT_U16: *low = 0, *high = 65535; return true;
+    default: return call_error(c, "element type %s is not supported", dtype_name(t));
+    }
+}
+
+/* saturate(round(v) + zero), v in f32 */
+static ValId quantise(Call *c, ValId v, ValId zero, DType t) {
+    double low = 0, high = 0;
+    if (!int_range(c, t, &low, &high)) return NO_VAL;
+    v = emit1(c, OP_ROUND, v);
+    if (val_ok(zero)) v = emit2(c, OP_ADD, v, emit_cast(c, zero, DT_F32));
+    v = emit2(c, OP_MAX, emit2(c, OP_MIN, v, emit_scalar(c, DT_F32, high)), emit_scalar(c, DT_F32, low));
+    return emit_cast(c, v, t);
+}
+
+static bool lower_quantize(Call *c) {
+    ValId x = in_val(c, 0), scale = in_val(c, 1), zero = NO_VAL;
+    if (!val_ok(x) || !val_ok(scale)) return false;
+    Type t = *type_of(c, x);
+    uint32_t axis = 0;
+    int64_t block = attr_int(c, "block_size", 0), out = attr_int(c, "output_dtype", 0);
+    DType to = out == 0 ? DT_U8 : out > 0 && out < 64 ? dtype_from_onnx((int)out) : DT_NONE;
+    if (!quant_axis(c, &t, &axis)) return false;
+    scale = along_axis(c, emit_cast(c, scale, DT_F32), &t, axis, block);
+    if (in_has(c, 2)) {
+        zero = in_val(c, 2);
+        if (!val_ok(zero)) return false;
+        to = type_of(c, zero)->dtype;
+        zero = along_axis(c, zero, &t, axis, block);
+        if (!val_ok(zero)) return false;
+    }
+    ValId v = emit2(c, OP_DIV, emit_cast(c, x, DT_F32), scale);
+    return out_val(c, 0, quantise(c, v, zero, to));
+}
+
+/* scale = (max(x, 0) - min(x, 0)) / 255, zero = saturate(round(-min / scale)) */
+static bool lower_dynamic_quantize(Call *c) {
+    ValId x = in_val(c, 0);
+    if (!val_ok(x)) return false;
+    uint32_t all = (1u << type_of(c, x)->rank) - 1;
+    ValId nil = graph_const_f32(c->g, 0);
+    ValId high = emit2(c, OP_MAX, emit_reduce(c, OP_REDUCE_MAX, x, all, false), nil);
+    ValId low = emit2(c, OP_MIN, emit_reduce(c, OP_REDUCE_MIN, x, all, false), nil);
+    ValId scale = emit2(c, OP_DIV, emit2(c, OP_SUB, high, low), graph_const_f32(c->g, 255));
+    /* All zeros: any scale will do. */
+    ValId one = graph_const_f32(c->g, 1);
+    ValId by = emit3(c, OP_WHERE, emit2(c, OP_EQ, scale, nil), one, scale);
+    ValId zero = quantise(c, emit2(c, OP_DIV, emit1(c, OP_NEG, low), by), NO_VAL, DT_U8);
+    return out_val(c, 0, quantise(c, emit2(c, OP_DIV, x, by), zero, DT_U8)) &&
+           out_val(c, 1, scale) && out_val(c, 2, zero);
+}
+
+/* An integer operand less its zero point (a scalar, or one per row of A or column of B). */
+static ValId centred(Call *c, size_t i, size_t zero_at, bool rows) {
+    ValId v = emit_cast(c, in_val(c, i), DT_I32);
+    if (!in_has(c, zero_at) || !val_ok(v)) return v;
+    ValId zero = emit_cast(c, in_val(c, zero_at), DT_I32);
+    if (!val_ok(zero)) return zero;
+    if (type_of(c, zero)->rank == 1 && rows) zero = emit_insert_axis(c, zero, 1);
+    return emit2(c, OP_SUB, v, zero);
+}
+
+static bool lower_matmul_integer(Call *c) {
+    ValId a = centred(c, 0, 2, true), b = centred(c, 1, 3, false);
+    return out_val(c, 0, emit2(c, OP_MATMUL, a, b));
+}
+
+/* a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero */
+static bool lower_qlinear_matmul(Call *c) {
+    ValId a = centred(c, 0, 2, true), b = centred(c, 3, 5, false);
+    ValId sa = emit_cast(c, in_val(c, 1), DT_F32), sb = emit_cast(c, in_val(c, 4), DT_F32);
+    ValId sy = emit_cast(c, in_val(c, 6), DT_F32), zero = in_val(c, 7);
+    if (!val_ok(sa) || !val_ok(sb) || !val_ok(sy) || !val_ok(zero)) return false;
+    if (type_of(c, sa)->rank == 1) sa = emit_insert_axis(c, sa, 1);
+    ValId v = emit_cast(c, emit2(c, OP_MATMUL, a, b), DT_F32);
+    v = emit2(c, OP_MUL, v, emit2(c, OP_DIV, emit2(c, OP_MUL, sa, sb), sy));
+    return out_val(c, 0, quantise(c, v, zero, type_of(c, zero)->dtype));
+}
+
+const OpRule onnx_rules_quant[] = {
+    {"", "DequantizeLinear", 10, 0, lower_dequantize, 0},
+    {"", "QuantizeLinear", 10, 0, lower_quantize, 0},
+    {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0},
+    {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0},
+    {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0},
+    {0},
+};
