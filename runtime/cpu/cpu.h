@@ -31,6 +31,7 @@ typedef struct {
                                    and cpu_attention_shared over the program's steps */
 } CpuWorker;
 #define CPU_LOCAL_BYTES ((size_t)512 << 10)
+#define CPU_MAX_HEAD 1024       /* largest dim and vdim that attention takes */
 
 /* out[rows][width] = table[ids[row]]. table: ART_F32/F16/BF16, ART_PLAIN [n][width] or
  * ART_PANEL16 [n/16][width][16]. */

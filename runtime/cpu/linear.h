@@ -1,0 +1,178 @@
+/* linear.h: x w with its epilogue, for few rows and for many.
+ *
+ * Few rows (at most MR): bound by memory. Workers draw panels; each panel is one stream from memory,
+ * multiplied with all rows on the way.
+ *
+ * Many rows: bound by arithmetic (blocking after Goto and van de Geijn). All workers pack a chunk of x as
+ * blocks of at most MR rows, [k][rows], into shared scratch. Then they draw groups of panels; for a group
+ * and KC of k, a piece of a panel stays in L1 while all row blocks pass by from L2, and the sums stay in
+ * local scratch until the epilogue writes out once. 16-bit weights are widened a piece at a time. */
+#ifndef RUNTIME_CPU_LINEAR_H
+#define RUNTIME_CPU_LINEAR_H
+
+#include "runtime/cpu/sizes.h"
+#include "runtime/cpu/tile.h"
+#include "runtime/cpu/vec_math.h"
+
+#define KC 256
+#define GROUP_PANELS 4
+
+/* One row of one panel: 16 sums to columns col.. of out. */
+INLINE void epilogue(const CpuLinear *l, uint32_t act, size_t row, size_t col, const float *sum) {
+    float *out = l->out + row * l->out_stride + col;
+    for (size_t j = 0; j < 16 && col + j < l->n; j += VW) {
+        size_t left = l->n - col - j;
+        bool whole = left >= VW;
+        V v = v_load(sum + j);
+        const float *bias = l->bias ? l->bias + col + j : NULL;
+        const float *gate = l->gate ? l->gate + row * l->gate_stride + col + j : NULL;
+        const float *rest = l->residual ? l->residual + row * l->residual_stride + col + j : NULL;
+        if (bias) { v += whole ? v_load(bias) : v_load_n(bias, left); }
+        v = v_act(act, v);
+        if (gate) { v *= whole ? v_load(gate) : v_load_n(gate, left); }
+        if (rest) { v += whole ? v_load(rest) : v_load_n(rest, left); }
+        if (whole) {
+            v_store(out + j, v);
+        } else {
+            v_store_n(out + j, left, v);
+        }
+    }
+}
+
+/* rows x panels of sums, c.row = 16. */
+static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t panel, size_t panels, TileC c) {
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t p = 0; p < panels; p++) {
+            const float *sum = c.c + r * 16 + p * c.panel;
+#define ACT(kind) case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
+            switch (l->act) {
+                ACT(ART_ACT_RELU) ACT(ART_ACT_GELU_ERF) ACT(ART_ACT_GELU_TANH) ACT(ART_ACT_SILU)
+                ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID)
+            default: epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
+            }
+#undef ACT
+        }
+    }
+}
+
+static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, const float *x, size_t stride,
+                     const void *w, TileC c) {
+    TileA a = {x, stride, 1};
+    TileB b = {w, 16, k * 16};
+    switch (rows) {
+#define CASE(mr) \
+    case mr: \
+        if (dtype == ART_F32) { strip_rows(mr, ART_F32, true, panels, k, a, b, c, false); } \
+        else if (dtype == ART_F16) { strip_rows(mr, ART_F16, true, panels, k, a, b, c, false); } \
+        else { strip_rows(mr, ART_BF16, true, panels, k, a, b, c, false); } \
+        break;
+        TILE_CASES(CASE)
+#undef CASE
+    }
+}
+
+static void linear_few(const CpuWorker *w, const CpuLinear *l) {
+    size_t panels = (l->n + 15u) / 16, panel_bytes = (size_t)l->k * 16 * type_bytes(l->dtype);
+    size_t draw = panel_bytes >= 32768 ? 1 : 32768 / max_size(panel_bytes, 512);
+    float sum[MR * 16 * 4];
+    for (;;) {
+        size_t p = pool_ticket(w->pool) * draw, end = min_size(p + draw, panels);
+        if (p >= panels) { break; }
+        for (; p < end; p++) {
+            TileC c = {sum, 16, MR * 16};
+            few_rows(l->rows, l->dtype, 1, l->k, l->x, l->x_stride, (const char *)l->w + p * panel_bytes, c);
+            epilogue_block(l, 0, l->rows, p, 1, c);
+        }
+    }
+}
+
+/* Rows first.. of a chunk are cut into blocks of at most MR, as equal as can be. */
+typedef struct { size_t first, rows, blocks; } Chunk;
+INLINE size_t block_row(const Chunk *c, size_t block) { return c->rows * block / c->blocks; }
+
+static void pack_block(const CpuLinear *l, const Chunk *c, size_t block, float *packed) {
+    size_t r0 = block_row(c, block), mr = block_row(c, block + 1) - r0, k = l->k;
+    const float *x = l->x + (c->first + r0) * l->x_stride;
+    float *to = packed + r0 * k;
+    for (size_t i0 = 0; i0 < k; i0 += 16) {
+        size_t i1 = min_size(i0 + 16, k);
+        for (size_t r = 0; r < mr; r++) {
+            for (size_t i = i0; i < i1; i++) { to[i * mr + r] = x[r * l->x_stride + i]; }
+        }
+    }
+}
+
+static void many_rows(size_t rows, size_t panels, size_t k, const float *packed, TileB b, TileC c, bool add) {
+    switch (rows) {
+#define CASE(mr) \
+    case mr: \
+        if (panels == NP) { tile_sum(mr, NP, ART_F32, false, k, (TileA){packed, 1, mr}, b, c, add); } \
+        else { tile_sum(mr, 1, ART_F32, false, k, (TileA){packed, 1, mr}, b, c, add); } \
+        break;
+        TILE_CASES(CASE)
+#undef CASE
+    }
+}
+
+/* Widens k x 16 numbers of each of the panels. */
+static const float *widen(const CpuLinear *l, size_t panels, size_t k, const uint16_t *from, float *to) {
+    for (size_t p = 0; p < panels; p++) {
+        const uint16_t *f = from + p * l->k * 16;
+        float *t = to + p * KC * 16;
+        if (l->dtype == ART_F16) {
+            for (size_t i = 0; i < k * 16; i += VW) { v_store(t + i, v_load_as(ART_F16, f, i)); }
+        } else {
+            for (size_t i = 0; i < k * 16; i += VW) { v_store(t + i, v_load_as(ART_BF16, f, i)); }
+        }
+    }
+    return to;
+}
+
+static void multiply_group(const CpuLinear *l, const Chunk *ch, size_t panel, size_t panels, const float *packed,
+                           float *local) {
+    float *wide = local, *sums = local + NP * KC * 16;
+    size_t panel_sums = ch->rows * 16;
+    for (size_t k0 = 0; k0 < l->k; k0 += KC) {
+        size_t kc = min_size(KC, l->k - k0);
+        for (size_t p = 0; p < panels; p += NP) {
+            size_t np = min_size(NP, panels - p), at = ((panel + p) * l->k + k0) * 16;
+            TileB b = {(const float *)l->w + at, 16, (size_t)l->k * 16};
+            if (l->dtype != ART_F32) {
+                b = (TileB){widen(l, np, kc, (const uint16_t *)l->w + at, wide), 16, KC * 16};
+            }
+            for (size_t i = 0; i < ch->blocks; i++) {
+                size_t r0 = block_row(ch, i), mr = block_row(ch, i + 1) - r0;
+                TileC c = {sums + p * panel_sums + r0 * 16, 16, panel_sums};
+                many_rows(mr, np, kc, packed + r0 * l->k + k0 * mr, b, c, k0 > 0);
+            }
+        }
+    }
+    epilogue_block(l, ch->first, ch->rows, panel, panels, (TileC){sums, 16, panel_sums});
+}
+
+static void linear_many(const CpuWorker *w, const CpuLinear *l) {
+    size_t panels = (l->n + 15u) / 16, chunks = (l->rows + CPU_CHUNK_ROWS - 1) / CPU_CHUNK_ROWS;
+    size_t draw = GROUP_PANELS;
+    while (draw > NP && panels < draw * 4 * w->count) { draw /= 2; }
+    for (size_t c = 0; c < chunks; c++) {
+        Chunk ch = {.first = l->rows * c / chunks};
+        ch.rows = l->rows * (c + 1) / chunks - ch.first;
+        ch.blocks = (ch.rows + MR - 1) / MR;
+        if (c > 0) { pool_barrier(w->pool); }
+        for (size_t i; (i = pool_ticket(w->pool)) < ch.blocks;) { pack_block(l, &ch, i, w->shared); }
+        pool_barrier(w->pool);
+        for (size_t p; (p = pool_ticket(w->pool) * draw) < panels;) {
+            multiply_group(l, &ch, p, min_size(draw, panels - p), w->shared, w->local);
+        }
+    }
+}
+
+static void linear(const CpuWorker *w, const CpuLinear *l) {
+    if (l->rows <= MR) {
+        linear_few(w, l);
+    } else {
+        linear_many(w, l);
+    }
+}
+
+#endif

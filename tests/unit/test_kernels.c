@@ -1,0 +1,687 @@
+/* The CPU kernels of every level this machine has, against plain loops in double precision, over odd shapes;
+ * and with 1, 2 and 3 workers, which must give the same bits. */
+#include "runtime/cpu/cpu.h"
+
+#include <CUnit/Basic.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEVELS = 3, POOLS = 3 };
+static const size_t SHARED = (size_t)16 << 20;
+
+/* ---- harness ---- */
+typedef void (*Kernel)(const CpuWorker *, const void *);
+typedef struct { const CpuKernels *k; size_t which; const void *args; char *local, *shared; Pool *pool; } Call;
+
+enum { GATHER, NORM, LINEAR, ROPE, STORE, ATTENTION, POINTWISE, REDUCE, SOFTMAX, MOVE };
+
+static void on_worker(void *ctx, uint32_t worker, uint32_t workers) {
+    const Call *c = ctx;
+    CpuWorker w = {worker, workers, c->pool, c->local + worker * CPU_LOCAL_BYTES, c->shared};
+    switch (c->which) {
+    case GATHER: c->k->gather(&w, c->args); break;
+    case NORM: c->k->norm(&w, c->args); break;
+    case LINEAR: c->k->linear(&w, c->args); break;
+    case ROPE: c->k->rope(&w, c->args); break;
+    case STORE: c->k->store(&w, c->args); break;
+    case ATTENTION: c->k->attention(&w, c->args); break;
+    case POINTWISE: c->k->pointwise(&w, c->args); break;
+    case REDUCE: c->k->reduce(&w, c->args); break;
+    case SOFTMAX: c->k->softmax(&w, c->args); break;
+    default: c->k->move(&w, c->args); break;
+    }
+    pool_barrier(c->pool);
+}
+
+static Pool *pools[POOLS];
+static char *local, *shared;
+
+static int harness_open(void) {
+    for (uint32_t i = 0; i < POOLS; i++) {
+        pools[i] = pool_new(i + 1);
+        if (!pools[i]) { return 1; }
+    }
+    local = aligned_alloc(64, CPU_LOCAL_BYTES * POOLS);
+    shared = aligned_alloc(64, SHARED);
+    return !local || !shared;
+}
+static int harness_close(void) {
+    for (uint32_t i = 0; i < POOLS; i++) { pool_free(pools[i]); }
+    free(local);
+    free(shared);
+    return 0;
+}
+
+static void run_on(Pool *p, const CpuKernels *k, size_t which, const void *args) {
+    Call c = {k, which, args, local, shared, p};
+    pool_run(p, on_worker, &c);
+}
+
+static uint64_t seed = 1;
+static float random_unit(void) {                            /* -1 .. 1 */
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(seed >> 33) / 1073741824.0 - 1.0);
+}
+static float *random_floats(size_t n) {
+    float *p = malloc((n ? n : 1) * sizeof *p);
+    for (size_t i = 0; i < n; i++) { p[i] = random_unit(); }
+    return p;
+}
+
+/* Largest |a - b| over the largest |b|; 9 when something is not finite. */
+static double distance(const float *a, const double *b, size_t n) {
+    double worst = 0, scale = 1e-30;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - b[i]);
+        if (!(d < 1e30)) { return 9; }
+        worst = fmax(worst, d);
+        scale = fmax(scale, fabs(b[i]));
+    }
+    return worst / scale;
+}
+
+/* Runs with every level and pool; out (n floats) is set to `before` first, and compared. */
+static void check(size_t which, const void *args, float *out, size_t n, const float *before, const double *want,
+                  double tolerance, const char *what) {
+    float *first = malloc(n * sizeof *first);
+    for (int level = 1; level <= LEVELS; level++) {
+        const CpuKernels *k = cpu_select(level);
+        if (!k) { continue; }
+        for (int p = 0; p < POOLS; p++) {
+            memcpy(out, before, n * sizeof *out);
+            run_on(pools[p], k, which, args);
+            if (p == 0) { memcpy(first, out, n * sizeof *out); }
+            double d = distance(out, want, n);
+            bool same = memcmp(first, out, n * sizeof *out) == 0;
+            if (!(d <= tolerance) || !same) {
+                printf("\n  %s: %s, %d workers: error %g%s", what, k->name, p + 1, d, same ? "" : ", differs from 1");
+            }
+            CU_ASSERT(d <= tolerance);
+            CU_ASSERT(same);
+        }
+    }
+    free(first);
+}
+
+/* ---- 16-bit types ---- */
+static uint16_t to_bf16(float f) {
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return (uint16_t)(u >> 16);
+}
+static double from_bf16(uint16_t h) {
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return (double)f;
+}
+static double from_f16(uint16_t h) {
+    int e = h >> 10 & 31, m = h & 1023;
+    double v = e == 31 ? (m ? (double)NAN : (double)INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    return h & 0x8000 ? -v : v;
+}
+/* A finite half with some spread of exponents, subnormals among them. */
+static uint16_t random_f16(void) {
+    uint16_t e = (uint16_t)((seed >> 40) % 15), m = (uint16_t)((random_unit() + 1.0f) * 511.0f);
+    return (uint16_t)((random_unit() < 0 ? 0x8000 : 0) | e << 10 | m);
+}
+
+/* ---- linear ---- */
+/* A random matrix n x k in panels of `dtype`, and its values. */
+static void *random_panels(size_t n, size_t k, uint32_t dtype, double *values) {
+    size_t count = (n + 15) / 16 * k * 16;
+    void *w = calloc(count ? count : 1, dtype == ART_F32 ? 4 : 2);
+    for (size_t r = 0; r < n; r++) {
+        for (size_t c = 0; c < k; c++) {
+            size_t at = r / 16 * k * 16 + c * 16 + r % 16;
+            float f = random_unit();
+            if (dtype == ART_F32) {
+                ((float *)w)[at] = f;
+                values[r * k + c] = (double)f;
+            } else {
+                uint16_t h = dtype == ART_F16 ? random_f16() : to_bf16(f);
+                ((uint16_t *)w)[at] = h;
+                values[r * k + c] = dtype == ART_F16 ? from_f16(h) : from_bf16(h);
+            }
+        }
+    }
+    return w;
+}
+
+static double act_of(uint32_t act, double x) {
+    switch (act) {
+    case ART_ACT_RELU: return x > 0 ? x : 0;
+    case ART_ACT_GELU_ERF: return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case ART_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+    case ART_ACT_SILU: return x / (1 + exp(-x));
+    case ART_ACT_TANH: return tanh(x);
+    case ART_ACT_SIGMOID: return 1 / (1 + exp(-x));
+    default: return x;
+    }
+}
+
+/* parts: 1 bias, 2 gate, 4 residual, 8 residual in place */
+static void linear_case(uint32_t rows, uint32_t k, uint32_t n, uint32_t dtype, uint32_t act, int parts) {
+    size_t xs = k + 3, os = n + 5;
+    double *values = calloc((size_t)n * k + 1, sizeof *values), *want = calloc(rows * os, sizeof *want);
+    void *w = random_panels(n, k, dtype, values);
+    float *x = random_floats(rows * xs), *bias = random_floats(n), *gate = random_floats(rows * os);
+    float *rest = random_floats(rows * os), *before = random_floats(rows * os), *out = random_floats(rows * os);
+    const float *base = parts & 8 ? before : rest;
+    for (size_t i = 0; i < rows * os; i++) { want[i] = (double)before[i]; }
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < n; c++) {
+            double s = 0;
+            for (size_t i = 0; i < k; i++) { s += (double)x[r * xs + i] * values[c * k + i]; }
+            if (parts & 1) { s += (double)bias[c]; }
+            s = act_of(act, s);
+            if (parts & 2) { s *= (double)gate[r * os + c]; }
+            want[r * os + c] = parts & 12 ? s + (double)base[r * os + c] : s;
+        }
+    }
+    CpuLinear l = {.rows = rows, .k = k, .n = n, .act = act, .dtype = dtype, .x = x, .w = w, .x_stride = xs,
+                   .gate_stride = os, .residual_stride = os, .out_stride = os, .out = out};
+    if (parts & 1) { l.bias = bias; }
+    if (parts & 2) { l.gate = gate; }
+    if (parts & 12) { l.residual = parts & 8 ? out : rest; }
+    CU_ASSERT(cpu_linear_shared(rows, k) <= SHARED);
+    char what[100];
+    snprintf(what, sizeof what, "linear %u x %u x %u dtype %u act %u parts %d", rows, k, n, dtype, act, parts);
+    check(LINEAR, &l, out, rows * os, before, want, 3e-6, what);
+    free(values), free(want), free(w), free(x), free(bias), free(gate), free(rest), free(before), free(out);
+}
+
+static void test_linear_shapes(void) {
+    static const uint32_t ks[] = {1, 2, 3, 7, 64, 255, 513}, ns[] = {1, 15, 16, 17, 48, 101};
+    for (uint32_t rows = 1; rows <= 17; rows++) {
+        for (size_t i = 0; i < 7; i++) {
+            for (size_t j = 0; j < 6; j++) {
+                if ((rows + i + j) % 3 == 0) { linear_case(rows, ks[i], ns[j], ART_F32, ART_ACT_NONE, 0); }
+            }
+        }
+    }
+    linear_case(300, 70, 33, ART_F32, ART_ACT_NONE, 1);         /* more rows than a chunk */
+    linear_case(64, 300, 400, ART_F32, ART_ACT_GELU_TANH, 1);
+    linear_case(0, 8, 8, ART_F32, ART_ACT_NONE, 0);
+}
+static void test_linear_types(void) {
+    for (uint32_t dtype = ART_F16; dtype <= ART_BF16; dtype++) {
+        for (uint32_t rows = 1; rows <= 13; rows++) { linear_case(rows, 37 + rows, 50, dtype, ART_ACT_NONE, 1); }
+        linear_case(40, 600, 50, dtype, ART_ACT_NONE, 1);
+    }
+}
+static void test_linear_epilogue(void) {
+    for (uint32_t act = 0; act < ART_ACT_COUNT; act++) {
+        for (int parts = 0; parts < 16; parts++) {
+            linear_case(2, 9, 21, ART_F32, act, parts);
+            if (parts % 5 == 2) { linear_case(19, 9, 37, ART_F32, act, parts); }
+        }
+    }
+}
+
+/* ---- attention ---- */
+typedef struct {
+    uint32_t heads, kv_heads, dim, vdim, window;
+    float softcap;
+    bool slopes, sinks, keys_as_rows;
+} Attend;
+enum { SEQUENCES = 3 };
+
+static void store_all(const CpuKernels *k, CpuState state, const float *x, uint32_t tokens) {
+    int32_t *positions = malloc(tokens * sizeof *positions), *sequences = malloc(tokens * sizeof *sequences);
+    size_t width = (size_t)state.heads * state.dim;
+    for (int32_t s = 0; s < SEQUENCES; s++) {
+        for (uint32_t i = 0; i < tokens; i++) { positions[i] = (int32_t)i, sequences[i] = s; }
+        CpuStore a = {tokens, x + (size_t)s * tokens * width, width, positions, sequences, state};
+        run_on(pools[s % POOLS], k, STORE, &a);
+    }
+    free(positions), free(sequences);
+}
+
+static void attend_row(const CpuAttention *a, const float *k, const float *v, uint32_t tokens, size_t row, double *out) {
+    size_t at = (size_t)a->positions[row], seq = (size_t)a->sequences[row];
+    size_t begin = a->window && at + 1 > a->window ? at + 1 - a->window : 0;
+    double *e = malloc((at + 1) * sizeof *e);
+    for (size_t h = 0; h < a->heads; h++) {
+        size_t kv = h / (a->heads / a->kv_heads);
+        double largest = a->sinks ? (double)a->sinks[h] : -INFINITY, total = 0;
+        for (size_t i = begin; i <= at; i++) {
+            const float *kr = k + ((seq * tokens + i) * a->kv_heads + kv) * a->dim;
+            const float *qr = a->q + row * a->q_stride + h * a->dim;
+            double s = 0;
+            for (size_t d = 0; d < a->dim; d++) { s += (double)qr[d] * (double)kr[d]; }
+            s *= (double)a->scale;
+            if (a->softcap != 0) { s = (double)a->softcap * tanh(s / (double)a->softcap); }
+            if (a->slopes) { s += (double)a->slopes[h] * ((double)i - (double)at); }
+            e[i] = s;
+            largest = fmax(largest, s);
+        }
+        for (size_t i = begin; i <= at; i++) { total += e[i] = exp(e[i] - largest); }
+        if (a->sinks) { total += exp((double)a->sinks[h] - largest); }
+        for (size_t d = 0; d < a->vdim; d++) {
+            double s = 0;
+            for (size_t i = begin; i <= at; i++) {
+                s += e[i] * (double)v[((seq * tokens + i) * a->kv_heads + kv) * a->vdim + d];
+            }
+            out[h * a->vdim + d] = s / total;
+        }
+    }
+    free(e);
+}
+
+/* n rows; row i is a (sequence, position). The cache holds `tokens` of each sequence. */
+static void attention_rows(Attend t, uint32_t tokens, uint32_t rows, const int32_t *sequences,
+                           const int32_t *positions) {
+    size_t qw = (size_t)t.heads * t.dim, ow = (size_t)t.heads * t.vdim;
+    float *k = random_floats((size_t)SEQUENCES * tokens * t.kv_heads * t.dim);
+    float *v = random_floats((size_t)SEQUENCES * tokens * t.kv_heads * t.vdim);
+    float *q = random_floats(rows * qw), *slopes = random_floats(t.heads), *sinks = random_floats(t.heads);
+    for (size_t i = 0; i < rows * qw; i++) { q[i] *= 3; }
+    for (size_t i = 0; i < t.heads; i++) { slopes[i] = 0.05f * fabsf(slopes[i]), sinks[i] *= 4; }
+    float *out = random_floats(rows * ow), *before = random_floats(rows * ow);
+    double *want = calloc(rows * ow, sizeof *want);
+    uint32_t capacity = tokens + 5;
+    CpuState ks = {NULL, t.kv_heads, t.dim, capacity, !t.keys_as_rows}, vs = {NULL, t.kv_heads, t.vdim, capacity, 0};
+    size_t kf = cpu_state_floats(ks.heads, ks.dim, capacity, ks.by_key) * SEQUENCES;
+    size_t vf = cpu_state_floats(vs.heads, vs.dim, capacity, 0) * SEQUENCES;
+    ks.data = malloc(kf * sizeof(float)), vs.data = malloc(vf * sizeof(float));
+    memset(ks.data, 0xff, kf * sizeof(float));          /* NaN: what is past a sequence must not show */
+    memset(vs.data, 0xff, vf * sizeof(float));
+    CpuAttention a = {.rows = rows, .heads = t.heads, .kv_heads = t.kv_heads, .dim = t.dim, .vdim = t.vdim,
+                      .window = t.window, .scale = 1 / sqrtf((float)t.dim), .softcap = t.softcap, .q = q,
+                      .slopes = t.slopes ? slopes : NULL, .sinks = t.sinks ? sinks : NULL, .q_stride = qw,
+                      .out_stride = ow, .positions = positions, .sequences = sequences, .k = ks, .v = vs, .out = out};
+    for (size_t r = 0; r < rows; r++) { attend_row(&a, k, v, tokens, r, want + r * ow); }
+    CU_ASSERT(cpu_attention_shared(rows, t.heads, t.vdim, capacity) <= SHARED);
+    for (int level = 1; level <= LEVELS; level++) {
+        if (!cpu_select(level)) { continue; }
+        store_all(cpu_select(level), ks, k, tokens);
+        store_all(cpu_select(level), vs, v, tokens);
+        break;                                          /* all levels lay the cache out alike */
+    }
+    char what[160];
+    snprintf(what, sizeof what, "attention %u rows, %u/%u heads, dim %u/%u, window %u, softcap %g, tokens %u", rows,
+             t.heads, t.kv_heads, t.dim, t.vdim, t.window, (double)t.softcap, tokens);
+    check(ATTENTION, &a, out, rows * ow, before, want, 2e-6, what);
+    free(k), free(v), free(q), free(slopes), free(sinks), free(out), free(before), free(want);
+    free(ks.data), free(vs.data);
+}
+
+/* A prefill of sequence 1, its last row alone, and a mixture of sequences. */
+static void attention_case(Attend t, uint32_t tokens) {
+    enum { MOST = 200 };
+    int32_t sequences[MOST], positions[MOST];
+    uint32_t rows = tokens < MOST ? tokens : MOST;
+    for (uint32_t i = 0; i < rows; i++) { sequences[i] = 1, positions[i] = (int32_t)(tokens - rows + i); }
+    if (tokens <= 400) { attention_rows(t, tokens, rows, sequences, positions); }
+    attention_rows(t, tokens, 1, sequences + rows - 1, positions + rows - 1);
+    int32_t mixed[7] = {2, 0, 0, 0, 1, 2, 2};
+    int32_t at[7] = {0, 0, 1, 2, (int32_t)tokens - 1, (int32_t)tokens / 2, (int32_t)tokens / 2 + 1};
+    attention_rows(t, tokens, 7, mixed, at);
+}
+
+static void test_attention_dims(void) {
+    static const uint32_t dims[] = {1, 8, 16, 24, 64, 80, 128, 256};
+    for (size_t i = 0; i < 8; i++) { attention_case((Attend){.heads = 3, .kv_heads = 3, .dim = dims[i], .vdim = dims[i]}, 70); }
+    attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 24, .vdim = 40}, 33);
+    attention_case((Attend){.heads = 1, .kv_heads = 1, .dim = 600, .vdim = 520}, 40);
+    attention_case((Attend){.heads = 1, .kv_heads = 1, .dim = CPU_MAX_HEAD, .vdim = CPU_MAX_HEAD, .keys_as_rows = true}, 66);
+}
+static void test_attention_heads(void) {
+    attention_case((Attend){.heads = 8, .kv_heads = 2, .dim = 32, .vdim = 32}, 150);
+    attention_case((Attend){.heads = 5, .kv_heads = 1, .dim = 16, .vdim = 16}, 150);
+    attention_case((Attend){.heads = 71, .kv_heads = 1, .dim = 16, .vdim = 16}, 20);
+    attention_case((Attend){.heads = 6, .kv_heads = 3, .dim = 20, .vdim = 20, .keys_as_rows = true}, 100);
+}
+static void test_attention_masks(void) {
+    attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .window = 1}, 90);
+    attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .window = 17}, 300);
+    attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .window = 128, .sinks = true}, 300);
+    attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .softcap = 2}, 90);
+    attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .slopes = true}, 90);
+    attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .sinks = true}, 90);
+}
+static void test_attention_long(void) {
+    attention_case((Attend){.heads = 2, .kv_heads = 1, .dim = 16, .vdim = 24}, 2500);
+    attention_case((Attend){.heads = 2, .kv_heads = 1, .dim = 16, .vdim = 16, .sinks = true, .slopes = true}, 1300);
+    attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 8, .vdim = 8, .window = 1100, .softcap = 3}, 9000);
+}
+
+/* ---- rows ---- */
+static void norm_case(uint32_t rows, uint32_t groups, uint32_t width, uint32_t rms, int parts) {
+    size_t n = (size_t)rows * groups * width;
+    float *x = random_floats(n), *gamma = random_floats((size_t)groups * width), *beta = random_floats(width);
+    float *out = random_floats(n), *before = random_floats(n);
+    double *want = calloc(n, sizeof *want);
+    for (size_t g = 0; g < (size_t)rows * groups; g++) {
+        double mean = 0, var = 0;
+        for (size_t i = 0; i < width; i++) { x[g * width + i] += 2; }
+        for (size_t i = 0; i < width; i++) { mean += (double)x[g * width + i] / width; }
+        if (rms) { mean = 0; }
+        for (size_t i = 0; i < width; i++) { var += pow((double)x[g * width + i] - mean, 2) / width; }
+        for (size_t i = 0; i < width; i++) {
+            double v = ((double)x[g * width + i] - mean) / sqrt(var + 1e-5);
+            if (parts & 1) { v *= (double)gamma[g % groups * width + i]; }
+            want[g * width + i] = parts & 2 ? v + (double)beta[i] : v;
+        }
+    }
+    CpuNorm a = {.rows = rows, .groups = groups, .width = width, .rms = rms, .eps = 1e-5f, .x = x, .gamma_stride = width,
+                 .x_stride = (size_t)groups * width, .out_stride = (size_t)groups * width, .out = out};
+    if (parts & 1) { a.gamma = gamma; }
+    if (parts & 2) { a.beta = beta; }
+    char what[80];
+    snprintf(what, sizeof what, "norm %u x %u x %u rms %u", rows, groups, width, rms);
+    check(NORM, &a, out, n, before, want, 3e-6, what);
+    a.x = out;                                          /* in place */
+    check(NORM, &a, out, n, x, want, 3e-6, what);
+    free(x), free(gamma), free(beta), free(out), free(before), free(want);
+}
+static void test_norm(void) {
+    static const uint32_t widths[] = {2, 3, 16, 31, 64, 100, 768};
+    for (size_t i = 0; i < 7; i++) {
+        for (uint32_t rms = 0; rms < 2; rms++) {
+            norm_case(1, 1, widths[i], rms, 3);
+            norm_case(5, 3, widths[i], rms, (int)i % 4);
+        }
+    }
+}
+
+static void rope_case(uint32_t heads, uint32_t dim, uint32_t rotated, uint32_t interleaved) {
+    enum { ROWS = 5, TABLE = 12 };
+    size_t width = (size_t)heads * dim, n = ROWS * width, half = rotated / 2;
+    float *x = random_floats(n), *cos = random_floats(TABLE * half), *sin = random_floats(TABLE * half);
+    float *out = random_floats(n), *before = random_floats(n);
+    double *want = calloc(n, sizeof *want);
+    int32_t positions[ROWS] = {3, 4, 0, 11, 7};
+    for (size_t g = 0; g < ROWS * (size_t)heads; g++) {
+        const float *p = x + g * dim;
+        double *o = want + g * dim;
+        for (size_t i = 0; i < dim; i++) { o[i] = (double)p[i]; }
+        for (size_t i = 0; i < half; i++) {
+            size_t at = (size_t)positions[g / heads] * half + i;
+            size_t a = interleaved ? 2 * i : i, b = interleaved ? 2 * i + 1 : i + half;
+            o[a] = (double)p[a] * (double)cos[at] - (double)p[b] * (double)sin[at];
+            o[b] = (double)p[b] * (double)cos[at] + (double)p[a] * (double)sin[at];
+        }
+    }
+    CpuRope a = {ROWS, heads, dim, rotated, interleaved, cos, sin, x, positions, width, width, out};
+    check(ROPE, &a, out, n, before, want, 1e-6, "rope");
+    a.x = out;
+    check(ROPE, &a, out, n, x, want, 1e-6, "rope in place");
+    free(x), free(cos), free(sin), free(out), free(before), free(want);
+}
+static void test_rope(void) {
+    for (uint32_t interleaved = 0; interleaved < 2; interleaved++) {
+        rope_case(3, 64, 64, interleaved);
+        rope_case(2, 80, 32, interleaved);
+        rope_case(1, 24, 24, interleaved);
+        rope_case(4, 6, 2, interleaved);
+    }
+}
+
+static void gather_case(uint32_t dtype, uint32_t layout, uint32_t width) {
+    enum { ROWS = 4, TABLE = 37 };
+    double *values = calloc(TABLE * (size_t)width, sizeof *values), *want = calloc(ROWS * (size_t)width, sizeof *want);
+    char *panels = random_panels(TABLE, width, dtype, values);
+    size_t es = dtype == ART_F32 ? 4 : 2;
+    char *plain = malloc(TABLE * width * es);
+    for (size_t r = 0; r < TABLE; r++) {
+        for (size_t c = 0; c < width; c++) {
+            memcpy(plain + (r * width + c) * es, panels + (r / 16 * width * 16 + c * 16 + r % 16) * es, es);
+        }
+    }
+    float *out = random_floats(ROWS * (size_t)width), *before = random_floats(ROWS * (size_t)width);
+    int32_t ids[ROWS] = {36, 0, 17, 17};
+    for (size_t i = 0; i < ROWS * (size_t)width; i++) {
+        want[i] = values[(size_t)ids[i / width] * width + i % width];
+    }
+    CpuGather a = {ROWS, width, dtype, layout, layout == ART_PLAIN ? plain : panels, ids, out, width};
+    check(GATHER, &a, out, ROWS * (size_t)width, before, want, 0, "gather");
+    free(values), free(want), free(panels), free(plain), free(out), free(before);
+}
+static void test_gather(void) {
+    for (uint32_t dtype = ART_F32; dtype <= ART_BF16; dtype++) {
+        for (uint32_t layout = ART_PLAIN; layout <= ART_PANEL16; layout++) {
+            gather_case(dtype, layout, 1);
+            gather_case(dtype, layout, 19);
+            gather_case(dtype, layout, 64);
+        }
+    }
+}
+
+/* Every half there is, widened by a gather of one column. */
+static void test_all_halves(void) {
+    enum { N = 1 << 16 };
+    uint16_t *table = malloc(N * sizeof *table);
+    int32_t *ids = malloc(N * sizeof *ids);
+    float *out = malloc(N * 4 * sizeof *out);
+    for (int i = 0; i < N; i++) { table[i] = (uint16_t)i, ids[i] = i / 64; }
+    for (int level = 1; level <= LEVELS; level++) {
+        if (!cpu_select(level)) { continue; }
+        CpuGather a = {N / 64, 64, ART_F16, ART_PLAIN, table, ids, out, 64};
+        for (int i = 0; i < N / 64; i++) { ids[i] = i; }
+        run_on(pools[1], cpu_select(level), GATHER, &a);
+        int wrong = 0;
+        for (int i = 0; i < N; i++) {
+            double v = from_f16((uint16_t)i);
+            wrong += isnan(v) ? !isnan(out[i]) : (double)out[i] != v;
+        }
+        CU_ASSERT_EQUAL(wrong, 0);
+    }
+    free(table), free(ids), free(out);
+}
+
+static void test_move(void) {
+    enum { ROWS = 3, SRC = 120, DST = 150 };
+    float *x = random_floats(ROWS * SRC), *out = random_floats(ROWS * DST), *before = random_floats(ROWS * DST);
+    double want[ROWS * DST];
+    ArtMove moves[2] = {{{2, 3, 4, 5}, {60, 20, 5, 1}, {1, 2, 6, 24}, 0, 7},
+                        {{1, 2, 3, 20}, {0, 60, 20, 1}, {0, 20, 40, 1}, 0, 30}};
+    for (int m = 0; m < 2; m++) {
+        const ArtMove *v = &moves[m];
+        for (size_t i = 0; i < ROWS * DST; i++) { want[i] = (double)before[i]; }
+        for (size_t i = 0; i < ROWS * (size_t)v->count[0] * v->count[1] * v->count[2] * v->count[3]; i++) {
+            size_t n = i, from = v->src_offset, to = v->dst_offset;
+            for (int a = 3; a >= 0; n /= v->count[a--]) {
+                from += n % v->count[a] * v->src_stride[a];
+                to += n % v->count[a] * v->dst_stride[a];
+            }
+            want[n * DST + to] = (double)x[n * SRC + from];
+        }
+        CpuMove a = {ROWS, *v, x, SRC, DST, out};
+        check(MOVE, &a, out, ROWS * DST, before, want, 0, "move");
+    }
+    free(x), free(out), free(before);
+}
+
+static void reduce_case(uint32_t outer, uint32_t len, uint32_t inner) {
+    enum { ROWS = 3 };
+    size_t in = (size_t)outer * len * inner, lines = (size_t)outer * inner;
+    float *x = random_floats(ROWS * in), *out = random_floats(ROWS * in), *before = random_floats(ROWS * in);
+    double *want = calloc(ROWS * in, sizeof *want), *soft = calloc(ROWS * in, sizeof *soft);
+    for (uint32_t op = 0; op < ART_RED_COUNT; op++) {
+        for (size_t i = 0; i < ROWS * lines; i++) {
+            size_t at = i / lines * in + i % lines / inner * len * inner + i % inner;
+            double s = (double)x[at], total = 0, largest = s;
+            for (size_t j = 1; j < len; j++) {
+                double v = (double)x[at + j * inner];
+                largest = fmax(largest, v);
+                s = op == ART_RED_MAX ? fmax(s, v) : op == ART_RED_MIN ? fmin(s, v) : op == ART_RED_PROD ? s * v : s + v;
+            }
+            want[i] = op == ART_RED_MEAN ? s / len : s;
+            for (size_t j = 0; j < len; j++) { total += exp((double)x[at + j * inner] - largest); }
+            for (size_t j = 0; j < len; j++) { soft[at + j * inner] = exp((double)x[at + j * inner] - largest) / total; }
+        }
+        CpuReduce a = {ROWS, op, outer, len, inner, x, in, lines, out};
+        check(REDUCE, &a, out, ROWS * lines, before, want, 2e-6, "reduce");
+    }
+    CpuReduce a = {ROWS, 0, outer, len, inner, x, in, in, out};
+    check(SOFTMAX, &a, out, ROWS * in, before, soft, 1e-6, "softmax");
+    a.x = out;
+    check(SOFTMAX, &a, out, ROWS * in, x, soft, 1e-6, "softmax in place");
+    free(x), free(out), free(before), free(want), free(soft);
+}
+static void test_reduce(void) {
+    reduce_case(1, 1, 1);
+    reduce_case(3, 7, 1);
+    reduce_case(2, 100, 1);
+    reduce_case(2, 9, 5);
+    reduce_case(1, 300, 3);
+}
+
+/* ---- pointwise ---- */
+static double insn_of(uint32_t op, double a, double b, double c) {
+    switch (op) {
+    case ART_I_NEG: return -a;
+    case ART_I_ABS: return fabs(a);
+    case ART_I_SIGN: return isnan(a) ? a : (a > 0) - (a < 0);
+    case ART_I_EXP: return exp(a);
+    case ART_I_LOG: return log(a);
+    case ART_I_SQRT: return sqrt(a);
+    case ART_I_RECIP: return 1 / a;
+    case ART_I_SIN: return sin(a);
+    case ART_I_COS: return cos(a);
+    case ART_I_TANH: return tanh(a);
+    case ART_I_SIGMOID: return act_of(ART_ACT_SIGMOID, a);
+    case ART_I_ERF: return erf(a);
+    case ART_I_RELU: return isnan(a) || a > 0 ? a : 0;
+    case ART_I_SOFTPLUS: return a > 30 ? a : log1p(exp(a));
+    case ART_I_FLOOR: return floor(a);
+    case ART_I_CEIL: return ceil(a);
+    case ART_I_ROUND: return rint(a);
+    case ART_I_GELU_ERF: return act_of(ART_ACT_GELU_ERF, a);
+    case ART_I_GELU_TANH: return act_of(ART_ACT_GELU_TANH, a);
+    case ART_I_SILU: return a / (1 + exp(-1.5 * a));
+    case ART_I_ISNAN: return isnan(a);
+    case ART_I_ISINF: return isinf(a) != 0;
+    case ART_I_NOT: return a == 0;
+    case ART_I_ADD: return a + b;
+    case ART_I_SUB: return a - b;
+    case ART_I_MUL: return a * b;
+    case ART_I_DIV: return a / b;
+    case ART_I_MOD: return fmod(a, b);
+    case ART_I_POW: return pow(a, b);
+    case ART_I_MIN: return isnan(a) || isnan(b) ? (double)NAN : fmin(a, b);
+    case ART_I_MAX: return isnan(a) || isnan(b) ? (double)NAN : fmax(a, b);
+    case ART_I_AND: return a != 0 && b != 0;
+    case ART_I_OR: return a != 0 || b != 0;
+    case ART_I_XOR: return (a != 0) != (b != 0);
+    case ART_I_EQ: return a == b;
+    case ART_I_LT: return a < b;
+    case ART_I_LE: return a <= b;
+    default: return a != 0 ? b : c;
+    }
+}
+
+/* Each instruction over a grid with special values; the error relative to each result. */
+static void insn_case(const CpuKernels *k, uint32_t op) {
+    enum { N = 4001 };
+    static float x[3][N], out[N];
+    static const float special[] = {0, -0.0f, 1, INFINITY, -INFINITY, NAN, 1e-30f, 88.7f, -87, 100, -110};
+    for (size_t i = 0; i < N; i++) {
+        for (int j = 0; j < 3; j++) { x[j][i] = random_unit() * (i % 3 ? 4.0f : 30.0f); }
+        if (i < 33) { x[0][i] = special[i % 11]; }
+        if (i >= 22 && i < 77) { x[1][i] = special[i % 11]; }
+        if (i % 7 == 0) { x[0][i] = x[1][i]; }
+        if (i % 5 == 0 && op == ART_I_WHERE) { x[0][i] = 0; }
+        bool positive = op == ART_I_LOG || op == ART_I_SQRT || op == ART_I_POW;
+        if (positive) { x[0][i] = fabsf(x[0][i]); }
+        if (op == ART_I_POW) { x[1][i] *= 0.25f; }
+    }
+    ArtInsn program[] = {{.op = ART_I_LOAD, .dst = 3, .a = 0, .div = 1, .mod = N},
+                         {.op = ART_I_LOAD, .dst = 1, .a = 1, .div = 1, .mod = N},
+                         {.op = ART_I_LOAD, .dst = 7, .a = 2, .div = 1, .mod = N},
+                         {.op = (uint8_t)op, .dst = 2, .a = 3, .b = 1, .c = 7, .imm = 1.5f},
+                         {.op = ART_I_STORE, .a = 2}};
+    CpuPointwise p = {1, N, 5, program, {{x[0], NULL, N}, {x[1], NULL, N}, {x[2], NULL, N}}, N, out};
+    run_on(pools[1], k, POINTWISE, &p);
+    double worst = 0, at = 0;
+    /* relative to x: where x is far below 0 a rounding of the exponent's argument is all that is left */
+    bool gelu = op == ART_I_GELU_ERF || op == ART_I_GELU_TANH || op == ART_I_SILU;
+    for (size_t i = 0; i < N; i++) {
+        double want = insn_of(op, (double)x[0][i], (double)x[1][i], (double)x[2][i]), got = (double)out[i];
+        if (gelu && !isfinite(x[0][i])) { continue; }
+        if (isnan(want) && isnan(got)) { continue; }
+        if (fabs(want) > 3.4028235e38 && got == copysign((double)INFINITY, want)) { continue; }
+        double scale = fmax(fabs(want), gelu ? fabs((double)x[0][i]) : 0) + 1e-37, d = fabs(got - want) / scale;
+        if (!(d <= worst)) { worst = isnan(d) ? 9 : d, at = (double)x[0][i]; }
+    }
+    static const char *const names[] = {
+#define NAME(e, n) #e,
+        ART_INSN_LIST(NAME)
+#undef NAME
+    };
+    double limit = op == ART_I_SIGMOID ? 3e-7 : 2e-7;
+    if (!(worst <= limit)) { printf("\n  %s %s: error %g at %g", k->name, names[op], worst, at); }
+    CU_ASSERT(worst <= limit);
+}
+static void test_instructions(void) {
+    for (int level = 1; level <= LEVELS; level++) {
+        if (!cpu_select(level)) { continue; }
+        for (uint32_t op = ART_I_NEG; op < ART_I_COUNT; op++) { insn_case(cpu_select(level), op); }
+    }
+}
+
+/* out = x * v[f / 3 % 5] + token, in place, over widths around the tile. */
+static void pointwise_case(uint32_t width) {
+    enum { ROWS = 3 };
+    float *x = random_floats(ROWS * width), *v = random_floats(5), *out = random_floats(ROWS * width);
+    double *want = calloc(ROWS * (size_t)width, sizeof *want);
+    int32_t tokens[ROWS] = {5, -2, 1000};
+    for (size_t i = 0; i < ROWS * (size_t)width; i++) {
+        size_t f = i % width;
+        want[i] = (double)x[i] * (double)v[f / 3 % 5] + (double)v[f % 4] + tokens[i / width];
+    }
+    ArtInsn program[] = {{.op = ART_I_LOAD, .dst = 0, .a = 0, .div = 1, .mod = width},
+                         {.op = ART_I_LOAD, .dst = 1, .a = 1, .div = 3, .mod = 5},
+                         {.op = ART_I_MUL, .dst = 0, .a = 0, .b = 1},
+                         {.op = ART_I_LOAD, .dst = 1, .a = 1, .div = 1, .mod = 4},
+                         {.op = ART_I_ADD, .dst = 0, .a = 0, .b = 1},
+                         {.op = ART_I_LOAD, .dst = 15, .a = 5, .div = 1, .mod = 1},
+                         {.op = ART_I_ADD, .dst = 15, .a = 0, .b = 15},
+                         {.op = ART_I_STORE, .a = 15}};
+    CpuPointwise p = {ROWS, width, 8, program, {{out, NULL, width}, {v, NULL, 0}}, width, out};
+    p.in[5].ints = tokens;
+    check(POINTWISE, &p, out, ROWS * (size_t)width, x, want, 1e-6, "pointwise");
+    free(x), free(v), free(out), free(want);
+}
+static void test_pointwise(void) {
+    static const uint32_t widths[] = {1, 7, 16, 255, 256, 257, 1000};
+    for (size_t i = 0; i < 7; i++) { pointwise_case(widths[i]); }
+}
+
+static void test_select(void) {
+    CU_ASSERT_PTR_NOT_NULL(cpu_select(0));
+    CU_ASSERT_PTR_NOT_NULL(cpu_select(1));
+    CU_ASSERT_PTR_NULL(cpu_select(-1));
+    CU_ASSERT_PTR_NULL(cpu_select(4));
+}
+
+int main(void) {
+    CU_initialize_registry();
+    CU_pSuite s = CU_add_suite("kernels", harness_open, harness_close);
+    CU_add_test(s, "select", test_select);
+    CU_add_test(s, "linear: shapes", test_linear_shapes);
+    CU_add_test(s, "linear: 16-bit weights", test_linear_types);
+    CU_add_test(s, "linear: epilogue", test_linear_epilogue);
+    CU_add_test(s, "attention: dims", test_attention_dims);
+    CU_add_test(s, "attention: heads", test_attention_heads);
+    CU_add_test(s, "attention: masks", test_attention_masks);
+    CU_add_test(s, "attention: long", test_attention_long);
+    CU_add_test(s, "norm", test_norm);
+    CU_add_test(s, "rope", test_rope);
+    CU_add_test(s, "gather", test_gather);
+    CU_add_test(s, "all halves", test_all_halves);
+    CU_add_test(s, "move", test_move);
+    CU_add_test(s, "reduce and softmax", test_reduce);
+    CU_add_test(s, "instructions", test_instructions);
+    CU_add_test(s, "pointwise", test_pointwise);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned bad = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}
