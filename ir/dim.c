@@ -54,7 +54,8 @@ static void table_insert(DimTable *t, uint32_t index) {
 }
 
 static void table_grow(Graph *g, DimTable *t) {
-    t->nslots = t->nslots == 0 ? 64 : t->nslots * 2;
+    if (t->nslots == 0) t->nslots = 32;
+    while (t->nslots <= (t->polys.count + 1) * 2) t->nslots *= 2;
     t->slots = arena_array_of(g->arena, t->nslots, uint32_t);
     for (size_t i = 0; i < t->polys.count; i++) table_insert(t, (uint32_t)i);
 }
@@ -88,10 +89,7 @@ void dims_copy(Graph *to, const Graph *from) {
         Poly copy = {p->count, arena_dup(to->arena, p->terms, p->count * sizeof(Term))};
         VEC_PUSH(to->arena, &t->polys, copy);
     }
-    while (t->nslots < (t->polys.count + 1) * 2) {
-        if (t->nslots == 0) t->nslots = 32;
-        table_grow(to, t);
-    }
+    table_grow(to, t);
 }
 
 /* ---- terms and polynomials ---- */
