@@ -1,0 +1,462 @@
+/* gptc-opt.c: one pass at a time, on IR text or a model. Also the runner of the pass tests.
+ *
+ * A pass test is a .gir file:
+ *
+ *   ; test: passes=fold,dce [bind=batch:1,seq:4] [range=8] [ctx=64] [error="text"]
+ *   gir 1 stage=imported
+ *   ...
+ *   ; ---- after
+ *   gir 1 stage=imported
+ *   ...
+ *
+ * --check runs the passes, compares the text with the part after the line, and evaluates the outputs
+ * before and after on the same random inputs. --bless writes that part anew. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ir/tolerance.h"
+#include "tools/cli.h"
+#include "tools/driver.h"
+
+#define TOOL "gptc-opt"
+#define AFTER_LINE "; ---- after\n"
+
+typedef struct {
+    const char *passes, *disable, *dump, *dump_dir, *out, *bind;
+    bool check, bless, verify, list, diff, eval, pipeline, time;
+    int64_t level, ctx, seed, range;
+    bool no_kv_cache;
+    const char *error;         /* of a test: the diag must say this */
+} Options;
+
+/* ---- inputs: the same for every graph that has an input of that name ---- */
+
+static bool has_past(const Graph *g) {
+    for (size_t i = 0; i < g->inputs.count; i++)
+        if (g->inputs.data[i].role == ROLE_PAST) return true;
+    return g->states.count > 0;
+}
+
+/* "batch:1,seq:4" */
+static bool bind_get(const char *bind, const char *name, int64_t *out) {
+    size_t n = strlen(name);
+    for (const char *at = bind; at != NULL && *at != '\0'; at = strchr(at, ',')) {
+        if (*at == ',') at++;
+        if (strncmp(at, name, n) != 0 || at[n] != ':') continue;
+        *out = strtoll(at + n + 1, NULL, 10);
+        return true;
+    }
+    return false;
+}
+
+static int64_t *bindings(const Graph *g, const Options *o, bool past, Arena *a) {
+    int64_t *bind = arena_array_of(a, g->symbols.count, int64_t);
+    for (size_t i = 1; i < g->symbols.count; i++) {
+        const Symbol *s = &g->symbols.data[i];
+        bind[i] = i == SYM_BATCH.id ? 2 : i == SYM_SEQ.id ? 5 : i == SYM_PAST.id ? (past ? 3 : 0) : 4;
+        if (i > SYM_PAST.id && s->literal > 0) bind[i] = s->literal;
+        bind_get(o->bind, s->name, &bind[i]);
+        if (s->max > 0 && bind[i] > s->max) bind[i] = s->max;
+    }
+    return bind;
+}
+
+static void fill_int(Tensor *t, size_t i, int64_t v) {
+    memcpy((uint8_t *)t->data + i * dtype_size(t->dtype), &v, dtype_size(t->dtype));
+}
+
+static void fill_ones(Tensor *t, size_t count) {
+    const float one = 1;
+    uint16_t half = t->dtype == DT_F16 ? float_to_half(1) : float_to_bf16(1);
+    for (size_t i = 0; i < count; i++) {
+        if (t->dtype == DT_F32) memcpy((uint8_t *)t->data + i * sizeof(one), &one, sizeof(one));
+        else if (dtype_is_float(t->dtype)) memcpy((uint8_t *)t->data + i * sizeof(half), &half, sizeof(half));
+        else fill_int(t, i, 1);
+    }
+}
+
+static bool input_fill(Graph *g, const Port *p, const int64_t *bind, const Options *o, Arena *a, Tensor *t,
+                       Diag *d) {
+    const Type *type = graph_type(g, p->v);
+    memset(t, 0, sizeof(*t));
+    t->dtype = type->dtype;
+    t->rank = type->rank;
+    for (uint32_t i = 0; i < type->rank; i++)
+        if (!dim_eval(g, type->dim[i], bind, g->symbols.count, &t->dim[i]) || t->dim[i] < 0)
+            return diag_error(d, loc_none(), "input \"%s\" has no size; use --bind", p->name);
+    size_t count = tensor_count(t);
+    t->data = arena_array(a, count, dtype_size(t->dtype));
+    if (p->role == ROLE_MASK || p->role == ROLE_USE_CACHE) {
+        fill_ones(t, count);
+    } else if (p->role == ROLE_POSITIONS) {
+        int64_t seq = t->rank > 0 ? t->dim[t->rank - 1] : 1;
+        for (size_t i = 0; i < count; i++) fill_int(t, i, bind[SYM_PAST.id] + (int64_t)i % seq);
+    } else {
+        uint64_t seed = hash_bytes(p->name, strlen(p->name), (uint64_t)o->seed);
+        const_fill_seed(t->dtype, seed, t->data, count);
+        if (dtype_is_int(t->dtype))
+            for (size_t i = 0; i < count; i++) fill_int(t, i, tensor_get_i64(t, i) % o->range);
+    }
+    return true;
+}
+
+/* Values of the graph on the tool's inputs. past: whether the graphs compared start from some. */
+static bool graph_values(Graph *g, const Options *o, bool past, const ValId *want, size_t n, Tensor *out, Arena *a,
+                         Diag *d) {
+    EvalArgs args = {0};
+    int64_t *bind = bindings(g, o, past, a);
+    Tensor *in = arena_array_of(a, g->inputs.count, Tensor);
+    for (size_t i = 0; i < g->inputs.count; i++)
+        if (!input_fill(g, &g->inputs.data[i], bind, o, a, &in[i], d)) return false;
+    args.bind = bind;
+    args.nbind = g->symbols.count;
+    args.inputs = in;
+    args.ninputs = g->inputs.count;
+    return eval_graph(g, &args, want, n, out, a, d);
+}
+
+/* Largest difference relative to the largest element; INFINITY when shapes or dtypes differ. */
+static double tensor_differs(const Tensor *a, const Tensor *b) {
+    double max = 0, diff = 0;
+    if (a->dtype != b->dtype || a->rank != b->rank) return INFINITY;
+    for (uint32_t i = 0; i < a->rank; i++)
+        if (a->dim[i] != b->dim[i]) return INFINITY;
+    size_t n = tensor_count(a);
+    for (size_t i = 0; i < n; i++) {
+        double x = tensor_get_f64(a, i), y = tensor_get_f64(b, i);
+        if (x == y || (isnan(x) && isnan(y))) continue;
+        if (!isfinite(x) || !isfinite(y)) return INFINITY;
+        if (fabs(x - y) > diff) diff = fabs(x - y);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(tensor_get_f64(a, i)) && fabs(tensor_get_f64(a, i)) > max) max = fabs(tensor_get_f64(a, i));
+    return diff == 0 ? 0 : max == 0 ? INFINITY : diff / max;
+}
+
+static const Port *output_named(const Graph *g, const char *name) {
+    for (size_t i = 0; i < g->outputs.count; i++)
+        if (strcmp(g->outputs.data[i].name, name) == 0) return &g->outputs.data[i];
+    return NULL;
+}
+
+static double tolerance(DType t) {
+    return t == DT_F16 ? 2e-3 : t == DT_BF16 ? 2e-2 : dtype_is_float(t) ? TOL_PASS_VALUE : 0;
+}
+
+/* Outputs of both graphs by name; a present output may have become a state. */
+static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *a, Diag *d, double *worst) {
+    size_t n = 0, most = before->outputs.count;
+    ValId *p = arena_array_of(a, most, ValId), *q = arena_array_of(a, most, ValId);
+    const char **name = arena_array_of(a, most, const char *);
+    bool past = has_past(before);
+    for (size_t i = 0; i < most; i++) {
+        const Port *port = &before->outputs.data[i], *other = output_named(after, port->name);
+        if (other == NULL && port->role == ROLE_PRESENT) continue;
+        if (other == NULL) return diag_error(d, loc_none(), "output \"%s\" is gone", port->name);
+        p[n] = port->v;
+        q[n] = other->v;
+        name[n++] = port->name;
+    }
+    Tensor *x = arena_array_of(a, n, Tensor), *y = arena_array_of(a, n, Tensor);
+    if (!graph_values(before, o, past, p, n, x, a, d) || !graph_values(after, o, past, q, n, y, a, d)) return false;
+    bool ok = true;
+    for (size_t i = 0; i < n; i++) {
+        double e = tensor_differs(&x[i], &y[i]);
+        if (e > *worst) *worst = e;
+        if (e > tolerance(x[i].dtype))
+            ok = diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element", name[i], e);
+    }
+    return ok;
+}
+
+/* ---- --diff, --eval ---- */
+
+static bool diff_values(Graph *a, Graph *b, const Options *o, Arena *arena, Diag *d) {
+    VEC(ValId) p = {0}, q = {0};
+    VEC(const char *) name = {0};
+    FOR_NODES(a, id) {
+        const Node *n = graph_node(a, id);
+        const char *at = graph_val(a, n->out[0])->name;
+        if (at == NULL) continue;
+        FOR_NODES(b, other) {
+            ValId v = graph_node(b, other)->out[0];
+            if (graph_val(b, v)->name == NULL || strcmp(graph_val(b, v)->name, at) != 0) continue;
+            VEC_PUSH(arena, &p, n->out[0]);
+            VEC_PUSH(arena, &q, v);
+            VEC_PUSH(arena, &name, at);
+            break;
+        }
+    }
+    for (size_t i = 0; i < a->outputs.count; i++) {
+        const Port *other = output_named(b, a->outputs.data[i].name);
+        if (other == NULL) continue;
+        VEC_PUSH(arena, &p, a->outputs.data[i].v);
+        VEC_PUSH(arena, &q, other->v);
+        VEC_PUSH(arena, &name, other->name);
+    }
+    Tensor *x = arena_array_of(arena, p.count, Tensor), *y = arena_array_of(arena, p.count, Tensor);
+    bool past = has_past(a) && has_past(b);
+    if (!graph_values(a, o, past, p.data, p.count, x, arena, d)) return false;
+    if (!graph_values(b, o, past, q.data, q.count, y, arena, d)) return false;
+    for (size_t i = 0; i < p.count; i++) {
+        double e = tensor_differs(&x[i], &y[i]);
+        if (e > tolerance(x[i].dtype))
+            return diag_error(d, loc_none(), "\"%s\" is the first that differs: by %.3g of its largest element",
+                              name.data[i], e);
+    }
+    printf("%zu values agree\n", p.count);
+    return true;
+}
+
+static bool print_outputs(Graph *g, const Options *o, Arena *a, Diag *d) {
+    ValId *v = arena_array_of(a, g->outputs.count, ValId);
+    Tensor *t = arena_array_of(a, g->outputs.count, Tensor);
+    for (size_t i = 0; i < g->outputs.count; i++) v[i] = g->outputs.data[i].v;
+    if (!graph_values(g, o, has_past(g), v, g->outputs.count, t, a, d)) return false;
+    for (size_t i = 0; i < g->outputs.count; i++) {
+        size_t n = tensor_count(&t[i]);
+        printf("%s : %s[", g->outputs.data[i].name, dtype_name(t[i].dtype));
+        for (uint32_t k = 0; k < t[i].rank; k++) printf("%s%" PRId64, k > 0 ? ", " : "", t[i].dim[k]);
+        printf("] =");
+        for (size_t k = 0; k < n && k < 16; k++) printf(" %.6g", tensor_get_f64(&t[i], k));
+        printf("%s\n", n > 16 ? " .." : "");
+    }
+    return true;
+}
+
+/* ---- unified diff ---- */
+
+typedef struct { const char **line; size_t *len; size_t count; } Lines;
+
+static Lines lines_of(const char *text, Arena *a) {
+    Lines l = {0};
+    size_t n = 1;
+    for (const char *p = text; *p != '\0'; p++) n += *p == '\n';
+    l.line = arena_array_of(a, n, const char *);
+    l.len = arena_array_of(a, n, size_t);
+    while (*text != '\0') {
+        size_t k = strcspn(text, "\n");
+        l.line[l.count] = text;
+        l.len[l.count++] = k;
+        text += k + (text[k] == '\n');
+    }
+    return l;
+}
+
+static bool line_eq(const Lines *x, size_t i, const Lines *y, size_t j) {
+    return x->len[i] == y->len[j] && memcmp(x->line[i], y->line[j], x->len[i]) == 0;
+}
+
+/* Longest common subsequence, by table. */
+static void print_diff(const char *want, const char *got, Arena *a) {
+    Lines x = lines_of(want, a), y = lines_of(got, a);
+    size_t w = y.count + 1;
+    if (x.count > 4000 || y.count > 4000) return;
+    uint16_t *best = arena_array_of(a, (x.count + 1) * w, uint16_t);
+    for (size_t i = x.count; i-- > 0;)
+        for (size_t j = y.count; j-- > 0;) {
+            uint16_t down = best[(i + 1) * w + j], right = best[i * w + j + 1];
+            best[i * w + j] = line_eq(&x, i, &y, j) ? (uint16_t)(best[(i + 1) * w + j + 1] + 1)
+                              : down > right        ? down
+                                                    : right;
+        }
+    fprintf(stderr, "--- expected\n+++ got\n");
+    for (size_t i = 0, j = 0; i < x.count || j < y.count;) {
+        if (i < x.count && j < y.count && line_eq(&x, i, &y, j)) {
+            fprintf(stderr, " %.*s\n", (int)x.len[i], x.line[i]);
+            i++, j++;
+        } else if (i < x.count && (j == y.count || best[(i + 1) * w + j] >= best[i * w + j + 1])) {
+            fprintf(stderr, "-%.*s\n", (int)x.len[i], x.line[i]);
+            i++;
+        } else {
+            fprintf(stderr, "+%.*s\n", (int)y.len[j], y.line[j]);
+            j++;
+        }
+    }
+}
+
+/* ---- running ---- */
+
+static bool run_passes(Compile *c, const Options *o) {
+    PassOptions pass = {!o->no_kv_cache, o->ctx, (int)o->level};
+    CompilePasses p = {.pass = pass, .passes = o->pipeline ? NULL : o->passes, .disable = o->disable,
+                       .dump = o->dump, .dump_dir = o->dump_dir, .time = o->time};
+    if (o->passes == NULL && !o->pipeline) return true;
+    if (o->dump != NULL || o->dump_dir != NULL || o->time) return compile_passes(c, &p);
+    PassRun run = {.passes = p.passes, .disable = o->disable, .verify = true};
+    return passes_run(c->graph, &run, &pass, &c->proof, &c->diag);
+}
+
+/* The value of key=VALUE or key="VALUE" in the header line, or NULL. */
+static const char *header_get(const char *line, const char *key, Arena *a) {
+    size_t n = strlen(key), end = strcspn(line, "\n");
+    for (const char *at = line; at < line + end; at++) {
+        if ((at != line && at[-1] != ' ') || strncmp(at, key, n) != 0 || at[n] != '=') continue;
+        at += n + 1;
+        bool quoted = *at == '"';
+        return arena_strndup(a, at + quoted, strcspn(at + quoted, quoted ? "\"\n" : " \n"));
+    }
+    return NULL;
+}
+
+static void header_number(const char *line, const char *key, Arena *a, int64_t *out) {
+    const char *v = header_get(line, key, a);
+    if (v != NULL) *out = strtoll(v, NULL, 10);
+}
+
+static bool header_read(const char *text, Options *o, Arena *a) {
+    const char *line = strncmp(text, "; test:", 7) == 0 ? text : NULL;
+    if (line == NULL) return false;
+    o->passes = header_get(line, "passes", a);
+    o->bind = header_get(line, "bind", a);
+    o->error = header_get(line, "error", a);
+    header_number(line, "range", a, &o->range);
+    header_number(line, "ctx", a, &o->ctx);
+    return true;
+}
+
+static bool error_said(const Diag *d, const char *text) {
+    for (size_t i = 0; i < d->items.count; i++)
+        if (d->items.data[i].level >= DIAG_ERROR && strstr(d->items.data[i].text, text) != NULL) return true;
+    return false;
+}
+
+static int test_bless(const char *path, const char *text, const char *after, const Text *got, Compile *c) {
+    Text t = text_new(c->arena);
+    size_t head = after != NULL ? (size_t)(after - text) : strlen(text);
+    text_addn(&t, text, head);
+    text_add(&t, AFTER_LINE);
+    text_addn(&t, got->data, got->count);
+    if (!file_write_text(path, t.data, t.count, &c->diag)) return diag_report(TOOL, &c->diag);
+    return EXIT_DONE;
+}
+
+static int test_run(Compile *c, const char *path, const char *text, Options *o) {
+    const char *after = strstr(text, AFTER_LINE);
+    size_t head = after != NULL ? (size_t)(after - text) : strlen(text);
+    c->graph = graph_parse(text, head, path, NULL, c->arena, &c->diag);
+    bool ok = c->graph != NULL && graph_verify(c->graph, &c->diag);
+    if (ok) {
+        c->imported = graph_copy(c->graph, c->arena);
+        ok = run_passes(c, o);
+    }
+    if (o->error != NULL) {
+        if (!ok && error_said(&c->diag, o->error)) return EXIT_DONE;
+        fprintf(stderr, TOOL ": %s: no error says \"%s\"\n", path, o->error);
+        diag_report(TOOL, &c->diag);
+        return EXIT_INPUT;
+    }
+    if (!ok) return diag_report(TOOL, &c->diag);
+    Text got = text_new(c->arena);
+    graph_print(&got, c->graph);
+    double worst = 0;
+    if (!outputs_agree(c->imported, c->graph, o, c->arena, &c->diag, &worst)) {
+        if (!o->bless) return diag_report(TOOL, &c->diag);
+        diag_report(TOOL, &c->diag);
+    }
+    if (o->bless) return test_bless(path, text, after, &got, c);
+    const char *want = after != NULL ? after + strlen(AFTER_LINE) : "";
+    if (strcmp(want, got.data) == 0) return EXIT_DONE;
+    fprintf(stderr, TOOL ": %s: the passes give another text; --bless accepts it\n", path);
+    print_diff(want, got.data, c->arena);
+    return EXIT_INPUT;
+}
+
+static int file_run(Compile *c, const char *path, Options *o) {
+    double worst = 0;
+    if (!compile_open(c, path, NULL) || !run_passes(c, o)) return diag_report(TOOL, &c->diag);
+    if (o->check) {
+        if (!outputs_agree(c->imported, c->graph, o, c->arena, &c->diag, &worst)) return diag_report(TOOL, &c->diag);
+        printf("outputs agree within %.2g\n", worst);
+        return EXIT_DONE;
+    }
+    if (o->eval) return print_outputs(c->graph, o, c->arena, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
+    Text t = text_new(c->arena);
+    graph_print(&t, c->graph);
+    if (o->out == NULL) return fwrite(t.data, 1, t.count, stdout) == t.count ? EXIT_DONE : EXIT_INPUT;
+    return file_write_text(o->out, t.data, t.count, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
+}
+
+static int diff_run(const char *a, const char *b, const Options *o) {
+    Compile x, y;
+    compile_init(&x);
+    compile_init(&y);
+    int st = EXIT_DONE;
+    if (!compile_open(&x, a, NULL)) st = diag_report(TOOL, &x.diag);
+    else if (!compile_open(&y, b, NULL)) st = diag_report(TOOL, &y.diag);
+    else if (!diff_values(x.graph, y.graph, o, x.arena, &x.diag)) st = diag_report(TOOL, &x.diag);
+    compile_free(&x);
+    compile_free(&y);
+    return st;
+}
+
+static void list_passes(void) {
+    for (const Pass *p = pass_table; p->name != NULL; p++)
+        printf("%-16s -O%d  %-8s  %s\n", p->name, p->min_level, stage_name(p->stage), p->doc);
+}
+
+/* A .gir file that begins with a test header, else NULL. */
+static char *test_text(const char *path, Arena *a) {
+    FileView f;
+    Diag quiet;
+    char *text = NULL;
+    diag_init(&quiet);
+    if (file_map(path, &f, &quiet)) {
+        if (f.bytes > 7 && memcmp(f.data, "; test:", 7) == 0) text = arena_strndup(a, (const char *)f.data, f.bytes);
+        file_unmap(&f);
+    }
+    diag_free(&quiet);
+    return text;
+}
+
+int main(int argc, char **argv) {
+    Options o = {.level = -1, .seed = 1, .range = 64};
+    const char *file[2] = {NULL, NULL};
+    const CliOption options[] = {
+        {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes, in this order"},
+        {"--level", "-O", CLI_INT, &o.level, "N", "run the pipeline of this level instead"},
+        {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
+        {"--out", "-o", CLI_STRING, &o.out, "FILE", "write the IR there; else to stdout"},
+        {"--check", NULL, CLI_FLAG, &o.check, NULL, "run a pass test; or compare outputs before and after"},
+        {"--bless", NULL, CLI_FLAG, &o.bless, NULL, "write a pass test's expected part anew"},
+        {"--verify", NULL, CLI_FLAG, &o.verify, NULL, "only check the file; passes are always verified"},
+        {"--diff", NULL, CLI_FLAG, &o.diff, NULL, "evaluate two files; name the first value that differs"},
+        {"--eval", NULL, CLI_FLAG, &o.eval, NULL, "print the outputs on random inputs"},
+        {"--bind", NULL, CLI_STRING, &o.bind, "SYM:N,..", "sizes to evaluate with"},
+        {"--seed", NULL, CLI_INT, &o.seed, "N", "of the random inputs"},
+        {"--range", NULL, CLI_INT, &o.range, "N", "integer inputs are below this"},
+        {"--ctx", NULL, CLI_INT, &o.ctx, "N", "context length for passes that need one"},
+        {"--no-kv-cache", NULL, CLI_FLAG, &o.no_kv_cache, NULL, "compile without state"},
+        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump, "WHEN", "print the IR: all, before:PASS, after:PASS"},
+        {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write one numbered file after every pass"},
+        {"--time-passes", NULL, CLI_FLAG, &o.time, NULL, "seconds and counts of every pass"},
+        {"--list-passes", NULL, CLI_FLAG, &o.list, NULL, "name every pass"},
+        {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
+    };
+    Cli cli = {.tool = TOOL, .usage = "FILE [FILE] [options]", .options = options, .positional = file, .max = 2,
+               .about = "Runs passes on IR text (.gir) or an ONNX model, one by one, and checks what they do."};
+    int st = cli_parse(&cli, argc, argv);
+    if (st >= 0) return st;
+    if (o.list) {
+        list_passes();
+        return EXIT_DONE;
+    }
+    if (cli.count == 0 || (o.diff && cli.count < 2) || o.range < 1) {
+        fprintf(stderr, TOOL ": no file to work on; see " TOOL " --help\n");
+        return EXIT_USAGE;
+    }
+    if (o.diff) return diff_run(file[0], file[1], &o);
+    o.pipeline = o.level >= 0;
+    if (o.level < 0) o.level = 1;
+    Compile c;
+    compile_init(&c);
+    char *text = o.check || o.bless ? test_text(file[0], c.arena) : NULL;
+    if (text != NULL && header_read(text, &o, c.arena)) st = test_run(&c, file[0], text, &o);
+    else if (o.verify) st = compile_open(&c, file[0], NULL) ? EXIT_DONE : diag_report(TOOL, &c.diag);
+    else st = file_run(&c, file[0], &o);
+    compile_free(&c);
+    return st;
+}
