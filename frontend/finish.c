@@ -86,6 +86,8 @@ bool import_outputs(Import *im) {
             return diag_error(im->d, loc_none(), "no output extends the past input '%s' by a plain "
                               "concat; hint: export with present outputs", g->inputs.data[i].name);
     }
+    Symbol *seq = &g->symbols.data[SYM_SEQ.id];
+    if (tokens && g->context != 0 && (seq->max == 0 || seq->max > g->context)) seq->max = g->context;
     g->stage = STAGE_IMPORTED;
     return true;
 }

@@ -5,8 +5,11 @@
 #include "ir/ir.h"
 
 /* What the user may say about inputs and outputs; NULL = inferred from how a value is used. */
+typedef struct { const char *name; Tensor value; } BoundInput;
 typedef struct {
     const char *input_ids, *positions, *mask, *logits;
+    const BoundInput *bound;     /* inputs that are constants in this compile (a shape, an axis); their data */
+    size_t nbound;               /* is copied, and they are no inputs of the graph */
 } ImportOptions;
 
 /* One imported model. The graph borrows the mapped files, so close it after the graph's last use. */

@@ -198,9 +198,6 @@ static bool import_model(Import *im) {
     m->producer = im->model.producer == NULL ? NULL : arena_strdup(im->arena, im->model.producer);
     for (size_t i = 0; i < im->model.nopsets; i++)
         if (im->model.opsets[i].domain[0] == '\0') m->opset = im->model.opsets[i].version;
-    if (m->opset != 0 && m->opset < 7)
-        return diag_error(im->d, loc_none(), "opset %lld is too old; hint: convert the model to opset "
-                          "11 or later", (long long)m->opset);
     if (!import_flatten(im)) return false;
     m->nnodes = (uint32_t)im->nodes.count;
     bool supported = check_support(im);

@@ -13,7 +13,8 @@ static const uint8_t SWAP_HEADS[4] = {0, 2, 1, 3};
 typedef struct {
     ValId q, k, v;                /* token-major */
     ValId mask;                   /* as IR attention takes it, or none */
-    bool packed, causal, has_past;
+    Dim offset;                   /* keys before the first query: the past's length */
+    bool packed, causal, square;  /* square: as many new keys as queries */
     int64_t left, right;          /* window, -1 = unbounded */
     float scale, softcap;
 } Att;
@@ -60,7 +61,7 @@ static ValId allowed_and(Call *c, ValId a, ValId b) {
 static bool explicit_mask(Call *c, Att *a, ValId *allowed) {
     Dim nq = type_of(c, a->q)->dim[1], nk = type_of(c, a->k)->dim[1];
     ValId key = emit_iota(c, DT_I64, nk), query = emit_insert_axis(c, emit_iota(c, DT_I64, nq), 1);
-    if (a->has_past) query = emit2(c, OP_ADD, query, emit_dim(c, DT_I64, dim_sub(c->g, nk, nq)));
+    if (!dim_eq(a->offset, dim_const(0))) query = emit2(c, OP_ADD, query, emit_dim(c, DT_I64, a->offset));
     ValId nonpad = NO_VAL;
     if (in_has(c, 6)) {
         Dim dims[4] = {DIM_UNKNOWN, dim_const(1), dim_const(1), dim_const(1)};
@@ -106,9 +107,8 @@ static bool attention_mask(Call *c, Att *a) {
         a->mask = mask_operand(c, a);
         if (!val_ok(a->mask)) return false;
     }
-    bool square = dim_eq(type_of(c, a->q)->dim[1], type_of(c, a->k)->dim[1]) || a->has_past;
-    bool plain = !in_has(c, 6) && a->right < 0 && (a->left < 0 || (a->causal && square)) &&
-                 (!a->causal || square);
+    bool plain = !in_has(c, 6) && a->right < 0 && (a->left < 0 || (a->causal && a->square)) &&
+                 (!a->causal || a->square);
     if (plain) return true;
     ValId allowed = NO_VAL;
     if (!explicit_mask(c, a, &allowed)) return false;
@@ -161,14 +161,16 @@ static bool attention_products(Call *c, const Att *a) {
 
 static bool lower_attention(Call *c) {
     Att a = {.left = attr_int(c, "left_window_size", -1), .right = attr_int(c, "right_window_size", -1),
-             .causal = attr_int(c, "is_causal", 0) != 0, .softcap = attr_float(c, "softcap", 0),
-             .has_past = in_has(c, 4)};
+             .causal = attr_int(c, "is_causal", 0) != 0, .softcap = attr_float(c, "softcap", 0)};
     bool packed_kv = false;
     a.q = token_major(c, 0, "q_num_heads", &a.packed);
     a.k = token_major(c, 1, "kv_num_heads", &packed_kv);
     a.v = token_major(c, 2, "kv_num_heads", &packed_kv);
     if (!val_ok(a.q) || !val_ok(a.k) || !val_ok(a.v)) return false;
+    Dim fresh = type_of(c, a.k)->dim[1];
+    a.square = dim_eq(fresh, type_of(c, a.q)->dim[1]);
     if (!with_past(c, &a.k, 4, 1) || !with_past(c, &a.v, 5, 2)) return false;
+    a.offset = dim_sub(c->g, type_of(c, a.k)->dim[1], fresh);
     Dim d = type_of(c, a.q)->dim[3];
     if (!dim_is_const(d)) return call_error(c, "the head size is not constant");
     a.scale = attr_float(c, "scale", 1.0f / sqrtf((float)d.v));

@@ -38,14 +38,23 @@ static bool lower_mean(Call *c) {
     return out_val(c, 0, emit2(c, OP_DIV, v, n));
 }
 
-/* fmod=1 on integers has the dividend's sign: a - trunc(a / b) * b. */
+/* fmod=1 has the dividend's sign, fmod=0 the divisor's; the IR's mod the latter on integers and the
+ * former on floats. */
 static bool lower_mod(Call *c) {
     if (shape_elementwise(c)) return true;
     ValId a = in_val(c, 0), b = in_val(c, 1);
     if (!val_ok(a) || !val_ok(b)) return false;
-    if (!dtype_is_int(type_of(c, a)->dtype) || attr_int(c, "fmod", 0) == 0)
-        return out_val(c, 0, emit2(c, OP_MOD, a, b));
-    return out_val(c, 0, emit2(c, OP_SUB, a, emit2(c, OP_MUL, emit2(c, OP_DIV, a, b), b)));
+    DType t = type_of(c, a)->dtype;
+    bool fmod = attr_int(c, "fmod", 0) != 0;
+    if (dtype_is_int(t) && fmod)
+        return out_val(c, 0, emit2(c, OP_SUB, a, emit2(c, OP_MUL, emit2(c, OP_DIV, a, b), b)));
+    ValId r = emit2(c, OP_MOD, a, b);
+    if (dtype_is_int(t) || fmod) return out_val(c, 0, r);
+    ValId zero = emit_scalar(c, t, 0);
+    ValId differ = emit2(c, OP_XOR, emit2(c, OP_LT, r, zero), emit2(c, OP_LT, b, zero));
+    ValId whole = emit2(c, OP_EQ, r, zero);
+    differ = emit2(c, OP_AND, differ, emit1(c, OP_NOT, whole));
+    return out_val(c, 0, emit3(c, OP_WHERE, differ, emit2(c, OP_ADD, r, b), r));
 }
 
 static bool lower_isinf(Call *c) {

@@ -378,9 +378,32 @@ static bool pad_axis(Call *c, ValId *v, ValId fill, uint32_t axis, int64_t befor
     return val_ok(*v);
 }
 
+/* Modes that repeat elements of x: rows picked by a list of indices, of an axis of known length. */
+static bool pad_gather(Call *c, ValId *v, uint32_t axis, int64_t before, int64_t after, const char *mode) {
+    Dim d = type_of(c, *v)->dim[axis];
+    bool edge = strcmp(mode, "edge") == 0, wrap = strcmp(mode, "wrap") == 0;
+    if (!edge && !wrap && strcmp(mode, "reflect") != 0)
+        return call_error(c, "mode '%s' is not supported", mode);
+    if (!dim_is_const(d) || d.v == 0 || before + d.v + after <= 0)
+        return call_error(c, "mode '%s' needs an axis of known length", mode);
+    int64_t n = before + d.v + after, period = wrap ? d.v : d.v > 1 ? 2 * (d.v - 1) : 1;
+    int64_t *index = arena_array_of(c->im->scratch, (size_t)n, int64_t);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = i - before, m = (at % period + period) % period;
+        if (edge) index[i] = at < 0 ? 0 : at >= d.v ? d.v - 1 : at;
+        else index[i] = wrap || m < d.v ? m : period - m;
+    }
+    Dim count = dim_const(n);
+    Attr a = attr_default();
+    a.axis = axis;
+    ValId in[2] = {*v, emit_const(c, type_make(DT_I64, 1, &count), index, (size_t)n * sizeof(int64_t))};
+    *v = emit(c, OP_GATHER, in, 2, &a, NULL);
+    return val_ok(*v);
+}
+
 static bool lower_pad(Call *c) {
-    if (strcmp(attr_string(c, "mode", "constant"), "constant") != 0)
-        return call_error(c, "mode '%s' is not supported", attr_string(c, "mode", ""));
+    const char *mode = attr_string(c, "mode", "constant");
+    bool constant = strcmp(mode, "constant") == 0;
     ValId v = in_val(c, 0);
     if (!val_ok(v)) return false;
     const int64_t *pads = NULL, *axes = NULL;
@@ -405,7 +428,9 @@ static bool lower_pad(Call *c) {
         if (pads[i] > INT32_MAX || pads[i] < INT32_MIN || pads[i + count] > INT32_MAX ||
             pads[i + count] < INT32_MIN)
             return call_error(c, "a pad is too large");
-        if (!pad_axis(c, &v, fill, axis, pads[i], pads[i + count])) return false;
+        bool ok = constant ? pad_axis(c, &v, fill, axis, pads[i], pads[i + count])
+                           : pad_gather(c, &v, axis, pads[i], pads[i + count], mode);
+        if (!ok) return false;
     }
     return val_eq(v, in_val(c, 0)) ? out_same(c, 0, 0) : out_val(c, 0, v);
 }

@@ -351,7 +351,37 @@ static bool role_dims(Import *im, size_t i, const Found *past, bool has_past, Di
     return true;
 }
 
+/* Inputs that the user gave a value for become constants. */
+static bool bind_inputs(Import *im) {
+    size_t kept = 0;
+    for (size_t i = 0; i < im->ninputs; i++) {
+        const BoundInput *b = NULL;
+        for (size_t k = 0; k < im->opt->nbound; k++)
+            if (strcmp(im->opt->bound[k].name, im->input_info[i]->name) == 0) b = &im->opt->bound[k];
+        if (b == NULL) {
+            im->inputs[kept] = im->inputs[i];
+            im->input_info[kept++] = im->input_info[i];
+            continue;
+        }
+        const Tensor *x = &b->value;
+        Dim dims[MAX_RANK];
+        for (uint32_t k = 0; k < x->rank; k++) dims[k] = dim_const(x->dim[k]);
+        Type t = type_make(x->dtype, x->rank, dims);
+        if (x->dtype != dtype_from_onnx(im->input_info[i]->type))
+            return diag_error(im->d, loc_none(), "input '%s' is bound to %s, not to its element type",
+                              b->name, dtype_name(x->dtype));
+        Tv *tv = &im->tensors.data[im->inputs[i]];
+        tv->val = graph_const(im->g, t, arena_dup(im->arena, x->data, tensor_count(x) * dtype_size(t.dtype)),
+                              b->name);
+        tv->type = t;
+        tv->set = true;
+    }
+    im->ninputs = kept;
+    return true;
+}
+
 bool import_inputs(Import *im) {
+    if (!bind_inputs(im)) return false;
     Found *found = arena_array_of(im->scratch, im->ninputs, Found);
     Found *pasts = arena_array_of(im->scratch, im->ninputs, Found);
     im->roles = arena_array_of(im->scratch, im->ninputs, Role);
