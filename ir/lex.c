@@ -97,33 +97,38 @@ static bool is_digit(const Lex *x) {
     return x->at < x->end && *x->at >= '0' && *x->at <= '9';
 }
 
-bool lex_u64(Lex *x, uint64_t max, uint64_t *out) {
+static bool lex_digits(Lex *x, uint64_t *value, bool *fits) {
     lex_space(x);
     if (x->failed) return false;
     const char *start = x->at;
-    uint64_t value = 0;
-    bool fits = true;
+    *value = 0;
+    *fits = true;
     for (; is_digit(x); x->at++) {
         uint64_t digit = (uint64_t)(*x->at - '0');
-        if (value > (UINT64_MAX - digit) / 10) fits = false;
-        else value = value * 10 + digit;
+        if (*value > (UINT64_MAX - digit) / 10) *fits = false;
+        else *value = *value * 10 + digit;
     }
-    if (x->at == start) return lex_error(x, start, "expected a whole number here");
-    if (!fits || value > max)
-        return lex_error(x, start, "this number is too large; the largest here is %llu",
-                         (unsigned long long)max);
-    *out = value;
-    return true;
+    return x->at > start || lex_error(x, start, "expected a whole number here");
+}
+
+bool lex_u64(Lex *x, uint64_t max, uint64_t *out) {
+    const char *start = lex_here(x);
+    bool fits = true;
+    if (!lex_digits(x, out, &fits)) return false;
+    if (fits && *out <= max) return true;
+    return lex_error(x, start, "this number is too large; the largest here is %llu",
+                     (unsigned long long)max);
 }
 
 bool lex_i64(Lex *x, int64_t min, int64_t max, int64_t *out) {
     const char *start = lex_here(x);
     bool negative = lex_take(x, '-');
     uint64_t value = 0;
-    if (!lex_u64(x, (uint64_t)INT64_MAX + 1, &value)) return false;
-    bool fits = value <= (uint64_t)INT64_MAX || negative;
+    bool fits = true;
+    if (!lex_digits(x, &value, &fits)) return false;
+    fits = fits && value <= (uint64_t)INT64_MAX + negative;
     int64_t number = 0;
-    if (negative) number = value == 0 ? 0 : -(int64_t)(value - 1) - 1;
+    if (fits && negative) number = value == 0 ? 0 : -(int64_t)(value - 1) - 1;
     else if (fits) number = (int64_t)value;
     if (!fits || number < min || number > max)
         return lex_error(x, start, "this number must be from %lld to %lld", (long long)min,
