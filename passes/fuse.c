@@ -21,13 +21,20 @@ typedef struct {
     uint32_t next;
 } Fuse;
 
-/* The only user of v, looking through views that are themselves used once. */
+/* The only user of v, or none. */
 static NodeId single_user(Fuse *f, ValId v) {
+    if (v.id >= f->uses.nvals || f->uses.count[v.id] != 1) return NO_NODE;
+    return f->uses.user[f->uses.first[v.id]];
+}
+
+/* The same, looking through views that are themselves used once; *views counts them. */
+static NodeId single_user_past_views(Fuse *f, ValId v, NodeId *views, uint32_t cap, uint32_t *nviews) {
+    *nviews = 0;
     for (;;) {
-        if (v.id >= f->uses.nvals || f->uses.count[v.id] != 1) return NO_NODE;
-        NodeId u = f->uses.user[f->uses.first[v.id]];
-        if (!node_ok(u)) return NO_NODE;
-        if (!row_is_view(f->g, u)) return u;
+        NodeId u = single_user(f, v);
+        if (!node_ok(u) || !row_is_view(f->g, u)) return u;
+        if (*nviews == cap) return NO_NODE;
+        views[(*nviews)++] = u;
         v = graph_node(f->g, u)->out[0];
     }
 }
@@ -50,7 +57,10 @@ static void grow_linear(Fuse *f, NodeId anchor) {
     RowShape shape;
     if (!row_shape(g, v, &shape)) return;
     enum { ACT, GATE, RESIDUAL, END } next = ACT;
-    for (NodeId u; next < END && node_ok(u = single_user(f, v)); v = graph_node(g, u)->out[0]) {
+    NodeId u, views[8];
+    uint32_t nviews;
+    for (; next < END && node_ok(u = single_user_past_views(f, v, views, COUNT_OF(views), &nviews));
+         v = graph_node(g, u)->out[0]) {
         Node *n = graph_node(g, u);
         if (n->region) return;
         if (next == ACT && is_activation(n)) {
@@ -65,7 +75,8 @@ static void grow_linear(Fuse *f, NodeId anchor) {
         } else {
             return;
         }
-        n->region = region;
+        n->region = region;   /* the views between belong to the region too */
+        for (uint32_t i = 0; i < nviews; i++) graph_node(g, views[i])->region = region;
     }
 }
 

@@ -84,7 +84,7 @@ static bool emit_linear(Lower *lw) {
         if (e->op == OP_MUL || e->op == OP_ADD) {
             ValId other = val_eq(row_source(g, e->in[0]), row_source(g, v)) ? e->in[1] : e->in[0];
             if (!lower_row_arg(lw, other, &s.arg[e->op == OP_MUL ? 3 : 4])) return false;
-        } else {
+        } else if (!row_is_view(g, lw->nodes[i])) {
             s.u.linear.act = activation(e);
         }
         v = e->out[0];
