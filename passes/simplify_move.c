@@ -130,9 +130,27 @@ static void type_permute(const Type *x, const uint8_t *perm, Type *out) {
     for (uint32_t i = 0; i < x->rank; i++) out->dim[i] = x->dim[perm[i]];
 }
 
+/* Drops axes of length 1 first, then transposes. */
+static bool emit_squeezed(const Type *x, const uint32_t *moved, uint32_t n, const Type *to, Emission *e) {
+    uint8_t place[MAX_RANK] = {0};
+    Type out;
+    e->mid = *x;
+    e->mid.rank = 0;
+    for (uint32_t i = 0; i < x->rank; i++) {
+        if (dim_one(x->dim[i])) continue;
+        place[i] = e->mid.rank;
+        e->mid.dim[e->mid.rank++] = x->dim[i];
+    }
+    for (uint32_t i = 0; i < n; i++) e->order[i] = place[moved[i]];
+    type_permute(&e->mid, e->order, &out);
+    e->pre = true;
+    e->post = !type_dims_eq(&out, to);
+    return true;
+}
+
 /* Transposes the source as it is: its axes of length 1 go where the result has some. */
 static bool emit_direct(const Track *t, const Type *x, const Type *to, Emission *e) {
-    uint32_t moved[MAX_RANK], n = 0, units[MAX_RANK], nunits = 0;
+    uint32_t moved[MAX_RANK], n = 0, units[MAX_RANK], nunits = 0, wanted = 0;
     for (uint32_t i = 0; i < t->count; i++) {
         uint32_t src = t->f[t->order[i]].src;
         if (n > 0 && moved[n - 1] == src) {
@@ -145,6 +163,9 @@ static bool emit_direct(const Track *t, const Type *x, const Type *to, Emission 
     }
     for (uint32_t i = 0; i < x->rank; i++)
         if (dim_one(x->dim[i])) units[nunits++] = i;
+    for (uint32_t i = 0; i < to->rank; i++) wanted += dim_one(to->dim[i]) ? 1u : 0u;
+    e->perm = true;
+    if (nunits > wanted) return emit_squeezed(x, moved, n, to, e);
     uint32_t m = 0, u = 0, k = 0;
     for (uint32_t i = 0; i < to->rank && k < x->rank; i++) {
         if (dim_one(to->dim[i]) && u < nunits) e->order[k++] = (uint8_t)units[u++];
@@ -155,8 +176,6 @@ static bool emit_direct(const Track *t, const Type *x, const Type *to, Emission 
     Type out;
     type_permute(x, e->order, &out);
     e->mid = *x;
-    e->pre = false;
-    e->perm = true;
     e->post = !type_dims_eq(&out, to);
     return true;
 }

@@ -132,13 +132,30 @@ static bool last_axis_op(const Graph *g, const Node *n) {
     }
 }
 
+/* v = reshape(x) that merges the last axes of x into v's last and merges leading ones as well: x with only
+ * its last axes merged. [b, s, h, d] -> [bs, hd] gives [b, s, hd]. */
+static ValId split_merge(Rewrite *r, ValId v) {
+    Graph *g = r->g;
+    Node *n = NULL;
+    if (!match_op(g, v, OP_RESHAPE, &n)) return NO_VAL;
+    Type x = *graph_type(g, n->in[0]);
+    const Type *to = graph_type(g, v);
+    if (to->rank == 0) return NO_VAL;
+    Dim last = to->dim[to->rank - 1], tail = dim_const(1);
+    while (x.rank > to->rank && !dim_eq(tail, last)) tail = dim_mul(g, x.dim[--x.rank], tail);
+    if (!dim_eq(tail, last) || x.rank < to->rank) return NO_VAL;
+    x.dim[x.rank++] = last;
+    return rw_reshape(r, n->in[0], &x);
+}
+
 /* op(reshape(x), ...) -> reshape(op(x, ...)) for ops along the last axis */
 static ValId sink_last_axis(Rewrite *r, NodeId id) {
     Graph *g = r->g;
     Node n = *graph_node(g, id);
     ValId x = NO_VAL, in[3] = {NO_VAL, NO_VAL, NO_VAL};
     if (n.nin == 0 || n.nin > 3 || !last_axis_op(g, &n)) return NO_VAL;
-    if (!leading_reshape(g, n.in[0], 1, &x)) return NO_VAL;
+    if (!leading_reshape(g, n.in[0], 1, &x)) x = split_merge(r, n.in[0]);
+    if (!val_ok(x)) return NO_VAL;
     uint32_t rank = graph_type(g, x)->rank;
     if (n.op == OP_MATMUL && (rank < 2 || graph_type(g, n.in[0])->rank < 2)) return NO_VAL;
     for (uint8_t i = 0; i < n.nin; i++) in[i] = n.in[i];
