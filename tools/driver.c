@@ -161,8 +161,10 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return false;
     if (!fill_extra(c, model_path, o, &x, &blob, meta)) return false;
     Text ir = text_new(c->arena);
-    graph_print(&ir, c->graph);
-    x.ir = ir.data;
+    if (o->embed_ir) {
+        graph_print(&ir, c->graph);
+        x.ir = ir.data;
+    }
     FileWriter *w = pack_write(p, &x, out, &r->pack, &c->diag);
     if (!w) return false;
     r->context = ctx;

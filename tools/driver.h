@@ -39,6 +39,7 @@ typedef struct {
     const char *flags;          /* for the provenance: options that change the result */
     int64_t eos;                /* -1 = from the files beside the model */
     const char *chat_template;
+    bool embed_ir;              /* the planned graph's text goes into the file */
     uint64_t seed;              /* of the gate's tokens */
 } CompileWrite;
 typedef struct {

@@ -178,6 +178,7 @@ static int inspect_artifact(const Options *o, const char *path) {
         size_t n;
         const uint8_t *ir = section(&v, ART_IR, &n);
         if (ir) fwrite(ir, 1, n, stdout);
+        else fprintf(stderr, "gptc-inspect: %s was compiled without --embed-ir\n", path), status = EXIT_INPUT;
     } else if (o->plan) {
         print_plan(&v);
     } else if (o->tensors) {

@@ -10,7 +10,7 @@
 #include "tools/driver.h"
 
 typedef struct {
-    bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet;
+    bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir;
     const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after, *chat_template;
     const char *calibrate, *budget, *report;
     int64_t ctx, eos, seed;
@@ -139,7 +139,7 @@ static int compile(Options *o, const char *path) {
         const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s", level, ctx,
                                          o->disable ? " --disable=" : "", o->disable ? o->disable : "");
         CompileWrite w = {.tokenizer = o->tokenizer, .flags = flags, .eos = o->eos, .chat_template = o->chat_template,
-                          .seed = (uint64_t)o->seed};
+                          .embed_ir = o->embed_ir, .seed = (uint64_t)o->seed};
         CompileResult r;
         if (!o->quiet) {
             fprintf(stderr, "%s\n", path);
@@ -185,6 +185,7 @@ int main(int argc, char **argv) {
         {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE", "text for lossy passes"},
         {"--budget", NULL, CLI_STRING, &o.budget, "B", "accuracy budget of lossy passes"},
         {"--report", NULL, CLI_STRING, &o.report, "FILE", "report of lossy passes"},
+        {"--embed-ir", NULL, CLI_FLAG, &o.embed_ir, NULL, "keep the planned graph's text in the file"},
         {"--dry-run", NULL, CLI_FLAG, &o.dry_run, NULL, "predict sizes, write nothing"},
         {"--seed", NULL, CLI_INT, &o.seed, "N", "of the tokens used to verify"},
         {"--verbose", "-v", CLI_FLAG, &o.verbose, NULL, "what every pass did"},
