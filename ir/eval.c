@@ -1,7 +1,8 @@
 /* eval.c: runs nodes of a graph with the functions of eval_*.c.
  *
- * What the wanted values need is marked backwards, then run forwards; each intermediate is counted down
- * by its needed users and freed at the last one. Constants and inputs are read where they lie. */
+ * What the wanted values need is marked backwards, then run forwards; each intermediate is counted
+ * down by its needed users and freed at the last one. Constants and inputs are read where they lie.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +43,10 @@ static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nb
     for (uint32_t i = 0; i < t->rank; i++) {
         int64_t n = 0;
         if (!dim_eval(g, t->dim[i], bind, nbind, &n))
-            return diag_error(d, loc, "value %%%u: dimension %s has no value; a symbol is not bound or "
-                              "it overflows", v.id, dim_text(g, t->dim[i], d));
+            return diag_error(d, loc,
+                              "value %%%u: dimension %s has no value; a symbol is not bound or "
+                              "it overflows",
+                              v.id, dim_text(g, t->dim[i], d));
         if (n < 0)
             return diag_error(d, loc, "value %%%u: dimension %s is %lld", v.id,
                               dim_text(g, t->dim[i], d), (long long)n);
@@ -57,8 +60,8 @@ static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nb
     return true;
 }
 
-static bool run_node(Graph *g, const Node *n, const Tensor *const *in, const int64_t *bind, size_t nbind,
-                     Tensor *out, Arena *scratch, Diag *d) {
+static bool run_node(Graph *g, const Node *n, const Tensor *const *in, const int64_t *bind,
+                     size_t nbind, Tensor *out, Arena *scratch, Diag *d) {
     static EvalFn *const table[OP_COUNT] = {
 #define OP(e, text, lo, hi, nout, attrs, flags, infer, eval, axes, doc) [OP_##e] = eval_##eval,
 #include "ir/ops.def"
@@ -84,14 +87,15 @@ bool eval_node(Graph *g, NodeId id, const Tensor *const *in, const int64_t *bind
         bool same = in[i] != NULL && in[i]->dtype == want.dtype && in[i]->rank == want.rank &&
                     memcmp(in[i]->dim, want.dim, want.rank * sizeof(want.dim[0])) == 0;
         if (!same || (bytes != 0 && in[i]->data == NULL))
-            return diag_bug(d, n->loc, "%s: operand %u is not of its value's type", op_info(n->op)->name,
-                            i + 1);
+            return diag_bug(d, n->loc, "%s: operand %u is not of its value's type",
+                            op_info(n->op)->name, i + 1);
     }
     for (uint32_t i = 0; i < n->nout; i++) {
         size_t bytes = 0;
         if (!tensor_shape(g, n->out[i], bind, nbind, n->loc, &out[i], &bytes, d)) return false;
         if (bytes > DEFAULT_MAX_BYTES)
-            return diag_error(d, n->loc, "%s: the result is too big to evaluate", op_info(n->op)->name);
+            return diag_error(d, n->loc, "%s: the result is too big to evaluate",
+                              op_info(n->op)->name);
         out[i].data = arena_alloc(a, bytes);
     }
     Arena *scratch = arena_new();
@@ -141,8 +145,8 @@ static bool bind_const(Run *r, ValId v) {
     if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d))
         return false;
     if (c->bytes != bytes || (bytes != 0 && c->data == NULL))
-        return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu", v.id,
-                          c->bytes, bytes);
+        return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu",
+                          v.id, c->bytes, bytes);
     /* Operands are only read. */
     s->t.data = (void *)(uintptr_t)c->data;
     return true;
@@ -154,7 +158,8 @@ static bool bind_input(Run *r, size_t i) {
     Slot *s = &r->slot[p->v.id];
     size_t bytes = 0;
     if (s->users == 0) return true;
-    if (i >= r->args->ninputs) return diag_error(r->d, loc_none(), "input \"%s\" is not given", name);
+    if (i >= r->args->ninputs)
+        return diag_error(r->d, loc_none(), "input \"%s\" is not given", name);
     if (!tensor_shape(r->g, p->v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d))
         return false;
     const Tensor *given = &r->args->inputs[i];
@@ -162,8 +167,8 @@ static bool bind_input(Run *r, size_t i) {
         memcmp(given->dim, s->t.dim, given->rank * sizeof(given->dim[0])) != 0) {
         Text t = text_new(r->d->arena);
         type_print(&t, r->g, graph_type(r->g, p->v));
-        return diag_error(r->d, loc_none(), "input \"%s\" does not have the type %s under the binding",
-                          name, t.data);
+        return diag_error(r->d, loc_none(),
+                          "input \"%s\" does not have the type %s under the binding", name, t.data);
     }
     if (bytes != 0 && given->data == NULL)
         return diag_error(r->d, loc_none(), "input \"%s\" is needed and has no data", name);
@@ -193,9 +198,11 @@ static void slot_free(Run *r, Slot *s) {
 
 static bool slot_alloc(Run *r, ValId v, Loc loc) {
     Slot *s = &r->slot[v.id];
-    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc, &s->t, &s->bytes, r->d)) return false;
+    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc, &s->t, &s->bytes, r->d))
+        return false;
     if (s->bytes > r->max || r->held > r->max - s->bytes)
-        return diag_error(r->d, loc, "value %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
+        return diag_error(r->d, loc,
+                          "value %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
                           r->held + s->bytes, r->max);
     s->t.data = malloc(s->bytes == 0 ? 1 : s->bytes);
     if (s->t.data == NULL)
@@ -243,15 +250,16 @@ static bool run_graph(Run *r, const ValId *want, size_t nwant, Tensor *out, Aren
     for (size_t i = 0; i < nwant; i++) {
         const Slot *s = &r->slot[want[i].id];
         if (s->t.dtype == DT_NONE)
-            return diag_bug(r->d, loc_none(), "value %%%u is wanted and nothing computes it", want[i].id);
+            return diag_bug(r->d, loc_none(), "value %%%u is wanted and nothing computes it",
+                            want[i].id);
         out[i] = s->t;
         out[i].data = arena_dup(a, s->t.data, tensor_count(&s->t) * dtype_size(s->t.dtype));
     }
     return true;
 }
 
-bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant, Tensor *out, Arena *a,
-                Diag *d) {
+bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant, Tensor *out,
+                Arena *a, Diag *d) {
     for (size_t i = 0; i < nwant; i++) {
         if (!val_ok(want[i]) || want[i].id >= g->values.count)
             return diag_bug(d, loc_none(), "a wanted value does not exist");

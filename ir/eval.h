@@ -37,9 +37,9 @@ static inline const Tensor *eval_operand(const EvalCtx *e, uint32_t i) {
 }
 
 /* ---- eval_tensor.c ---- */
-/* n elements from element `at` on, `stride` elements apart. load_f64 takes every dtype; load_i64 takes
- * integers and bools (a bool is 0 or 1; u64 keeps its bits). Stores are contiguous: store_f64 rounds to
- * the tensor's float dtype, store_i64 keeps the low bits; to bool stores x != 0. */
+/* n elements from element `at` on, `stride` elements apart. load_f64 takes every dtype; load_i64
+ * takes integers and bools (a bool is 0 or 1; u64 keeps its bits). Stores are contiguous: store_f64
+ * rounds to the tensor's float dtype, store_i64 keeps the low bits; to bool stores x != 0. */
 void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, double *out);
 void tensor_load_i64(const Tensor *t, int64_t at, int64_t stride, size_t n, int64_t *out);
 void tensor_store_f64(Tensor *t, int64_t at, size_t n, const double *v);
@@ -57,9 +57,9 @@ const float *tensor_as_f32(const Tensor *t, Arena *scratch);
 /* Floats of one dtype as another; `to` has as many elements. */
 void tensor_convert(Tensor *to, const Tensor *from);
 
-/* Walks an index space of up to MAX_RANK dimensions in row-major order, one row (last dimension) at a
- * time, for up to 4 operands with their own strides. Dimensions that every operand steps through as
- * one are merged first, so that rows are long. */
+/* Walks an index space of up to MAX_RANK dimensions in row-major order, one row (last dimension) at
+ * a time, for up to 4 operands with their own strides. Dimensions that every operand steps through
+ * as one are merged first, so that rows are long. */
 typedef struct {
     uint32_t rank, nops;
     int64_t dim[MAX_RANK], index[MAX_RANK];
@@ -69,20 +69,22 @@ typedef struct {
     int64_t step[4];        /* stride within the row */
     bool started, empty;
 } Walk;
-/* Fill dim, stride[op] and at[op] (offset of element 0) first, then walk_init, then walk_next per row. */
+/* Fill dim, stride[op] and at[op] (offset of element 0) first, then walk_init, then walk_next per
+ * row. */
 void walk_init(Walk *w, uint32_t rank, uint32_t nops);
 bool walk_next(Walk *w);
 /* The walk of a result and operands broadcast to it: stride[0] is the result's. */
 void walk_broadcast(Walk *w, const Tensor *out, const Tensor *const *in, uint32_t nin);
 
-/* Lines along an axis: outer * inner of them, element j of line (o, i) at o * len * inner + i + j * inner. */
+/* Lines along an axis: outer * inner of them, element j of line (o, i) at o * len * inner + i + j *
+ * inner. */
 typedef struct { int64_t outer, len, inner; } Lines;
 Lines tensor_lines(const Tensor *t, int64_t axis);
 
 /* ---- eval_matmul.c ---- */
-/* c[m, n] = a[m, k] times b: [k, n], or with trans [n, k]. Leading dimensions in elements. a and c are
- * aligned; b may be unaligned and of dtype f16, bf16 or f32. Each element is summed in fp32 over blocks
- * of 64, then over the blocks, in that order whatever m, n and the thread count are. */
+/* c[m, n] = a[m, k] times b: [k, n], or with trans [n, k]. Leading dimensions in elements. a and c
+ * are aligned; b may be unaligned and of dtype f16, bf16 or f32. Each element is summed in fp32
+ * over blocks of 64, then over the blocks, in that order whatever m, n and the thread count are. */
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc;
     const float *a;
@@ -95,10 +97,10 @@ typedef struct {
 /* Rows [m0, m1) and columns [n0, n1) of c. */
 void gemm_block(const Gemm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch);
 
-/* Runs fn(ctx, task, worker) for every task. Workers claim tasks in any order, so a task's result must
- * depend on the task alone. */
+/* Runs fn(ctx, task, worker) for every task. Workers claim tasks in any order, so a task's result
+ * must depend on the task alone. */
 typedef void TaskFn(void *ctx, size_t task, size_t worker);
-size_t parallel_workers(size_t tasks, double flops);   /* 1 for little work, else at most the CPUs */
+size_t parallel_workers(size_t tasks, double flops); /* 1 for little work, else at most the CPUs */
 void parallel_run(size_t tasks, size_t workers, TaskFn *fn, void *ctx);
 
 #endif

@@ -292,7 +292,8 @@ bool eval_compare(EvalCtx *e) {
     return eval_binary(e);
 }
 
-/* Wraps around like repeated multiplication; a negative exponent truncates 1 / a^-b, and x^-n of 0 is 0. */
+/* Wraps around like repeated multiplication; a negative exponent truncates 1 / a^-b, and x^-n of 0
+ * is 0. */
 static int64_t pow_i64(int64_t a, int64_t b, bool base_unsigned, bool exp_unsigned) {
     if (b < 0 && !exp_unsigned) {
         if (a == 1) return 1;

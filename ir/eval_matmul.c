@@ -1,10 +1,11 @@
 /* eval_matmul.c: products, blocked for caches, registers and threads.
  *
- * A worker takes a block of rows and columns of the result and goes over k in steps of 256. For each
- * step it packs the step's part of b as panels of 8 columns, converted to f32 and transposed where
- * needed, and multiplies tiles of up to 4 rows by 8 columns held in registers (the layout of Goto and
- * van de Geijn's matrix product). With few rows a plain f32 b is read in place instead. Every element is summed
- * over blocks of 64 of k whatever the tiling, so results depend on neither m nor the threads. */
+ * A worker takes a block of rows and columns of the result and goes over k in steps of 256. For
+ * each step it packs the step's part of b as panels of 8 columns, converted to f32 and transposed
+ * where needed, and multiplies tiles of up to 4 rows by 8 columns held in registers (the layout of
+ * Goto and van de Geijn's matrix product). With few rows a plain f32 b is read in place instead.
+ * Every element is summed over blocks of 64 of k whatever the tiling, so results depend on neither
+ * m nor the threads. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -36,8 +37,8 @@ static inline void add4(float *p, V4 v) {
 }
 
 /* c[mr, 8] += a[mr, kn] * b[kn, 8], kn <= KBLOCK; mr is a constant where this is inlined. */
-static inline void tile_rows(int mr, int64_t kn, const float *a, int64_t lda, const float *b, float *c,
-                             int64_t ldc) {
+static inline void tile_rows(int mr, int64_t kn, const float *a, int64_t lda, const float *b,
+                             float *c, int64_t ldc) {
     V4 lo[4] = {{0}}, hi[4] = {{0}};
     for (int64_t k = 0; k < kn; k++, b += PANEL) {
         V4 b0 = load4(b), b1 = load4(b + 4);
@@ -75,39 +76,67 @@ static void tile(int64_t mr, int64_t kn, const float *a, int64_t lda, const floa
     }
 }
 
-static float read_f32(const char *p, DType t) {
-    if (t == DT_F32) {
-        float v;
-        memcpy(&v, p, sizeof(v));
-        return v;
-    }
+/* An f16 as a float, in a form that vectorises: the exponent is rebiased by a product, which also
+ * makes subnormals right. */
+static inline float decode_f16(uint16_t h) {
+    uint32_t bits = (uint32_t)(h & 0x7fffu) << 13,
+             special = (h & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
+    float f;
+    memcpy(&f, &bits, sizeof(f));
+    f *= 0x1p112f;
+    memcpy(&bits, &f, sizeof(bits));
+    bits |= special | (uint32_t)(h & 0x8000u) << 16;
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+static inline float decode_bf16(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+
+/* n contiguous elements, which may be unaligned. */
+static inline void decode(const char *p, DType t, int64_t n, float *out) {
     uint16_t h;
-    memcpy(&h, p, sizeof(h));
-    return t == DT_F16 ? half_to_float(h) : bf16_to_float(h);
+    switch (t) {
+    case DT_F16:
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(&h, p + i * 2, sizeof(h));
+            out[i] = decode_f16(h);
+        }
+        break;
+    case DT_BF16:
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(&h, p + i * 2, sizeof(h));
+            out[i] = decode_bf16(h);
+        }
+        break;
+    default: memcpy(out, p, (size_t)n * sizeof(float)); break;
+    }
 }
 
 /* out[k][0..8) = b[k0 + k][n0 .. n0 + nn), the rest of the panel 0. */
 static void pack_panel(const Gemm *p, int64_t k0, int64_t kn, int64_t n0, int64_t nn, float *out) {
-    size_t size = dtype_size(p->b_dtype);
+    int64_t size = (int64_t)dtype_size(p->b_dtype);
     const char *b = p->b;
-    int64_t step_k = (p->trans ? 1 : p->ldb) * (int64_t)size;
-    int64_t step_n = (p->trans ? p->ldb : 1) * (int64_t)size;
-    const char *from = b + k0 * step_k + n0 * step_n;
-    if (nn < PANEL) memset(out, 0, (size_t)(kn * PANEL) * sizeof(float));
-    if (p->b_dtype == DT_F32 && !p->trans && nn == PANEL) {
-        for (int64_t k = 0; k < kn; k++) memcpy(out + k * PANEL, from + k * step_k, PANEL * size);
-        return;
-    }
-    if (p->b_dtype == DT_F32) {
-        for (int64_t j = 0; j < nn; j++) {
-            for (int64_t k = 0; k < kn; k++)
-                memcpy(&out[k * PANEL + j], from + k * step_k + j * step_n, sizeof(float));
+    if (p->trans) {
+        float column[PANEL][KSTEP];
+        for (int64_t j = 0; j < PANEL; j++) {
+            if (j >= nn) memset(column[j], 0, sizeof(column[j]));
+            else decode(b + ((n0 + j) * p->ldb + k0) * size, p->b_dtype, kn, column[j]);
+        }
+        for (int64_t k = 0; k < kn; k++) {
+            for (int64_t j = 0; j < PANEL; j++) out[k * PANEL + j] = column[j][k];
         }
         return;
     }
-    for (int64_t j = 0; j < nn; j++) {
-        for (int64_t k = 0; k < kn; k++)
-            out[k * PANEL + j] = read_f32(from + k * step_k + j * step_n, p->b_dtype);
+    if (nn < PANEL) memset(out, 0, (size_t)(kn * PANEL) * sizeof(float));
+    for (int64_t k = 0; k < kn; k++) {
+        const char *from = b + ((k0 + k) * p->ldb + n0) * size;
+        if (nn == PANEL) decode(from, p->b_dtype, PANEL, out + k * PANEL);
+        else decode(from, p->b_dtype, nn, out + k * PANEL);
     }
 }
 
@@ -201,7 +230,8 @@ void parallel_run(size_t tasks, size_t workers, TaskFn *fn, void *ctx) {
     size_t started = 1;
     for (size_t i = 0; i < workers && i < MAX_WORKERS; i++) w[i] = (Worker){&pool, i};
     /* A thread that cannot be started only leaves more for the others. */
-    while (started < workers && pthread_create(&thread[started], NULL, work, &w[started]) == 0) started++;
+    while (started < workers && pthread_create(&thread[started], NULL, work, &w[started]) == 0)
+        started++;
     w[0] = (Worker){&pool, 0};
     work(&w[0]);
     for (size_t i = 1; i < started; i++) pthread_join(thread[i], NULL);
@@ -218,15 +248,16 @@ static void product_task(void *ctx, size_t task, size_t worker) {
     const Gemm *g = &p->list[task / (p->row_blocks * p->column_blocks)];
     int64_t m0 = (int64_t)(task / p->column_blocks % p->row_blocks) * ROWS;
     int64_t n0 = (int64_t)(task % p->column_blocks) * COLUMNS;
-    int64_t m1 = g->m - m0 < ROWS ? g->m : m0 + ROWS, n1 = g->n - n0 < COLUMNS ? g->n : n0 + COLUMNS;
+    int64_t m1 = g->m - m0 < ROWS ? g->m : m0 + ROWS,
+            n1 = g->n - n0 < COLUMNS ? g->n : n0 + COLUMNS;
     gemm_block(g, m0, m1, n0, n1, p->scratch + worker * GEMM_SCRATCH);
 }
 
 /* All of one shape. */
 static void gemm_run(const Gemm *list, size_t count, Arena *scratch) {
     if (count == 0 || list->m == 0 || list->n == 0) return;
-    Product p = {list, (size_t)(list->m + ROWS - 1) / ROWS, (size_t)(list->n + COLUMNS - 1) / COLUMNS,
-                 NULL};
+    Product p = {list, (size_t)(list->m + ROWS - 1) / ROWS,
+                 (size_t)(list->n + COLUMNS - 1) / COLUMNS, NULL};
     size_t tasks = count * p.row_blocks * p.column_blocks;
     double flops = 2.0 * (double)count * (double)list->m * (double)list->n * (double)list->k;
     size_t workers = parallel_workers(tasks, flops);
@@ -292,8 +323,10 @@ static void pieces_f32(EvalCtx *e, const Piece *list, size_t count) {
 
 bool eval_matmul(EvalCtx *e) {
     const Tensor *a = e->in[0], *b = e->in[1];
-    Piece piece = {.m = a->rank > 1 ? a->dim[a->rank - 2] : 1, .n = b->rank > 1 ? b->dim[b->rank - 1] : 1,
-                   .k = a->dim[a->rank - 1], .b_step_n = 1};
+    Piece piece = {.m = a->rank > 1 ? a->dim[a->rank - 2] : 1,
+                   .n = b->rank > 1 ? b->dim[b->rank - 1] : 1,
+                   .k = a->dim[a->rank - 1],
+                   .b_step_n = 1};
     piece.b_step_k = piece.n;
     if (tensor_count(&e->out[0]) == 0) return true;
     Tensor batch_a = *a, batch_b = *b;
@@ -365,6 +398,7 @@ bool eval_linear(EvalCtx *e) {
                   .trans = trans, .c = c.data};
         gemm_run(&g, 1, e->scratch);
     }
-    if (eval_operand(e, 2) != NULL || c.data != out->data) linear_finish(e, &c, (int64_t)total / n, n);
+    if (eval_operand(e, 2) != NULL || c.data != out->data)
+        linear_finish(e, &c, (int64_t)total / n, n);
     return true;
 }

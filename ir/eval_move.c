@@ -55,7 +55,8 @@ static void place_view(Tensor *out, const Tensor *x, int64_t offset) {
         int64_t to_step = w.step[0] * (int64_t)size;
         if (w.step[0] == 1) memcpy(to, from, (size_t)w.n * size);
         else
-            for (int64_t i = 0; i < w.n; i++) memcpy(to + i * to_step, from + i * (int64_t)size, size);
+            for (int64_t i = 0; i < w.n; i++)
+                memcpy(to + i * to_step, from + i * (int64_t)size, size);
     }
 }
 
@@ -98,9 +99,9 @@ bool eval_slice(EvalCtx *e) {
         if (!eval_dim_value(e, e->n->attr.starts[i], &start)) return false;
         bool ok = mul_i64(out->dim[i] - 1, step, &last) && add_i64(last, start, &last);
         if (!ok || start < 0 || start >= x->dim[i] || last < 0 || last >= x->dim[i])
-            return eval_error(e, "%lld elements from %lld on by %lld are outside axis %u of length %lld",
-                              (long long)out->dim[i], (long long)start, (long long)step, i,
-                              (long long)x->dim[i]);
+            return eval_error(
+                e, "%lld elements from %lld on by %lld are outside axis %u of length %lld",
+                (long long)out->dim[i], (long long)start, (long long)step, i, (long long)x->dim[i]);
         offset += start * stride[i];
         /* The step of a single element is never taken, and may be anything. */
         stride[i] = out->dim[i] == 1 ? 0 : stride[i] * step;
@@ -210,7 +211,8 @@ static bool beside_axis_fits(EvalCtx *e, const Tensor *x, const Tensor *idx) {
     return true;
 }
 
-/* Offsets in x that the elements of idx name, in order; the coordinates beside the axis are idx's own. */
+/* Offsets in x that the elements of idx name, in order; the coordinates beside the axis are idx's
+ * own. */
 static bool element_offsets(EvalCtx *e, const Tensor *x, const Tensor *idx, int64_t *offset) {
     int64_t stride[MAX_RANK], at[MAX_RANK] = {0};
     uint32_t axis = (uint32_t)e->n->attr.axis;
@@ -333,7 +335,8 @@ bool eval_tril(EvalCtx *e) {
         from = from < 0 ? 0 : from;
         to = to > cols ? cols : to;
         if (from < to)
-            memset((char *)out->data + (size_t)(r * cols + from) * size, 0, (size_t)(to - from) * size);
+            memset((char *)out->data + (size_t)(r * cols + from) * size, 0,
+                   (size_t)(to - from) * size);
     }
     return true;
 }

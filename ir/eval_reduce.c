@@ -127,8 +127,8 @@ static int64_t line_start(const Lines *l, int64_t line) {
     return line / l->inner * l->len * l->inner + line % l->inner;
 }
 
-/* Integers in the order of the elements of line: x[i] < x[j] exactly when key[i] < key[j]. NaN comes
- * last, -0 equals 0. */
+/* Integers in the order of the elements of line: x[i] < x[j] exactly when key[i] < key[j]. NaN
+ * comes last, -0 equals 0. */
 static void line_keys(const Tensor *x, const Lines *l, int64_t line, double *tmp, int64_t *key) {
     size_t n = (size_t)l->len;
     if (!dtype_is_float(x->dtype)) {

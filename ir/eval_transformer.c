@@ -66,8 +66,8 @@ bool eval_rope(EvalCtx *e) {
 }
 
 /* ---- attention ----
- * One task per batch and head. Queries go in blocks of rows: scores of a block against all keys it can
- * see, softmax in double, then weights times values. */
+ * One task per batch and head. Queries go in blocks of rows: scores of a block against all keys it
+ * can see, softmax in double, then weights times values. */
 
 #define QUERIES 64
 
@@ -94,8 +94,8 @@ static void visible_keys(const Attention *a, int64_t pos, int64_t *from, int64_t
 }
 
 /* Turns q.k of query i into weights over keys [0, n). */
-static void attention_row(const Attention *a, const AttentionScratch *s, int64_t b, int64_t h, int64_t i,
-                          int64_t n, float *score) {
+static void attention_row(const Attention *a, const AttentionScratch *s, int64_t b, int64_t h,
+                          int64_t i, int64_t n, float *score) {
     int64_t pos = a->total - a->seq + i, from = 0, to = 0;
     double scale = (double)a->n->attr.scale, cap = (double)a->n->attr.softcap;
     double max = a->sinks != NULL ? a->sinks[h] : -INFINITY, sum = 0;
@@ -129,8 +129,10 @@ static void attention_task(void *ctx, size_t task, size_t worker) {
     int64_t b = (int64_t)task / a->heads, h = (int64_t)task % a->heads;
     int64_t kv = h / (a->heads / a->kv_heads);
     size_t k_size = dtype_size(a->k->dtype), v_size = dtype_size(a->v->dtype);
-    const char *k = (const char *)a->k->data + (size_t)((b * a->total * a->kv_heads + kv) * a->d) * k_size;
-    const char *v = (const char *)a->v->data + (size_t)((b * a->total * a->kv_heads + kv) * a->dv) * v_size;
+    const char *k =
+        (const char *)a->k->data + (size_t)((b * a->total * a->kv_heads + kv) * a->d) * k_size;
+    const char *v =
+        (const char *)a->v->data + (size_t)((b * a->total * a->kv_heads + kv) * a->dv) * v_size;
     for (int64_t i0 = 0; i0 < a->seq; i0 += QUERIES) {
         int64_t m = a->seq - i0 < QUERIES ? a->seq - i0 : QUERIES, from = 0, n = 0;
         visible_keys(a, a->total - a->seq + i0 + m - 1, &from, &n);
@@ -170,8 +172,14 @@ bool eval_attention(EvalCtx *e) {
     const Tensor *q = e->in[0], *k = e->in[1], *v = e->in[2];
     Tensor *out = &e->out[0];
     size_t total = tensor_count(out);
-    Attention a = {.n = e->n, .seq = q->dim[1], .heads = q->dim[2], .d = q->dim[3], .total = k->dim[1],
-                   .kv_heads = k->dim[2], .dv = v->dim[3], .mask = eval_operand(e, 3)};
+    Attention a = {.n = e->n,
+                   .seq = q->dim[1],
+                   .heads = q->dim[2],
+                   .d = q->dim[3],
+                   .total = k->dim[1],
+                   .kv_heads = k->dim[2],
+                   .dv = v->dim[3],
+                   .mask = eval_operand(e, 3)};
     if (total == 0) return true;
     a.q = tensor_as_f32(q, e->scratch);
     a.k = gemm_operand(e, k);

@@ -119,7 +119,8 @@ static bool infer_test(Infer *c) {
 
 static bool infer_typed_like(Infer *c) {
     if (!given_ok(c)) return false;
-    if (!dims_eq(operand(c, 0), given(c))) return fail(c, "the result's shape is not the operand's");
+    if (!dims_eq(operand(c, 0), given(c)))
+        return fail(c, "the result's shape is not the operand's");
     return true;
 }
 
@@ -146,7 +147,8 @@ static bool infer_binary(Infer *c) {
 static bool infer_binary_left(Infer *c) {
     const Type *a = operand(c, 0), *b = operand(c, 1);
     Type t = {0};
-    if (!is_numeric(a->dtype) || !is_numeric(b->dtype)) return fail(c, "not defined for this dtype");
+    if (!is_numeric(a->dtype) || !is_numeric(b->dtype))
+        return fail(c, "not defined for this dtype");
     if (!broadcast_pair(c, &t)) return false;
     t.dtype = a->dtype;
     return set_type(c, 0, t);
@@ -207,7 +209,8 @@ static bool infer_transpose(Infer *c) {
     uint32_t seen = 0;
     for (uint32_t i = 0; i < x->rank; i++) {
         uint32_t p = c->n->attr.perm[i];
-        if (p >= x->rank || (seen >> p & 1u)) return fail(c, "perm is not a permutation of the axes");
+        if (p >= x->rank || (seen >> p & 1u))
+            return fail(c, "perm is not a permutation of the axes");
         seen |= 1u << p;
         t.dim[i] = x->dim[p];
     }
@@ -375,7 +378,8 @@ static bool infer_scatter(Infer *c) {
     bool ok = true;
     for (uint32_t i = 0; i + 1 < idx->rank; i++) ok = ok && push_dim(&want, idx->dim[i]);
     for (uint32_t i = len; i < x->rank; i++) ok = ok && push_dim(&want, x->dim[i]);
-    if (!ok || !dims_eq(&want, upd)) return fail(c, "updates do not have the shape of what is picked");
+    if (!ok || !dims_eq(&want, upd))
+        return fail(c, "updates do not have the shape of what is picked");
     return set_type(c, 0, *x);
 }
 
@@ -433,7 +437,8 @@ static bool infer_matmul(Infer *c) {
     Type batch_a = *a, batch_b = *b, t = {0};
     batch_a.rank = a->rank > 2 ? (uint8_t)(a->rank - 2) : 0;
     batch_b.rank = b->rank > 2 ? (uint8_t)(b->rank - 2) : 0;
-    if (!type_broadcast(&batch_a, &batch_b, &t)) return fail(c, "batch dimensions do not broadcast");
+    if (!type_broadcast(&batch_a, &batch_b, &t))
+        return fail(c, "batch dimensions do not broadcast");
     t.dtype = a->dtype;
     bool ok = true;
     if (a->rank > 1) ok = ok && push_dim(&t, a->dim[a->rank - 2]);
@@ -480,7 +485,8 @@ static bool infer_rope(Infer *c) {
     if (!dtype_is_float(x->dtype) || !dtype_is_float(cs->dtype) || !dtype_is_float(sn->dtype))
         return fail(c, "not defined for this dtype");
     if (x->rank != 4) return fail(c, "the operand is not [batch, seq, heads, d]");
-    if (cs->rank != 2 || !dims_eq(cs, sn)) return fail(c, "cosines and sines are not [rows, r/2] both");
+    if (cs->rank != 2 || !dims_eq(cs, sn))
+        return fail(c, "cosines and sines are not [rows, r/2] both");
     if (!dtype_is_int(pos->dtype) || pos->rank != 1 || !dim_eq(pos->dim[0], x->dim[1]))
         return fail(c, "positions are not integers, one for each of the sequence");
     if (!dim_is_const(cs->dim[1]) || !dim_is_const(x->dim[3]) || cs->dim[1].v > x->dim[3].v / 2)
@@ -515,7 +521,8 @@ static bool infer_attention(Infer *c) {
     if (!dim_is_const(heads) || !dim_is_const(kv)) return fail(c, "head counts are not constant");
     if (kv.v < 1 || heads.v % kv.v != 0) return fail(c, "q's heads are no multiple of k's");
     if (!mask_ok(c, q, k))
-        return fail(c, "the mask is not floats or bools that broadcast to [batch, heads, seq, total]");
+        return fail(c,
+                    "the mask is not floats or bools that broadcast to [batch, heads, seq, total]");
     if (!row_ok(c, 4, heads)) return fail(c, "slopes are not floats, one for each head");
     if (!row_ok(c, 5, heads)) return fail(c, "sinks are not floats, one for each head");
     if (c->n->attr.window < 0) return fail(c, "the window is negative");

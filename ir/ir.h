@@ -314,8 +314,8 @@ Graph *graph_parse(const char *text, size_t bytes, const char *path, const char 
 void const_fill_seed(DType t, uint64_t seed, void *data, size_t count);
 
 /* ---- eval*.c: the reference interpreter, the definition of every op ----
- * Plain loops in fp32 (products blocked, sums in fp32 pairs of blocks of 64) and int64. Floats narrower
- * than fp32 are computed in fp32 and rounded to their dtype after each op. */
+ * Plain loops in double and int64, rounded to the result's dtype after each op; products of f16, bf16
+ * and f32 sum in fp32 over blocks of 64, then over the blocks, in the same order for every shape. */
 typedef struct { DType dtype; uint8_t rank; int64_t dim[MAX_RANK]; void *data; } Tensor;
 typedef struct {
     const int64_t *bind; size_t nbind;   /* symbol values, index = SymId.id */

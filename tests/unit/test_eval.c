@@ -1,7 +1,8 @@
 /* test_eval.c: the reference interpreter.
  *
- * tests/ir/eval/ holds small cases for every op with results computed by numpy; here are the walk over
- * them, products and attention on sizes that reach every block edge, and whole-graph behaviour. */
+ * tests/ir/eval/ holds small cases for every op with results computed by numpy; here are the walk
+ * over them, products and attention on sizes that reach every block edge, and whole-graph
+ * behaviour. */
 #include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
@@ -138,7 +139,8 @@ static Tensor eval_product(int64_t m, int64_t n, int64_t k, const float *a, cons
     g->stage = STAGE_RAISED;
     Attr attr = attr_default();
     attr.trans = trans;
-    ValId in[2] = {add_const(g, DT_F32, m, k, a), add_const(g, bt, trans ? n : k, trans ? k : n, b)};
+    ValId in[2] = {add_const(g, DT_F32, m, k, a),
+                   add_const(g, bt, trans ? n : k, trans ? k : n, b)};
     ValId y = graph_add(g, OP_LINEAR, in, 2, &attr, NULL, loc_none(), &diag);
     graph_output(g, y, "y", ROLE_NONE);
     return *run(g);
@@ -190,6 +192,25 @@ static void test_product_unaligned(void) {
     }
 }
 
+/* Products decode halves on their own: every bit pattern times 1. */
+static void test_product_halves(void) {
+    enum { N = 65536 };
+    static const float one = 1;
+    uint16_t *w = arena_array_of(arena, N, uint16_t);
+    for (uint32_t i = 0; i < N; i++) w[i] = (uint16_t)i;
+    for (int kind = 0; kind < 4; kind++) {
+        DType t = kind < 2 ? DT_F16 : DT_BF16;
+        Tensor y = eval_product(1, N, 1, &one, w, t, kind % 2);
+        uint32_t wrong = 0;
+        for (uint32_t i = 0; i < N; i++) {
+            float got = ((const float *)y.data)[i];
+            float want = t == DT_F16 ? half_to_float(w[i]) : bf16_to_float(w[i]);
+            if (!(got == want) && !(isnan(got) && isnan(want))) wrong++;
+        }
+        CU_ASSERT_EQUAL(wrong, 0);
+    }
+}
+
 /* ---- attention against the ops that it is raised from ---- */
 
 static void test_attention_primitives(void) {
@@ -229,7 +250,8 @@ static void test_attention_primitives(void) {
         "%32 : f32[2, 1, 6, 24] = slice(%1) {starts=[0, 69, 0, 0]}\n"
         "%33 : f32[2, 1, 6, 72] = attention(%32, %2, %3) {scale=9, causal=true}\n"
         "%34 : f32[2, 1, 6, 72] = slice(%7) {starts=[0, 69, 0, 0]}\n"
-        "output %7 \"whole\"\noutput %24 \"primitives\"\noutput %7 \"causal\"\noutput %25 \"mask\"\n"
+        "output %7 \"whole\"\noutput %24 \"primitives\"\noutput %7 \"causal\"\noutput %25 "
+        "\"mask\"\n"
         "output %28 \"bf16\"\noutput %29 \"f32\"\noutput %31 \"f64\"\noutput %29 \"f32 again\"\n"
         "output %33 \"one row\"\noutput %34 \"last row\"\n");
     Tensor *out = run(g);
@@ -240,21 +262,21 @@ static void test_attention_primitives(void) {
 
 /* ---- whole graphs ---- */
 
-static const char *const symbolic =
-    "gir 1 stage=imported\n"
-    "symbol batch\n"
-    "symbol seq\n"
-    "symbol past\n"
-    "input %1 \"ids\" : i64[batch, seq] role=tokens\n"
-    "input %2 \"past\" : f32[batch, past, 2] role=past\n"
-    "input %3 \"unused\" : f32[]\n"
-    "const %4 : f32[3, 2] = {0, 1, 2, 3, 4, 5}\n"
-    "%5 : f32[batch, seq, 2] = gather(%4, %1)\n"
-    "%6 : f32[batch, past + seq, 2] = concat(%2, %5) {axis=1}\n"
-    "%7 : i64[] = dim() {value=past + 2*seq}\n"
-    "%8 : f32[batch, 2*past + 2*seq] = reshape(%6)\n"
-    "%9 : f32[] = abs(%3)\n"
-    "output %6 \"all\"\noutput %7 \"dim\"\noutput %8 \"flat\"\noutput %4 \"table\"\noutput %1 \"ids\"\n";
+static const char *const symbolic = "gir 1 stage=imported\n"
+                                    "symbol batch\n"
+                                    "symbol seq\n"
+                                    "symbol past\n"
+                                    "input %1 \"ids\" : i64[batch, seq] role=tokens\n"
+                                    "input %2 \"past\" : f32[batch, past, 2] role=past\n"
+                                    "input %3 \"unused\" : f32[]\n"
+                                    "const %4 : f32[3, 2] = {0, 1, 2, 3, 4, 5}\n"
+                                    "%5 : f32[batch, seq, 2] = gather(%4, %1)\n"
+                                    "%6 : f32[batch, past + seq, 2] = concat(%2, %5) {axis=1}\n"
+                                    "%7 : i64[] = dim() {value=past + 2*seq}\n"
+                                    "%8 : f32[batch, 2*past + 2*seq] = reshape(%6)\n"
+                                    "%9 : f32[] = abs(%3)\n"
+                                    "output %6 \"all\"\noutput %7 \"dim\"\noutput %8 "
+                                    "\"flat\"\noutput %4 \"table\"\noutput %1 \"ids\"\n";
 
 static const int64_t bound[] = {0, 2, 1, 1};
 
@@ -328,30 +350,38 @@ static void test_argument_errors(void) {
 }
 
 static void test_range_errors(void) {
-    static const struct { const char *node, *error; } cases[] = {
-        {"f32[seq] = slice(%1) {starts=[2]}", "slice: 3 elements from 2 on by 1 are outside axis 0"},
+    static const struct { const char *node, *error;
+    } cases[] = {
+        {"f32[seq] = slice(%1) {starts=[2]}",
+         "slice: 3 elements from 2 on by 1 are outside axis 0"},
         {"f32[2] = slice(%1) {starts=[-4 + seq]}", "slice: 2 elements from -1 on"},
         {"f32[2] = slice(%1) {starts=[-3 + seq], steps=[9223372036854775807]}", "outside axis 0"},
-        {"f32[4] = pad(%1, %2) {starts=[-1 + seq]}", "pad: axis 0: length 4 at 2 does not fit into 4"},
-        {"f32[4, 4] = scatter_nd(%3, %4, %3)", "scatter_nd: index 9 is outside an axis of length 4"},
+        {"f32[4] = pad(%1, %2) {starts=[-1 + seq]}",
+         "pad: axis 0: length 4 at 2 does not fit into 4"},
+        {"f32[4, 4] = scatter_nd(%3, %4, %3)",
+         "scatter_nd: index 9 is outside an axis of length 4"},
         {"f32[2, 4] = gather_nd(%3, %5)", "gather_nd: index 9 is outside"},
         {"f32[2, 1] = gather_elements(%3, %5)", "gather_elements: index 9 is outside"},
         {"f32[4, 4] = scatter_elements(%3, %6, %7)", "scatter_elements: index -5 is outside"},
-        {"f32[seq, 1] = gather_elements(%3, %8) {axis=1}", "indices are longer than the operand on axis 0"},
-        {"f32[1, 2, 1, 4] = rope(%9, %10, %10, %11)", "rope: position 4 is outside a table of 4 rows"},
+        {"f32[seq, 1] = gather_elements(%3, %8) {axis=1}",
+         "indices are longer than the operand on axis 0"},
+        {"f32[1, 2, 1, 4] = rope(%9, %10, %10, %11)",
+         "rope: position 4 is outside a table of 4 rows"},
         {"i64[] = argmax(%12)", "argmax: the axis is empty"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         Graph *g = parse(arena_printf(
             arena,
             "gir 1 stage=raised\nsymbol seq\n"
-            "const %%1 : f32[4] = splat(1)\nconst %%2 : f32[] = {0}\nconst %%3 : f32[4, 4] = splat(1)\n"
+            "const %%1 : f32[4] = splat(1)\nconst %%2 : f32[] = {0}\nconst %%3 : f32[4, 4] = "
+            "splat(1)\n"
             "const %%4 : i64[4, 1] = {0, 1, 9, 2}\nconst %%5 : i64[2, 1] = {0, 9}\n"
             "const %%6 : i64[1, 1] = {-5}\nconst %%7 : f32[1, 1] = {1}\n"
             "const %%9 : f32[1, 2, 1, 4] = splat(1)\nconst %%10 : f32[4, 2] = splat(1)\n"
             "const %%11 : i32[2] = {0, 4}\nconst %%12 : f32[0] = {}\n"
             "%%8 : i64[seq, 1] = iota() {axis=1}\n"
-            "%%20 : %s\noutput %%20 \"y\"\n", cases[i].node));
+            "%%20 : %s\noutput %%20 \"y\"\n",
+            cases[i].node));
         bool longer = strstr(cases[i].error, "longer") != NULL;
         EvalArgs args = {.bind = (int64_t[]){0, 1, longer ? 5 : 3}, .nbind = 3};
         expect_error(g, &args, cases[i].error);
@@ -404,11 +434,13 @@ int main(void) {
         !CU_add_test(suite, "transformer", test_transformer) ||
         !CU_add_test(suite, "product sizes", test_product_sizes) ||
         !CU_add_test(suite, "product of unaligned data", test_product_unaligned) ||
+        !CU_add_test(suite, "product of halves", test_product_halves) ||
         !CU_add_test(suite, "attention and primitives", test_attention_primitives) ||
         !CU_add_test(suite, "symbols", test_symbols) ||
         !CU_add_test(suite, "argument errors", test_argument_errors) ||
         !CU_add_test(suite, "range errors", test_range_errors) ||
-        !CU_add_test(suite, "one node", test_node) || !CU_add_test(suite, "early release", test_release))
+        !CU_add_test(suite, "one node", test_node) ||
+        !CU_add_test(suite, "early release", test_release))
         return 1;
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
