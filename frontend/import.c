@@ -9,8 +9,9 @@
 /* ---- op tables ---- */
 
 static const OpRule *const TABLES[] = {onnx_rules_math, onnx_rules_move, onnx_rules_shape,
-                                       onnx_rules_reduce, onnx_rules_nn, onnx_rules_attention, onnx_rules_index,
-                                       onnx_rules_quant, onnx_rules_control};
+                                       onnx_rules_reduce, onnx_rules_nn, onnx_rules_attention,
+                                       onnx_rules_einsum, onnx_rules_index, onnx_rules_quant,
+                                       onnx_rules_control};
 
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version) {
     for (size_t t = 0; t < COUNT_OF(TABLES); t++)
@@ -33,7 +34,6 @@ const char *op_hint(const char *domain, const char *op) {
         {"", "NonZero", "the result's size depends on data; export the experts without routing by NonZero"},
         {"", "Loop", "export without loops"},
         {"", "Scan", "export without loops"},
-        {"", "Einsum", "export with matmul and transpose in its place"},
         {"", "Unique", "the result's size depends on data"},
         {"", "Compress", "the result's size depends on data"},
         {"", "RandomNormalLike", "export for inference"},

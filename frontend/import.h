@@ -245,7 +245,7 @@ typedef struct {
     int arg;                      /* for fn: an Op or a variant */
 } OpRule;
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
-    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_index[], onnx_rules_quant[],
+    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_einsum[], onnx_rules_index[], onnx_rules_quant[],
     onnx_rules_control[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
 const char *op_hint(const char *domain, const char *op);    /* why it is missing; "" when unknown */
