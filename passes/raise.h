@@ -15,6 +15,7 @@ typedef struct {
     uint32_t natoms;
     Dim dim[VIEW_ATOMS];
     bool made[VIEW_ATOMS];       /* by a broadcast */
+    uint8_t home[VIEW_ATOMS];    /* the source's axis */
     AtomList order;              /* the source's own atoms, row-major */
     uint32_t rank;
     AtomList axis[MAX_RANK];     /* the view's axes, each row-major */

@@ -46,6 +46,7 @@ static void view_start(Graph *g, ValId src, View *w) {
     for (uint32_t i = 0; i < t->rank; i++) {
         uint8_t a;
         if (is_one(t->dim[i]) || !atom_new(w, t->dim[i], false, &a)) continue;
+        w->home[a] = (uint8_t)i;
         w->axis[i].atom[w->axis[i].n++] = a;
         w->order.atom[w->order.n++] = a;
     }
@@ -77,6 +78,7 @@ bool view_reshape(Graph *g, View *w, const Dim *dims, uint32_t rank) {
                 uint8_t b;
                 if (!dim_known(tail) || !atom_new(&next, tail, next.made[a], &b)) return false;
                 next.dim[a] = want;
+                next.home[b] = next.home[a];
                 if (!list_split(&flat, a, b) || !list_split(&next.order, a, b)) return false;
                 want = dim_const(1);
             }
@@ -205,7 +207,7 @@ ValId move_transpose(Graph *g, ValId v, const uint8_t *perm, Loc loc, Diag *d) {
     return same ? v : graph_add(g, OP_TRANSPOSE, &v, 1, &a, NULL, loc, d);
 }
 
-/* Atoms that stay neighbours move together: groups in the view's order, and where each one stands in
+/* Atoms of one axis that stay neighbours move together: groups in the view's order, and where each one stands in
  * the source. */
 typedef struct {
     uint32_t n, nsource;
@@ -224,12 +226,15 @@ static uint32_t order_of(const View *w, uint8_t atom) {
 static void plan_make(Graph *g, const View *w, Plan *p) {
     memset(p, 0, sizeof(*p));
     uint32_t first[VIEW_ATOMS] = {0}, last = VIEW_ATOMS;
+    uint8_t prev = 0;
     for (uint32_t i = 0; i < w->rank; i++) {
         p->target[i] = view_dim(g, w, i);
         for (uint32_t k = 0; k < w->axis[i].n; k++) {
             uint8_t a = w->axis[i].atom[k];
             uint32_t at = w->made[a] ? VIEW_ATOMS : order_of(w, a);
-            bool joins = p->n > 0 && !w->made[a] && !p->made[p->n - 1] && last + 1 == at;
+            bool joins = p->n > 0 && !w->made[a] && !p->made[p->n - 1] && last + 1 == at &&
+                         (k > 0 || w->home[prev] == w->home[a]);
+            prev = a;
             if (joins) {
                 p->dim[p->n - 1] = dim_mul(g, p->dim[p->n - 1], w->dim[a]);
             } else {
