@@ -46,6 +46,16 @@ bool lex_element(Lex *x, DType type, uint8_t *out);
 bool lex_dim(Lex *x, Graph *g, Dim *out);
 bool lex_type(Lex *x, Graph *g, Type *out);
 
+/* parse_const.c: where a text's constants come from, and how much it has taken so far. */
+typedef struct {
+    const char *dir;                  /* folder of file() constants; NULL refuses them */
+    size_t filled, copied, mapped;    /* bytes */
+    VEC(FileView) files;              /* mapped while parsing */
+} ConstSource;
+/* Reads "= ..." of a constant of c->bytes bytes and sets the rest of c; data is in the arena. */
+bool const_parse(Lex *x, ConstSource *from, DType type, Const *c);
+void const_source_close(ConstSource *from);
+
 /* Letters, digits, underscore and dot, not starting with a digit or a dot. */
 static inline bool is_word_char(char c, bool first) {
     bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';

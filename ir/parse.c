@@ -2,26 +2,21 @@
  *
  * Values may have any numbers; each is defined once and before its use. Result types are inferred
  * and must agree with those in the text. The first error ends the parse. The text is untrusted:
- * what it makes the parser allocate is bounded by its own length, by the files it names, and by
- * FILL_MAX for constants made from nothing. */
+ * what it makes the parser allocate is bounded by its own length and by parse_const.c. */
 #include <string.h>
 
 #include "ir/ir.h"
 #include "ir/internal.h"
 
-#define FILL_MAX ((size_t)512 << 20) /* bytes of all seed and splat constants together */
-#define FILE_REPEAT 4                /* constants may read a file this many times over */
 #define SYMBOLS_MAX 4096
 #define NUMBER_SLACK 65536           /* value numbers may exceed the length of the text by this */
 
 typedef struct {
     Lex x;
     Graph *g;
-    const char *dir;
+    ConstSource from;
     size_t bytes;                    /* of the text */
     VEC(ValId) numbered;             /* by the number in the text */
-    size_t filled, copied, mapped;
-    VEC(FileView) files;
 } Parser;
 
 /* ---- values ---- */
@@ -212,135 +207,20 @@ static bool parse_state(Parser *p) {
 
 /* ---- constants ---- */
 
-static bool parse_list(Parser *p, DType type, size_t bytes, Const *c) {
-    size_t size = dtype_size(type), count = bytes / size;
-    const char *at = lex_here(&p->x);
-    if (!lex_expect(&p->x, '{')) return false;
-    if (count > (size_t)(p->x.end - p->x.at))
-        return lex_error(&p->x, at, "expected %zu elements", count);
-    uint8_t *data = arena_alloc(p->g->arena, bytes);
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0 && lex_peek(&p->x, '}'))
-            return lex_error(&p->x, at, "expected %zu elements, found %zu", count, i);
-        if (i > 0 && !lex_expect(&p->x, ',')) return false;
-        if (!lex_element(&p->x, type, data + i * size)) return false;
-    }
-    c->data = data;
-    if (lex_peek(&p->x, ',')) return lex_error(&p->x, at, "more than %zu elements", count);
-    return lex_expect(&p->x, '}');
-}
-
-static bool parse_hex(Parser *p, size_t bytes, Const *c) {
-    const char *at = lex_here(&p->x);
-    if (bytes > (size_t)(p->x.end - at) / 2)
-        return lex_error(&p->x, at, "expected %zu bytes as hexadecimal digits", bytes);
-    uint8_t *data = arena_alloc(p->g->arena, bytes);
-    c->data = data;
-    return lex_hex(&p->x, data, bytes);
-}
-
-static uint8_t *fill_room(Parser *p, const char *at, size_t bytes) {
-    if (bytes > FILL_MAX - p->filled) {
-        lex_error(&p->x, at, "seed and splat constants of one text may have %zu bytes in all",
-                  FILL_MAX);
-        return NULL;
-    }
-    p->filled += bytes;
-    return arena_alloc(p->g->arena, bytes);
-}
-
-static bool parse_seed(Parser *p, const char *at, DType type, size_t bytes, Const *c) {
-    c->form = CF_SEED;
-    if (!lex_u64(&p->x, UINT64_MAX, &c->seed)) return false;
-    uint8_t *data = fill_room(p, at, bytes);
-    if (data == NULL) return false;
-    const_fill_seed(type, c->seed, data, bytes / dtype_size(type));
-    c->data = data;
-    return true;
-}
-
-static bool parse_splat(Parser *p, const char *at, DType type, size_t bytes, Const *c) {
-    uint8_t element[8];
-    size_t size = dtype_size(type);
-    c->form = CF_SPLAT;
-    if (!lex_element(&p->x, type, element)) return false;
-    uint8_t *data = fill_room(p, at, bytes);
-    if (data == NULL) return false;
-    for (size_t i = 0; i < bytes; i += size) memcpy(data + i, element, size);
-    c->data = data;
-    return true;
-}
-
-/* The file's contents, mapped once per parse; NULL with the error set. */
-static const FileView *parse_open(Parser *p, const char *at, const char *path) {
-    if (p->dir == NULL) {
-        lex_error(&p->x, at, "constants from files are not allowed here");
-        return NULL;
-    }
-    Diag reason;
-    diag_init(&reason);
-    const FileView *found = NULL;
-    const char *full = NULL;
-    FileView view;
-    if (file_inside(p->dir, path, p->g->arena, &full, &reason)) {
-        for (size_t i = 0; found == NULL && i < p->files.count; i++)
-            if (strcmp(p->files.data[i].path, full) == 0) found = &p->files.data[i];
-        if (found == NULL && file_map(full, &view, &reason)) {
-            VEC_PUSH(p->g->arena, &p->files, view);
-            found = &p->files.data[p->files.count - 1];
-            if (!add_size(p->mapped, view.bytes, &p->mapped)) p->mapped = SIZE_MAX;
-        }
-    }
-    if (found == NULL) lex_error(&p->x, at, "%s", reason.items.data[0].text);
-    diag_free(&reason);
-    return found;
-}
-
-static bool parse_file(Parser *p, const char *at, size_t bytes, Const *c) {
-    c->form = CF_FILE;
-    if (!lex_string(&p->x, &c->path) || !lex_expect(&p->x, ',') ||
-        !lex_u64(&p->x, UINT64_MAX, &c->offset))
-        return false;
-    const FileView *file = parse_open(p, at, c->path);
-    if (file == NULL) return false;
-    if (c->offset > file->bytes || bytes > file->bytes - (size_t)c->offset)
-        return lex_error(&p->x, at, "%zu bytes at %llu are past the end of a file of %zu bytes",
-                         bytes, (unsigned long long)c->offset, file->bytes);
-    if (bytes > SIZE_MAX - p->copied || (p->copied + bytes) / FILE_REPEAT > p->mapped)
-        return lex_error(&p->x, at, "the constants of this text repeat its files too often");
-    p->copied += bytes;
-    c->data = arena_dup(p->g->arena, file->data + c->offset, bytes);
-    return true;
-}
-
 static bool parse_const(Parser *p) {
     Lex *x = &p->x;
     uint32_t number = 0;
-    const char *name = NULL, *word = NULL;
-    size_t n = 0, bytes = 0;
+    const char *name = NULL;
     Type t;
     if (!parse_definition(p, &number) || !parse_name(p, &name) || !lex_expect(x, ':'))
         return false;
     const char *at = lex_here(x);
     if (!lex_type(x, p->g, &t) || !lex_expect(x, '=')) return false;
-    if (!type_is_static(&t)) return lex_error(x, at, "a constant has no symbolic dimensions");
-    if (!type_static_bytes(&t, &bytes)) return lex_error(x, at, "this constant is too large");
     Const c = {0};
-    at = lex_here(x);
-    if (lex_peek(x, '{')) {
-        if (!parse_list(p, t.dtype, bytes, &c)) return false;
-    } else {
-        if (!lex_word(x, &word, &n) || !lex_expect(x, '(')) return false;
-        bool ok;
-        if (lex_is(word, n, "seed")) ok = parse_seed(p, at, t.dtype, bytes, &c);
-        else if (lex_is(word, n, "splat")) ok = parse_splat(p, at, t.dtype, bytes, &c);
-        else if (lex_is(word, n, "hex")) ok = parse_hex(p, bytes, &c);
-        else if (lex_is(word, n, "file")) ok = parse_file(p, at, bytes, &c);
-        else return lex_error(x, at, "expected {..}, seed(), splat(), hex() or file() here");
-        if (!ok || !lex_expect(x, ')')) return false;
-    }
+    if (!type_is_static(&t)) return lex_error(x, at, "a constant has no symbolic dimensions");
+    if (!type_static_bytes(&t, &c.bytes)) return lex_error(x, at, "this constant is too large");
+    if (!const_parse(x, &p->from, t.dtype, &c)) return false;
     ValId v = graph_const(p->g, t, c.data, name);
-    c.bytes = bytes;
     p->g->consts.data[graph_val(p->g, v)->cidx] = c;
     define(p, number, v);
     return true;
@@ -602,10 +482,10 @@ Graph *graph_parse(const char *text, size_t bytes, const char *path, const char 
     memset(&p, 0, sizeof(p));
     p.x = lex_new(text, bytes, path == NULL ? NULL : arena_strdup(a, path), a, d);
     p.g = graph_new(a);
-    p.dir = dir;
+    p.from.dir = dir;
     p.bytes = bytes;
     bool ok = parse_header(&p);
     while (ok && lex_next_line(&p.x)) ok = parse_statement(&p) && lex_end_line(&p.x);
-    for (size_t i = 0; i < p.files.count; i++) file_unmap(&p.files.data[i]);
+    const_source_close(&p.from);
     return ok && !p.x.failed ? p.g : NULL;
 }

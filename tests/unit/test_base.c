@@ -271,7 +271,8 @@ static void test_file_inside(void) {
     CU_ASSERT_TRUE(file_inside(sub, "good", a, &out, &d));
     CU_ASSERT_TRUE(file_inside("/", "dev/null", a, &out, &d));
     CU_ASSERT_EQUAL(d.errors, 0);
-    static const char *const refused[] = {"../subway", "link", "/etc/passwd", "", "none", ".", ".."};
+    static const char *const refused[] = {"../subway", "link", "/etc/passwd", "", "none", ".",
+                                          ".."};
     for (size_t i = 0; i < COUNT_OF(refused); i++) {
         CU_ASSERT_FALSE(file_inside(sub, refused[i], a, &out, &d));
         CU_ASSERT_PTR_NULL(out);
