@@ -1,0 +1,653 @@
+/* test_import.c: the ONNX import on small files built here: what it makes of good ones, and that it
+ * refuses bad ones with the right message. */
+#include <CUnit/Basic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/onnx_build.h"
+
+static Arena *arena;
+static Diag diag;
+static OnnxModel model;
+static bool imported;
+static const char *folder;     /* of external data */
+
+static void start(void) {
+    arena = arena_new();
+    diag_init(&diag);
+    folder = NULL;
+    imported = false;
+}
+
+static void finish(void) {
+    if (imported) onnx_close(&model);
+    diag_free(&diag);
+    arena_free(arena);
+}
+
+static bool import_options(const Buf *m, const ImportOptions *opt) {
+    imported = onnx_import_bytes(m->data, m->n, folder, opt, arena, &model, &diag);
+    if (imported) CU_ASSERT_TRUE(graph_verify(model.graph, &diag));
+    return imported;
+}
+
+static bool import(const Buf *graph, const Buf *funcs) {
+    Buf m;
+    make_model(&m, 18, graph, funcs);
+    return import_options(&m, NULL);
+}
+
+static bool said(const char *what) {
+    for (size_t i = 0; i < diag.items.count; i++)
+        if (strstr(diag.items.data[i].text, what) != NULL) return true;
+    printf("\n    expected '%s', got:\n", what);
+    for (size_t i = 0; i < diag.items.count; i++) printf("    %s\n", diag.items.data[i].text);
+    return false;
+}
+
+/* Refused as the user's fault, with `what` in a message. */
+#define REFUSED(graph, what) \
+    do { \
+        CU_ASSERT_FALSE(import((graph), NULL)); \
+        CU_ASSERT_TRUE(said(what)); \
+        CU_ASSERT_EQUAL(diag.bugs, 0); \
+    } while (0)
+
+static size_t count_op(Op op) {
+    size_t n = 0;
+    FOR_NODES(model.graph, id) n += graph_node(model.graph, id)->op == op;
+    return n;
+}
+
+static const char *type_text(ValId v) {
+    Text t = text_new(arena);
+    type_print(&t, model.graph, graph_type(model.graph, v));
+    return t.data;
+}
+
+/* y = x + c, the smallest useful graph. */
+static Buf add_graph(void) {
+    Buf g = {.n = 0};
+    const float c[2] = {10, 20};
+    put_info(&g, 11, "x", 1, "N,2");
+    put_floats(&g, "c", (const int64_t[]){2}, 1, c);
+    put_node(&g, "Add", "x c", "y", NULL);
+    put_info(&g, 12, "y", 1, "N,2");
+    return g;
+}
+
+/* ---- what is made ---- */
+
+static void test_plain_function(void) {
+    start();
+    Buf g = add_graph();
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    Graph *gr = model.graph;
+    CU_ASSERT_EQUAL(gr->inputs.count, 1);
+    CU_ASSERT_EQUAL(gr->inputs.data[0].role, ROLE_NONE);
+    float x[4] = {1, 2, 3, 4};
+    Tensor in = {DT_F32, 2, {2, 2}, x}, out;
+    int64_t bind[8] = {0, 0, 0, 0, 2};
+    EvalArgs args = {bind, gr->symbols.count, &in, 1, 0};
+    CU_ASSERT_TRUE_FATAL(eval_graph(gr, &args, &gr->outputs.data[0].v, 1, &out, arena, &diag));
+    CU_ASSERT_EQUAL(tensor_get_f64(&out, 3), 24);
+    finish();
+}
+
+/* Reshape to a shape computed from Shape, Gather, Mul, Concat leaves one reshape. */
+static void test_shape_arithmetic(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "B,T,6");
+    put_scalar(&g, "i0", 0);
+    put_scalar(&g, "i1", 1);
+    put_ints(&g, "zero", (const int64_t[]){0}, 1);
+    put_ints(&g, "rest", (const int64_t[]){2, -1}, 2);
+    put_node(&g, "Shape", "x", "s", NULL);
+    put_node(&g, "Gather", "s i0", "b", NULL);
+    put_node(&g, "Gather", "s i1", "t", NULL);
+    put_node(&g, "Mul", "b t", "bt", NULL);
+    put_node(&g, "Unsqueeze", "bt zero", "bt1", NULL);
+    Buf axis = {.n = 0};
+    attr_put_int(&axis, "axis", 0);
+    put_node(&g, "Concat", "bt1 rest", "to", &axis);
+    put_node(&g, "Reshape", "x to", "y", NULL);
+    put_info(&g, 12, "y", 1, "M,2,3");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(count_op(OP_RESHAPE), 1);
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[B*T, 2, 3]");
+    CU_ASSERT_TRUE(node_ok(model.graph->first));
+    CU_ASSERT_EQUAL(model.graph->first.id, model.graph->last.id);
+    finish();
+}
+
+/* A shape value used as data becomes dims; a comparison that always holds is known. */
+static void test_shape_as_data(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "B,T");
+    put_scalar(&g, "none", -1);
+    put_node(&g, "Shape", "x", "s", NULL);
+    put_node(&g, "Equal", "s none", "e", NULL);
+    put_node(&g, "Size", "x", "n", NULL);
+    put_info(&g, 12, "s", 7, "2");
+    put_info(&g, 12, "e", 9, "2");
+    put_info(&g, 12, "n", 7, "");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(count_op(OP_DIM), 3);
+    int64_t v = 1;
+    CU_ASSERT_TRUE(const_get_i64(model.graph, model.graph->outputs.data[1].v, 1, &v) && v == 0);
+    finish();
+}
+
+static void test_dim_names(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "a,b");
+    put_info(&g, 11, "z", 1, "a,2*a + b");
+    put_info(&g, 11, "w", 1, "floor(a/2)");
+    put_node(&g, "Identity", "z", "y", NULL);
+    put_info(&g, 12, "y", 1, "a,c");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    Dim a = graph_type(model.graph, model.graph->inputs.data[0].v)->dim[0];
+    Dim b = graph_type(model.graph, model.graph->inputs.data[0].v)->dim[1];
+    Dim sum = dim_add(model.graph, dim_add(model.graph, a, a), b);
+    CU_ASSERT_TRUE(dim_eq(graph_type(model.graph, model.graph->inputs.data[1].v)->dim[1], sum));
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->inputs.data[2].v), "f32[floor_a_2_]");
+    finish();
+}
+
+/* The numbers of a graph exported at [2, 8] become batch and seq, by provenance. */
+static void test_fixed_shape(void) {
+    start();
+    Buf g = {.n = 0};
+    static float table[64 * 8], rows[8 * 8];
+    put_info(&g, 11, "ids", 7, "2,8");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "rows", (const int64_t[]){8, 8}, 2, rows);
+    put_ints(&g, "flat", (const int64_t[]){16, 8}, 2);
+    put_ints(&g, "heads", (const int64_t[]){2, 8, 2, -1}, 4);
+    put_node(&g, "Gather", "table ids", "e", NULL);
+    put_node(&g, "Add", "e rows", "p", NULL);
+    put_node(&g, "Reshape", "p flat", "f", NULL);
+    put_node(&g, "Reshape", "f heads", "h", NULL);
+    put_info(&g, 12, "f", 1, "16,8");
+    put_info(&g, 12, "h", 1, "2,8,2,4");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(model.graph->inputs.data[0].role, ROLE_TOKENS);
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[batch*seq, 8]");
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[1].v), "f32[batch, seq, 2, 4]");
+    CU_ASSERT_EQUAL(count_op(OP_SLICE), 1);
+    CU_ASSERT_EQUAL(model.graph->symbols.data[SYM_SEQ.id].literal, 8);
+    CU_ASSERT_EQUAL(model.graph->context, 8);
+    finish();
+}
+
+/* tokens, positions, mask and a past whose head size is a symbol. */
+static Buf cached_graph(void) {
+    Buf g = {.n = 0}, axis = {.n = 0}, perm = {.n = 0};
+    static float table[64 * 8], wpe[16 * 8];
+    put_info(&g, 11, "b", 7, "n,m");
+    put_info(&g, 11, "a", 7, "n,m");
+    put_info(&g, 11, "c", 7, "n,total");
+    put_info(&g, 11, "d", 1, "n,2,old,size");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "wpe", (const int64_t[]){16, 8}, 2, wpe);
+    put_ints(&g, "heads", (const int64_t[]){0, 0, 2, 4}, 4);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "Gather", "wpe b", "p", NULL);
+    put_node(&g, "Add", "e p", "h", NULL);
+    put_node(&g, "Reshape", "h heads", "k", NULL);
+    attr_put_ints(&perm, "perm", (const int64_t[]){0, 2, 1, 3}, 4);
+    put_node(&g, "Transpose", "k", "kt", &perm);
+    attr_put_int(&axis, "axis", -2);
+    put_node(&g, "Concat", "d kt", "now", &axis);
+    put_info(&g, 12, "h", 1, "n,m,8");
+    put_info(&g, 12, "now", 1, "n,2,total,size");
+    return g;
+}
+
+static void test_roles(void) {
+    start();
+    Buf g = cached_graph();
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    const Graph *gr = model.graph;
+    static const Role roles[4] = {ROLE_POSITIONS, ROLE_TOKENS, ROLE_MASK, ROLE_PAST};
+    static const char *const types[4] = {"i64[batch, seq]", "i64[batch, seq]", "i64[batch, past + seq]",
+                                         "f32[batch, 2, past, 4]"};
+    for (size_t i = 0; i < 4; i++) {
+        CU_ASSERT_EQUAL(gr->inputs.data[i].role, roles[i]);
+        CU_ASSERT_STRING_EQUAL(type_text(gr->inputs.data[i].v), types[i]);
+    }
+    CU_ASSERT_EQUAL(gr->outputs.data[0].role, ROLE_LOGITS);
+    CU_ASSERT_EQUAL(gr->outputs.data[1].role, ROLE_PRESENT);
+    CU_ASSERT_EQUAL_FATAL(gr->states.count, 1);
+    CU_ASSERT_EQUAL(gr->states.data[0].axis, 2);
+    CU_ASSERT_EQUAL(gr->context, 16);
+    finish();
+}
+
+static void test_options(void) {
+    start();
+    Buf g = cached_graph(), m;
+    make_model(&m, 18, &g, NULL);
+    ImportOptions swap = {.input_ids = "b", .positions = "a"};
+    CU_ASSERT_TRUE_FATAL(import_options(&m, &swap));
+    CU_ASSERT_EQUAL(model.graph->inputs.data[0].role, ROLE_TOKENS);
+    CU_ASSERT_EQUAL(model.graph->inputs.data[1].role, ROLE_POSITIONS);
+    onnx_close(&model);
+    ImportOptions wrong = {.input_ids = "nobody"};
+    CU_ASSERT_FALSE(import_options(&m, &wrong));
+    CU_ASSERT_TRUE(said("no input 'nobody'"));
+    ImportOptions logits = {.logits = "nothing"};
+    CU_ASSERT_FALSE(import_options(&m, &logits));
+    CU_ASSERT_TRUE(said("no output 'nothing'"));
+    finish();
+}
+
+static void test_bound_input(void) {
+    start();
+    Buf g = {.n = 0}, m;
+    put_info(&g, 11, "x", 1, "4,6");
+    put_info(&g, 11, "shape", 7, "2");
+    put_node(&g, "Reshape", "x shape", "y", NULL);
+    put_info(&g, 12, "y", 1, "a,b");
+    REFUSED(&g, "does not follow from the shapes");
+    make_model(&m, 18, &g, NULL);
+    int64_t to[2] = {-1, 3};
+    BoundInput b = {"shape", {DT_I64, 1, {2}, to}};
+    ImportOptions opt = {.bound = &b, .nbound = 1};
+    CU_ASSERT_TRUE_FATAL(import_options(&m, &opt));
+    CU_ASSERT_EQUAL(model.graph->inputs.count, 1);
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[8, 3]");
+    finish();
+}
+
+static Buf branch(const char *op) {
+    Buf g = {.n = 0};
+    put_node(&g, op, "x", op, NULL);
+    put_info(&g, 12, op, 1, "N");
+    return g;
+}
+
+static void test_if(void) {
+    start();
+    Buf g = {.n = 0}, attrs = {.n = 0}, t, yes = branch("Neg"), no = branch("Abs");
+    attr_put_graph(&attrs, "then_branch", &yes);
+    attr_put_graph(&attrs, "else_branch", &no);
+    put_info(&g, 11, "x", 1, "N");
+    const uint8_t flag = 0;
+    make_tensor(&t, "flag", 9, NULL, 0, &flag, 1);
+    put_buf(&g, 5, &t);
+    put_node(&g, "If", "flag", "y", &attrs);
+    put_info(&g, 12, "y", 1, "N");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(count_op(OP_ABS), 1);
+    CU_ASSERT_EQUAL(count_op(OP_NEG), 0);
+    finish();
+    start();
+    Buf h = {.n = 0};
+    put_info(&h, 11, "x", 1, "N");
+    put_info(&h, 11, "flag", 9, "");
+    put_node(&h, "If", "flag", "y", &attrs);
+    put_info(&h, 12, "y", 1, "N");
+    REFUSED(&h, "condition is not known");
+    finish();
+}
+
+/* function twice(a) -> b: calls `inner`, which is Neg or the function itself. */
+static Buf function(const char *domain, const char *inner) {
+    Buf f = {.n = 0}, all = {.n = 0}, opset = {.n = 0};
+    put_text(&f, 1, "twice");
+    put_text(&f, 4, "a");
+    put_text(&f, 5, "b");
+    put_node_in(&f, 7, domain, inner, "a", "t", NULL);
+    put_node_in(&f, 7, "", "Neg", "t", "b", NULL);
+    put_int(&opset, 2, 18);
+    put_buf(&f, 9, &opset);
+    put_text(&f, 10, "local");
+    put_buf(&all, 25, &f);
+    return all;
+}
+
+static void test_functions(void) {
+    start();
+    Buf g = {.n = 0}, good = function("", "Exp"), bad = function("local", "twice");
+    put_info(&g, 11, "x", 1, "N");
+    put_node_in(&g, 1, "local", "twice", "x", "m", NULL);
+    put_node_in(&g, 1, "local", "twice", "m", "y", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    CU_ASSERT_TRUE_FATAL(import(&g, &good));
+    CU_ASSERT_EQUAL(count_op(OP_EXP), 2);
+    CU_ASSERT_EQUAL(count_op(OP_NEG), 2);
+    onnx_close(&model);
+    CU_ASSERT_FALSE(import(&g, &bad));
+    CU_ASSERT_TRUE(said("calls itself"));
+    finish();
+}
+
+/* Nodes may stand in any order, and nobody's nodes are left out. */
+static void test_order(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "N");
+    put_node(&g, "Neg", "t", "y", NULL);
+    put_node(&g, "Exp", "x", "t", NULL);
+    put_node(&g, "NoSuchOp", "x", "unused", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(model.nnodes, 2);
+    finish();
+}
+
+/* ---- what is refused ---- */
+
+static void test_unsupported(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "N");
+    put_node(&g, "NoSuchOp", "x", "t", NULL);
+    put_node_in(&g, 1, "com.microsoft", "LongformerAttention", "t", "u", NULL);
+    put_node(&g, "Loop", "u", "y", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    CU_ASSERT_FALSE(import(&g, NULL));
+    CU_ASSERT_EQUAL(diag.errors, 3);
+    CU_ASSERT_TRUE(said("operator NoSuchOp of domain 'ai.onnx', opset 18, is not supported"));
+    CU_ASSERT_TRUE(said("LongformerAttention of domain 'com.microsoft'"));
+    CU_ASSERT_TRUE(said("hint: export without loops"));
+    finish();
+}
+
+static void refuse_tensor(int type, const int64_t *dims, size_t rank, const void *raw, size_t bytes,
+                          const char *what) {
+    start();
+    Buf g = {.n = 0}, t;
+    make_tensor(&t, "w", type, dims, rank, raw, bytes);
+    put_buf(&g, 5, &t);
+    put_node(&g, "Identity", "w", "y", NULL);
+    put_info(&g, 12, "y", 1, "");
+    REFUSED(&g, what);
+    finish();
+}
+
+static void test_bad_tensors(void) {
+    const float v[4] = {0};
+    const int64_t huge = (int64_t)1 << 62;
+    refuse_tensor(1, (const int64_t[]){-1}, 1, v, 4, "negative length -1");
+    refuse_tensor(1, (const int64_t[]){huge, huge}, 2, v, 4, "more elements than memory");
+    refuse_tensor(1, (const int64_t[]){huge}, 1, v, 4, "more bytes than memory");
+    refuse_tensor(1, (const int64_t[]){(int64_t)1 << 40}, 1, v, 16, "needs 4398046511104 bytes, holds 16");
+    refuse_tensor(1, (const int64_t[]){3}, 1, v, 16, "needs 12 bytes, holds 16");
+    refuse_tensor(1, (const int64_t[]){4}, 1, NULL, 0, "needs 4 elements, holds 0");
+    refuse_tensor(8, (const int64_t[]){1}, 1, v, 4, "element type 8 is not supported");
+    refuse_tensor(0, (const int64_t[]){1}, 1, v, 4, "element type 0 is not supported");
+    refuse_tensor(1, (const int64_t[]){1, 1, 1, 1, 1, 1, 1, 1, 1}, 9, v, 4, "rank 9 is above");
+}
+
+static void put_entry(Buf *t, const char *key, const char *value) {
+    Buf e = {.n = 0};
+    put_text(&e, 1, key);
+    put_text(&e, 2, value);
+    put_buf(t, 13, &e);
+}
+
+static Buf external_graph(const char *location, const char *offset, const char *length) {
+    Buf g = {.n = 0}, t;
+    make_tensor(&t, "w", 1, (const int64_t[]){4}, 1, NULL, 0);
+    put_int(&t, 14, 1);
+    if (location != NULL) put_entry(&t, "location", location);
+    if (offset != NULL) put_entry(&t, "offset", offset);
+    if (length != NULL) put_entry(&t, "length", length);
+    put_buf(&g, 5, &t);
+    put_node(&g, "Identity", "w", "y", NULL);
+    put_info(&g, 12, "y", 1, "4");
+    return g;
+}
+
+static void refuse_external(const char *dir, const char *location, const char *offset, const char *length,
+                            const char *what) {
+    start();
+    folder = dir;
+    Buf g = external_graph(location, offset, length);
+    REFUSED(&g, what);
+    finish();
+}
+
+static void write_file(const char *path, size_t bytes) {
+    FILE *f = fopen(path, "wb");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+    for (size_t i = 0; i < bytes; i++) fputc((int)(i & 0x3f), f);
+    fclose(f);
+}
+
+static void test_external_data(void) {
+    char dir[] = "/tmp/gptc-test-XXXXXX", inner[64], path[96], outside[64], link[96];
+    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
+    snprintf(inner, sizeof(inner), "%s/model", dir);
+    snprintf(path, sizeof(path), "%s/data.bin", inner);
+    snprintf(outside, sizeof(outside), "%s/secret.bin", dir);
+    snprintf(link, sizeof(link), "%s/link.bin", inner);
+    CU_ASSERT_EQUAL_FATAL(mkdir(inner, 0700), 0);
+    write_file(path, 24);
+    write_file(outside, 24);
+    CU_ASSERT_EQUAL_FATAL(symlink(outside, link), 0);
+
+    start();
+    folder = inner;
+    Buf g = external_graph("data.bin", "8", "16");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    const Const *k = graph_constant(model.graph, model.graph->outputs.data[0].v);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(k);
+    CU_ASSERT_EQUAL(k->bytes, 16);
+    CU_ASSERT_EQUAL(((const uint8_t *)k->data)[0], 8);
+    finish();
+
+    refuse_external(inner, "../secret.bin", NULL, NULL, "not a file beside the model");
+    refuse_external(inner, outside, NULL, NULL, "not a file beside the model");
+    refuse_external(inner, "link.bin", NULL, NULL, "not a file beside the model");
+    refuse_external(inner, "absent.bin", NULL, NULL, "not a file beside the model");
+    refuse_external(inner, NULL, NULL, NULL, "without a location");
+    refuse_external(inner, "data.bin", "12", NULL, "lie outside");
+    refuse_external(inner, "data.bin", "18446744073709551615", NULL, "lie outside");
+    refuse_external(inner, "data.bin", "-4", NULL, "not a number");
+    refuse_external(inner, "data.bin", "0", "99999999999", "declares 99999999999");
+    refuse_external(NULL, "data.bin", NULL, NULL, "not allowed here");
+    unlink(link);
+    unlink(path);
+    unlink(outside);
+    rmdir(inner);
+    rmdir(dir);
+}
+
+static void test_bad_names(void) {
+    start();
+    Buf g = add_graph();
+    put_node(&g, "Neg", "x", "y", NULL);
+    REFUSED(&g, "output 'y' is defined twice");
+    finish();
+    start();
+    g = add_graph();
+    put_floats(&g, "c", (const int64_t[]){1}, 1, (const float[]){1});
+    REFUSED(&g, "initializer 'c' is defined twice");
+    finish();
+    start();
+    g = add_graph();
+    put_info(&g, 11, "x", 1, "N");
+    REFUSED(&g, "input 'x' is declared twice");
+    finish();
+    start();
+    g = add_graph();
+    put_node(&g, "Neg", "nobody", "z", NULL);
+    REFUSED(&g, "input 'nobody' is not defined");
+    finish();
+    start();
+    g = add_graph();
+    put_info(&g, 12, "nothing", 1, "");
+    REFUSED(&g, "output 'nothing' is not defined");
+    finish();
+    start();
+    g = (Buf){.n = 0};
+    put_info(&g, 11, "x", 1, "N");
+    put_node(&g, "Add", "x b", "a", NULL);
+    put_node(&g, "Neg", "a", "b", NULL);
+    put_info(&g, 12, "b", 1, "N");
+    REFUSED(&g, "cycle");
+    finish();
+}
+
+static void test_bad_inputs(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "-3");
+    put_node(&g, "Neg", "x", "y", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    REFUSED(&g, "negative length -3");
+    finish();
+    start();
+    g = (Buf){.n = 0};
+    put_info(&g, 11, "x", 8, "N");
+    put_node(&g, "Neg", "x", "y", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    REFUSED(&g, "element type 8 is not supported");
+    finish();
+    /* Wrong element types of operands are found when the op is made. */
+    start();
+    g = (Buf){.n = 0};
+    put_info(&g, 11, "x", 1, "N");
+    put_info(&g, 11, "i", 7, "N");
+    put_node(&g, "Add", "x i", "y", NULL);
+    put_info(&g, 12, "y", 1, "N");
+    REFUSED(&g, "different dtypes");
+    finish();
+    start();
+    g = (Buf){.n = 0};
+    put_info(&g, 11, "x", 1, "2,3");
+    put_ints(&g, "to", (const int64_t[]){4, 2}, 2);
+    put_node(&g, "Reshape", "x to", "y", NULL);
+    put_info(&g, 12, "y", 1, "4,2");
+    REFUSED(&g, "the target does not fit");
+    finish();
+    start();
+    g = (Buf){.n = 0};
+    put_info(&g, 11, "x", 1, "2,3");
+    put_node(&g, "Add", "x", "y", NULL);
+    put_info(&g, 12, "y", 1, "2,3");
+    REFUSED(&g, "input 1 is missing");
+    finish();
+}
+
+static void test_not_onnx(void) {
+    static const char *const texts[] = {"", "hello, world", "\x3a\xff\xff\xff\xff\x0f", "\x08\x08"};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        start();
+        const uint8_t *data = (const uint8_t *)texts[i];
+        CU_ASSERT_FALSE(onnx_import_bytes(data, strlen(texts[i]), NULL, NULL, arena, &model, &diag));
+        CU_ASSERT_TRUE(diag.errors > 0);
+        finish();
+    }
+    start();
+    CU_ASSERT_FALSE(onnx_import("/nonexistent/model.onnx", NULL, arena, &model, &diag));
+    CU_ASSERT_TRUE(said("cannot open"));
+    finish();
+}
+
+/* If inside If inside If ...: refused by depth, in the scan or after it. */
+static void test_deep_nesting(void) {
+    static const int depths[] = {10, 25};
+    for (size_t k = 0; k < COUNT_OF(depths); k++) {
+        start();
+        Buf g = branch("Neg"), *next = malloc(sizeof(*next)), *attrs = malloc(sizeof(*attrs));
+        for (int i = 0; i < depths[k]; i++) {
+            *next = (Buf){.n = 0};
+            *attrs = (Buf){.n = 0};
+            attr_put_graph(attrs, "then_branch", &g);
+            put_node(next, "If", "flag", "out", attrs);
+            put_info(next, 12, "out", 1, "N");
+            g = *next;
+        }
+        put_info(&g, 11, "x", 1, "N");
+        put_info(&g, 11, "flag", 9, "");
+        REFUSED(&g, k == 0 ? "condition is not known" : "nested too deeply");
+        free(next);
+        free(attrs);
+        finish();
+    }
+}
+
+/* Every prefix, and many files with a few bytes changed: any answer but a crash will do. */
+static void test_damage(void) {
+    Buf g = cached_graph(), m, damaged;
+    make_model(&m, 18, &g, NULL);
+    for (size_t n = 0; n < m.n; n++) {
+        start();
+        imported = onnx_import_bytes(m.data, n, NULL, NULL, arena, &model, &diag);
+        CU_ASSERT_TRUE(imported || diag.errors > 0);
+        finish();
+    }
+    uint64_t state = 1;
+    for (int round = 0; round < 4000; round++) {
+        memcpy(&damaged, &m, sizeof(m));
+        for (int k = 0; k < 1 + round % 4; k++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            damaged.data[(state >> 33) % m.n] = (uint8_t)(state >> 20);
+        }
+        start();
+        imported = onnx_import_bytes(damaged.data, m.n, NULL, NULL, arena, &model, &diag);
+        CU_ASSERT_TRUE(imported || diag.errors > 0);
+        CU_ASSERT_EQUAL(diag.bugs, 0);
+        if (diag.bugs != 0) printf("\n    round %d: %s\n", round, diag.items.data[0].text);
+        finish();
+    }
+}
+
+static void test_tensor_files(void) {
+    char path[] = "/tmp/gptc-tensor-XXXXXX";
+    int fd = mkstemp(path);
+    CU_ASSERT_TRUE_FATAL(fd >= 0);
+    close(fd);
+    start();
+    float v[6] = {1, 2, 3, 4, 5, 6.5f};
+    Tensor t = {DT_F32, 2, {2, 3}, v}, back;
+    CU_ASSERT_TRUE_FATAL(onnx_tensor_write(path, &t, "t", &diag));
+    CU_ASSERT_TRUE_FATAL(onnx_tensor_read(path, arena, &back, &diag));
+    CU_ASSERT_EQUAL(back.dtype, DT_F32);
+    CU_ASSERT_EQUAL(back.rank, 2);
+    CU_ASSERT_EQUAL(back.dim[1], 3);
+    CU_ASSERT_EQUAL(tensor_get_f64(&back, 5), 6.5);
+    finish();
+    unlink(path);
+}
+
+int main(void) {
+    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    CU_pSuite made = CU_add_suite("import", NULL, NULL);
+    CU_add_test(made, "a plain function", test_plain_function);
+    CU_add_test(made, "shape arithmetic leaves nothing", test_shape_arithmetic);
+    CU_add_test(made, "shapes used as data", test_shape_as_data);
+    CU_add_test(made, "names of dimensions", test_dim_names);
+    CU_add_test(made, "fixed shapes become symbols", test_fixed_shape);
+    CU_add_test(made, "roles and states", test_roles);
+    CU_add_test(made, "options override roles", test_options);
+    CU_add_test(made, "bound inputs", test_bound_input);
+    CU_add_test(made, "If", test_if);
+    CU_add_test(made, "local functions", test_functions);
+    CU_add_test(made, "order of nodes", test_order);
+    CU_add_test(made, "tensor files", test_tensor_files);
+    CU_pSuite bad = CU_add_suite("bad files", NULL, NULL);
+    CU_add_test(bad, "unsupported ops, all at once", test_unsupported);
+    CU_add_test(bad, "tensors", test_bad_tensors);
+    CU_add_test(bad, "external data", test_external_data);
+    CU_add_test(bad, "names and cycles", test_bad_names);
+    CU_add_test(bad, "inputs and types", test_bad_inputs);
+    CU_add_test(bad, "not ONNX at all", test_not_onnx);
+    CU_add_test(bad, "deep nesting", test_deep_nesting);
+    CU_add_test(bad, "truncated and damaged files", test_damage);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
+    CU_cleanup_registry();
+    return failed != 0;
+}
