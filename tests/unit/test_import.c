@@ -147,7 +147,7 @@ static void test_dim_names(void) {
     start();
     Buf g = {.n = 0};
     put_info(&g, 11, "x", 1, "a,b");
-    put_info(&g, 11, "z", 1, "a,2*a + b");
+    put_info(&g, 11, "z", 1, "a,b + 2*a");
     put_info(&g, 11, "w", 1, "floor(a/2)");
     put_node(&g, "Identity", "z", "y", NULL);
     put_info(&g, 12, "y", 1, "a,c");
