@@ -17,6 +17,8 @@
  *   output %7 "logits" role=logits
  *   state "past.0.key" in=%8 out=%7 axis=1
  *
+ * The first line may have context=N and arena=N, a symbol literal=N. A dimension that cannot be
+ * expressed is `?`, a NaN with other bits than the usual nan(0xBITS), a result without a slot `_`.
  * Dimensions are polynomials: 64, seq, past + seq, 4*batch, batch*seq, -1 + seq. `;` starts a
  * comment. `@ onnx:N "name"` is the location; a missing optional operand is `_`. Value numbers are
  * dense in print order. Attributes equal to their default are not printed. */
