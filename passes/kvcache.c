@@ -40,45 +40,43 @@ static int last_token_axis(Graph *g, const Node *n) {
     return dim ? (int)n->attr.axis : -1;
 }
 
-/* Ops that treat every position alike, and what follows the pick with a seq axis instead of one token. */
+static bool alike(const Graph *g, const Node *n, const bool *wide) {
+    bool op = (op_info(n->op)->flags & F_ELEM) || n->op == OP_LINEAR || n->op == OP_NORM;
+    if (n->op == OP_MATMUL) op = !wide[n->in[1].id] && graph_type(g, n->in[1])->rank == 2;
+    if (!op || n->nout != 1) return false;
+    for (uint32_t i = 0; i < n->nin; i++)     /* what else is read must have no axis there */
+        if (val_ok(n->in[i]) && !wide[n->in[i].id] &&
+            (!value_is_weight(g, n->in[i]) || graph_type(g, n->in[i])->rank > 2))
+            return false;
+    return true;
+}
+
+/* Takes the pick out when all that follows, up to the logits, treats every position alike. */
 static bool widen(PassCtx *cx, Graph *g, NodeId from, bool *changed) {
-    Graph *c = g;
-    Dim seq = dim_sym(g, SYM_SEQ);
     Node pick = *graph_node(g, from);
-    uint32_t axis = (uint32_t)last_token_axis(g, &pick);
-    bool gone = pick.op == OP_GATHER && graph_type(g, pick.in[1])->rank == 0;
-    bool *wide = arena_array_of(cx->scratch, g->values.count, bool);
-    Type *to = arena_array_of(cx->scratch, g->values.count, Type);
-    ValId src = pick.in[0];
-    if (gone) return true;       /* the axis itself is gone: later shapes cannot be told from features */
-    (void)axis;
+    bool *wide = arena_array_of(cx->scratch, g->values.count, bool), logits = false;
     wide[pick.out[0].id] = true;
-    to[pick.out[0].id] = *graph_type(g, src);
-    for (NodeId id = pick.next; node_ok(id); id = graph_node(c, id)->next) {
-        const Node *n = graph_node(c, id);
+    for (NodeId id = pick.next; node_ok(id); id = graph_node(g, id)->next) {
+        const Node *n = graph_node(g, id);
         bool reads = false;
         for (uint32_t i = 0; i < n->nin; i++) reads = reads || (val_ok(n->in[i]) && wide[n->in[i].id]);
         if (!reads) continue;
-        bool alike = (op_info(n->op)->flags & F_ELEM) || n->op == OP_LINEAR || n->op == OP_NORM ||
-                     (n->op == OP_MATMUL && !wide[n->in[1].id] && graph_type(c, n->in[1])->rank == 2);
-        if (!alike || n->nout != 1) return true;
-        for (uint32_t i = 0; i < n->nin; i++)     /* other operands must not have an axis there */
-            if (val_ok(n->in[i]) && !wide[n->in[i].id] && graph_type(c, n->in[i])->rank > 2) return true;
+        if (!alike(g, n, wide)) return true;
         wide[n->out[0].id] = true;
-        to[n->out[0].id] = *graph_type(c, n->out[0]);
-        if (axis >= to[n->out[0].id].rank) return true;
-        to[n->out[0].id].dim[axis] = seq;
     }
-    bool logits = false;
     for (size_t i = 0; i < g->outputs.count; i++) logits = logits || wide[g->outputs.data[i].v.id];
+    for (size_t i = 0; i < g->states.count; i++) logits = logits && !wide[g->states.data[i].out.id];
     if (!logits) return true;
-    for (size_t i = 0; i < g->states.count; i++)
-        if (wide[g->states.data[i].out.id]) return true;
-    graph_replace(g, pick.out[0], src);
+    graph_replace(g, pick.out[0], pick.in[0]);
+    graph_erase(g, from);
     for (NodeId id = pick.next; node_ok(id); id = graph_node(g, id)->next) {
         const Node *n = graph_node(g, id);
         if (n->nout == 0 || !wide[n->out[0].id]) continue;
-        if (n->op == OP_CAST) graph_val(g, n->out[0])->type = to[n->out[0].id];
+        if (n->op == OP_CAST) {
+            Type t = *graph_type(g, n->in[0]);
+            t.dtype = graph_type(g, n->out[0])->dtype;
+            graph_val(g, n->out[0])->type = t;
+        }
         if (!infer_node(g, id, cx->diag)) return false;
     }
     diag_note(cx->diag, pick.loc, "the graph computes the last token's logits only; the program can compute all");

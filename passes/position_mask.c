@@ -55,10 +55,9 @@ static bool row_agrees(MaskEval *m, const MaskForm *f, const Tensor *t, int64_t 
         double raw = m->causal && k > q ? -INFINITY : entry(t, b, h, i, k);
         bool allowed = (!f->causal || k <= q) && (f->window == 0 || k > q - f->window);
         double e = raw - best, p = allowed ? slope * (double)(k - q) - pbest : -INFINITY;
-        if (e < BLOCKED && p < BLOCKED) continue;
-        double tol = 1e-4 + 4e-7 * (fabs(raw) + fabs(best));
-        if (fabs(e - p) <= tol) continue;
         if (e < BLOCKED + 1 && p < BLOCKED + 1) continue;
+        bool both = e >= BLOCKED && p >= BLOCKED;   /* a sentinel has no say in the tolerance */
+        if (both && fabs(e - p) <= 1e-4 + 4e-7 * (fabs(raw) + fabs(best))) continue;
         m->why = arena_printf(m->cx->scratch,
                               "is neither causal, a window nor ALiBi (query %lld, key %lld%s)",
                               (long long)q, (long long)k,
