@@ -300,17 +300,19 @@ static gptc_status pointwise_check(const Check *c) {
         u->count > c->m->plan->n_insns - u->first)
         return bad(c, "instructions %u + %u out of range", u->first, u->count);
     OK(rows_arg(c, 6, u->width));
+    ART_ASSERT((ART_REGISTERS & (ART_REGISTERS - 1)) == 0, "registers are checked together");
     uint32_t written = 0;           /* one bit a register */
     for (uint32_t i = 0; i < u->count; i++) {
         const ArtInsn *in = &c->m->insns[u->first + i];
         if (in->op >= ART_I_COUNT) return bad(c, "instruction %u: %u is not known", i, in->op);
         const uint8_t from[3] = {in->a, in->b, in->c};
+        if ((in->a | in->b | in->c | in->dst) >= ART_REGISTERS)     /* a power of two; unused ones too */
+            return bad(c, "instruction %u: no such register", i);
         for (uint32_t k = 0; k < operands[in->op]; k++)
-            if (from[k] >= ART_REGISTERS || !(written >> from[k] & 1))
+            if (!(written >> from[k] & 1))
                 return bad(c, "instruction %u reads a register that is not set", i);
         if ((in->op == ART_I_STORE) != (i + 1 == u->count)) return bad(c, "the store is not last");
         if (in->op == ART_I_STORE) break;
-        if (in->dst >= ART_REGISTERS) return bad(c, "instruction %u: no such register", i);
         if (in->op == ART_I_LOAD) OK(load_check(c, in));
         written |= UINT32_C(1) << in->dst;
     }
