@@ -82,9 +82,12 @@ static Loc node_loc(const Import *im, const char *name, uint32_t index) {
     return (Loc){LOC_NODE, index, 0, arena_strdup(im->arena, name)};
 }
 
-static int64_t opset_of(const Where *w, const char *domain) {
+/* A function may leave a domain to the model's own list. */
+static int64_t opset_of(const Import *im, const Where *w, const char *domain) {
     for (size_t i = 0; i < w->nopsets; i++)
         if (strcmp(w->opsets[i].domain, domain) == 0) return w->opsets[i].version;
+    for (size_t i = 0; i < im->model.nopsets; i++)
+        if (strcmp(im->model.opsets[i].domain, domain) == 0) return im->model.opsets[i].version;
     return 0;
 }
 
@@ -222,7 +225,7 @@ static bool flatten_node(Import *im, const ONode *n, uint32_t index, Scope *s, c
     Loc loc = node_loc(im, n->name, index);
     if (++im->inlined > NODES_MAX) return diag_error(im->d, loc, "more than two million nodes");
     INode x = {.name = n->name, .op = n->op, .domain = n->domain, .index = index, .nin = n->nin,
-               .nout = n->nout, .version = opset_of(w, n->domain)};
+               .nout = n->nout, .version = opset_of(im, w, n->domain)};
     x.attrs = resolve_attrs(im, n, w, &x.nattrs);
     x.in = arena_array_of(im->scratch, n->nin, uint32_t);
     x.out = arena_array_of(im->scratch, n->nout, uint32_t);

@@ -241,9 +241,8 @@ bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out) {
 
 /* ---- lining operands up ---- */
 
-/* A value with axis `axis` of a number that stands for `want`: the same value with that axis typed
- * so. Only for values that no input's data goes into: their axes carry no provenance. */
-static bool align_axis(Call *c, ValId *v, uint32_t axis, Dim want) {
+/* Only values that no input's data goes into may be cut: the axes of others have their provenance. */
+bool align_axis(Call *c, ValId *v, uint32_t axis, Dim want) {
     Dim have = graph_type(c->g, *v)->dim[axis];
     if (dim_eq(have, want)) return true;
     if (shape_unify(c->im, have, want)) return true;

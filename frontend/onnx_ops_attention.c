@@ -106,6 +106,12 @@ static bool attention_mask(Call *c, Att *a) {
     if (in_has(c, 3)) {
         a->mask = mask_operand(c, a);
         if (!val_ok(a->mask)) return false;
+        Dim want[2] = {type_of(c, a->k)->dim[1], type_of(c, a->q)->dim[1]};
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t rank = type_of(c, a->mask)->rank;
+            if (i < rank && !dim_eq(type_of(c, a->mask)->dim[rank - 1 - i], dim_const(1)))
+                align_axis(c, &a->mask, rank - 1 - i, want[i]);
+        }
     }
     bool plain = !in_has(c, 6) && a->right < 0 && (a->left < 0 || (a->causal && a->square)) &&
                  (!a->causal || a->square);

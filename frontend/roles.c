@@ -223,6 +223,12 @@ static void find_tokens(Import *im, const Found *found) {
     if (best >= 0) im->roles[best] = ROLE_TOKENS;
 }
 
+/* The last two axes may be queries by keys: not one symbolic and one a number, as [.., seq, hidden] is. */
+static bool square_tail(const OInfo *info) {
+    const ODim *d = info->dim + info->rank - 2;
+    return (d[0].param == NULL) == (d[1].param == NULL) || d[0].value == 1;
+}
+
 static Role role_of(const Import *im, size_t i, const Found *f, const Found *past) {
     const OInfo *info = im->input_info[i];
     if (is_named(im->opt->positions, info->name)) return ROLE_POSITIONS;
@@ -234,9 +240,10 @@ static Role role_of(const Import *im, size_t i, const Found *f, const Found *pas
         return ROLE_USE_CACHE;
     if (info->rank == 2 && strstr(info->name, "pos") != NULL && integer_type(info->type))
         return ROLE_POSITIONS;
-    if (info->rank >= 2 && info->rank <= 4 &&
-        (integer_type(info->type) || info->type == 9 || float_type(info->type)))
-        return ROLE_MASK;
+    bool flags = integer_type(info->type) || info->type == 9;
+    if (info->rank == 2 && (flags || float_type(info->type))) return ROLE_MASK;
+    if (info->rank == 3 && flags) return ROLE_MASK;
+    if (info->rank == 4 && (flags || float_type(info->type)) && square_tail(info)) return ROLE_MASK;
     return ROLE_NONE;
 }
 

@@ -369,8 +369,14 @@ bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, b
             return call_error(c, "the target's axis %u is no length", i);
         }
     }
-    bool filled = reshape_fill(c, x, out, n, hole);
-    if (filled) {
+    /* All numbers, in a graph of fixed shape: they stand for symbols wherever the operand has them. */
+    Dim symbols[MAX_RANK];
+    memcpy(symbols, out, sizeof(symbols));
+    if (c->im->fixed && all_const(want, n) && !type_is_static(x) && reshape_fixed(c, x, symbols, n, hole)) {
+        memcpy(out, symbols, n * sizeof(*out));
+        return true;
+    }
+    if (reshape_fill(c, x, out, n, hole)) {
         Type t = type_make(x->dtype, n, out);
         if (dim_eq(type_count(c->g, &t), type_count(c->g, x))) return true;
         if (hole >= 0) out[hole] = dim_const(-1);
