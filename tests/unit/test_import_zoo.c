@@ -70,6 +70,12 @@ static double worst_error(const Tensor *a, const Tensor *b) {
     return max / sqrt(square / (double)n - mean * mean);
 }
 
+static ValId logits_of(const Graph *g) {
+    for (size_t i = 0; i < g->outputs.count; i++)
+        if (g->outputs.data[i].role == ROLE_LOGITS) return g->outputs.data[i].v;
+    return NO_VAL;
+}
+
 static double compare(Graph *g, const char *tokens_path, const char *logits_path) {
     Tensor tokens, expected, got, inputs[64];
     int64_t bind[64] = {0};
@@ -82,11 +88,73 @@ static double compare(Graph *g, const char *tokens_path, const char *logits_path
     for (size_t i = 0; i < g->inputs.count; i++)
         if (!fill_input(g, &g->inputs.data[i], &tokens, bind, &inputs[i])) return INFINITY;
     EvalArgs args = {bind, g->symbols.count, inputs, g->inputs.count, 0};
-    for (size_t i = 0; i < g->outputs.count; i++)
-        if (g->outputs.data[i].role == ROLE_LOGITS &&
-            eval_graph(g, &args, &g->outputs.data[i].v, 1, &got, arena, &diag))
-            return worst_error(&expected, &got);
-    return INFINITY;
+    ValId logits = logits_of(g);
+    if (!val_ok(logits) || !eval_graph(g, &args, &logits, 1, &got, arena, &diag)) return INFINITY;
+    return worst_error(&expected, &got);
+}
+
+/* Rows [from, from + n) of [batch, rows, ...]. */
+static Tensor rows_of(const Tensor *t, int64_t from, int64_t n) {
+    Tensor out = *t;
+    size_t row = dtype_size(t->dtype);
+    for (uint32_t i = 2; i < t->rank; i++) row *= (size_t)t->dim[i];
+    out.dim[1] = n;
+    out.data = arena_alloc(arena, (size_t)(t->dim[0] * n) * row);
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        memcpy((uint8_t *)out.data + (size_t)(b * n) * row,
+               (const uint8_t *)t->data + (size_t)(b * t->dim[1] + from) * row, (size_t)n * row);
+    return out;
+}
+
+/* One step of `n` tokens behind `past`; states are handed over in past_states and replaced. */
+static bool run_step(Graph *g, const Tensor *tokens, int64_t past, Tensor *past_states, Tensor *logits) {
+    Tensor inputs[64], out[65];
+    ValId want[65];
+    int64_t bind[64] = {0, tokens->dim[0], tokens->dim[1], past};
+    for (size_t i = 0; i < g->inputs.count; i++) {
+        const Port *p = &g->inputs.data[i];
+        if (!fill_input(g, p, tokens, bind, &inputs[i])) return false;
+        for (size_t s = 0; s < g->states.count; s++)
+            if (val_eq(g->states.data[s].in, p->v) && past != 0) inputs[i] = past_states[s];
+        for (size_t k = 0; p->role == ROLE_POSITIONS && k < tensor_count(&inputs[i]); k++)
+            ((int64_t *)inputs[i].data)[k] += past;
+    }
+    for (size_t s = 0; s < g->states.count; s++) want[s] = g->states.data[s].out;
+    want[g->states.count] = logits_of(g);
+    EvalArgs args = {bind, g->symbols.count, inputs, g->inputs.count, 0};
+    if (!eval_graph(g, &args, want, g->states.count + 1, out, arena, &diag)) return false;
+    memcpy(past_states, out, g->states.count * sizeof(*out));
+    *logits = out[g->states.count];
+    return true;
+}
+
+/* The tokens in two steps, through the states, give the logits of the whole. */
+static void check_steps(const Model *m) {
+    char path[512];
+    arena = arena_new();
+    diag_init(&diag);
+    OnnxModel model;
+    Tensor tokens, expected, states[64], got;
+    snprintf(path, sizeof(path), MODELS "%s/model.onnx", m->name);
+    bool ok = onnx_import(path, NULL, arena, &model, &diag);
+    snprintf(path, sizeof(path), MODELS "%s/tokens_batch.pb", m->name);
+    bool read = ok && access(path, R_OK) == 0 && onnx_tensor_read(path, arena, &tokens, &diag);
+    snprintf(path, sizeof(path), MODELS "%s/logits_batch.pb", m->name);
+    read = read && onnx_tensor_read(path, arena, &expected, &diag);
+    if (read && model.graph->states.count != 0 && model.graph->states.count <= COUNT_OF(states)) {
+        int64_t past = 0, total = tokens.dim[1], step[3] = {total / 3, 1, total - total / 3 - 1};
+        for (size_t i = 0; i < COUNT_OF(step); i++) {
+            Tensor now = rows_of(&tokens, past, step[i]), want = rows_of(&expected, past, step[i]);
+            ok = ok && run_step(model.graph, &now, past, states, &got);
+            CU_ASSERT_TRUE(ok && worst_error(&want, &got) <= m->tolerance);
+            past += step[i];
+        }
+    }
+    CU_ASSERT_TRUE(ok);
+    show_diag(m->name);
+    if (ok) onnx_close(&model);
+    diag_free(&diag);
+    arena_free(arena);
 }
 
 static void check_model(const Model *m, const char *suffix) {
@@ -120,6 +188,12 @@ static void test_zoo_batch(void) {
     for (size_t i = 0; i < COUNT_OF(ZOO); i++) check_model(&ZOO[i], "_batch");
 }
 
+/* Dynamic quantisation takes its scale from all tokens at hand, so steps differ there. */
+static void test_steps(void) {
+    for (size_t i = 0; i < COUNT_OF(ZOO); i++)
+        if (ZOO[i].tolerance < 0.1) check_steps(&ZOO[i]);
+}
+
 int main(void) {
     if (access(MODELS "zoo", R_OK) != 0) {
         printf("skipped: there are no models beside the sources (" MODELS ")\n");
@@ -129,6 +203,7 @@ int main(void) {
     CU_pSuite zoo = CU_add_suite("zoo", NULL, NULL);
     CU_add_test(zoo, "logits of one sequence", test_zoo);
     CU_add_test(zoo, "logits of a batch", test_zoo_batch);
+    CU_add_test(zoo, "steps through the states", test_steps);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
