@@ -91,8 +91,10 @@ static bool last_token_drop(PassCtx *cx, Graph *g, bool *changed) {
         const Node *node = graph_node(g, id);
         if ((node->op != OP_SLICE && node->op != OP_GATHER) || node->out[0].id >= n) continue;
         if (!taint[node->out[0].id] || last_token_axis(g, node) < 0) continue;
-        if (!widen(cx, g, id, changed)) return false;
-        if (*changed) return true;
+        bool dropped = false;
+        if (!widen(cx, g, id, &dropped)) return false;
+        *changed = *changed || dropped;
+        if (dropped) return true;
     }
     return true;
 }
@@ -173,12 +175,16 @@ PassResult pass_kvcache(PassCtx *cx, Graph *g) {
         return PASS_UNCHANGED;
     }
     bool changed = false;
+    int64_t ranges = 0;
+    if (!token_scales(cx, g, &ranges)) return PASS_FAILED;
+    changed = ranges > 0;
     if (!last_token_drop(cx, g, &changed)) return PASS_FAILED;
     if (!cache_prove(cx, g, &cx->proof.reason)) return PASS_FAILED;
     cx->proof.proven = true;
     cx->proof.reason = NULL;
     int64_t made = 0;
     if (g->states.count == 0 && !cache_insert(cx, g, &made)) return PASS_FAILED;
+    pass_count(cx, "ranges per token", ranges);
     pass_count(cx, "states", made > 0 ? made : (int64_t)g->states.count);
     return made > 0 || changed ? PASS_CHANGED : PASS_UNCHANGED;
 }

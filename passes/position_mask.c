@@ -18,7 +18,7 @@ typedef struct {
     Graph *g, *copy;          /* rows are cut in the copy */
     ValId mask;
     bool causal;              /* the attention itself is causal */
-    int64_t heads;
+    int64_t heads;            /* that differ: 1 when all share a mask */
     const char *why;
 } MaskEval;
 
@@ -104,8 +104,7 @@ static bool row_value(MaskEval *m, int64_t q, int64_t n, Tensor *t, int64_t *tot
 static bool read_square(MaskEval *m, MaskForm *f, int64_t n) {
     Tensor t;
     if (!square_value(m, 1, (Len){0, n}, &t)) return false;
-    f->heads = m->heads;
-    f->slopes = arena_array_of(m->cx->scratch, (size_t)m->heads, float);
+    f->slopes = arena_array_of(m->cx->scratch, (size_t)f->heads, float);
     int64_t q = n - 1;
     f->causal = true;
     for (int64_t h = 0; h < m->heads; h++) {
@@ -118,6 +117,7 @@ static bool read_square(MaskEval *m, MaskForm *f, int64_t n) {
         f->slopes[h] = (float)(b - a);
         if (fabs(b - a) > 1e-6) f->sloped = true;
     }
+    for (int64_t h = m->heads; h < f->heads; h++) f->slopes[h] = f->slopes[0];
     return true;
 }
 
@@ -222,7 +222,10 @@ bool mask_recognise(PassCtx *cx, Graph *g, NodeId n, ValId mask, MaskForm *out, 
     m.g = g;
     m.mask = mask;
     m.causal = node->attr.causal;
-    m.heads = graph_type(g, node->in[0])->dim[2].v;
+    const Type *t = graph_type(g, mask);
+    out->heads = graph_type(g, node->in[0])->dim[2].v;
+    bool shared = t->rank < 3 || dim_eq(t->dim[t->rank - 3], dim_const(1));
+    m.heads = shared ? 1 : out->heads;
     m.why = "is of no known form";
     m.copy = graph_copy(g, cx->scratch);
     int64_t ctx = position_context(cx, g), side = ctx < 33 ? ctx : 33;

@@ -87,6 +87,10 @@ bool raise_ropes(PassCtx *cx, Graph *g, int64_t *count);
 /* Raises the attention that ends in the product at node n. False on an error; *did says if it matched. */
 bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeId n, bool *did);
 
+/* ---- token_scales.c ---- */
+/* Ranges of dynamic quantisation over all tokens become one per token; counts them. */
+bool token_scales(PassCtx *cx, Graph *g, int64_t *count);
+
 /* ---- cache_proof.c ---- */
 /* The cache proof. False with *reason and the diag set. */
 bool cache_prove(PassCtx *cx, Graph *g, const char **reason);

@@ -6,6 +6,8 @@
  *
  *   %7 = reshape(transpose(attention(q', k', v', mask)))       q'[batch, seq, heads, d]
  *
+ * Scores and weights that activation quantisation rounds to a few bits are taken unrounded, which is
+ * reported.
  * The match goes up from the second product. What the scores pass on the way is collected; anything
  * else ends the match and leaves the primitives. The mask operand is one expression without tokens. */
 #include <math.h>
@@ -25,7 +27,7 @@ typedef struct {
     size_t ntaint;
     ValId q, kt, v, out, sink;
     double scale, softcap;
-    bool sliced;
+    bool sliced, rounded;
     MaskPart mask[MAX_MASKS];
     uint32_t nmasks;
     Dim batch, heads;
@@ -84,6 +86,44 @@ static bool drops_last_column(const Match *m, const Node *n) {
     return true;
 }
 
+/* mul(cast(.. round(div(x, s)) ..), s): x rounded to a few bits, as activation quantisation writes it.
+ * Returns x, or NO_VAL. The zero point must cancel. */
+static ValId unrounded(const Match *m, ValId v) {
+    double up = 0, down = 0, c = 0, zero = 0;
+    bool rounded = false;
+    for (uint32_t depth = 0; depth < 16; depth++) {
+        const Node *n = def_of(m, v);
+        if (n == NULL) return NO_VAL;
+        bool scalar = n->nin == 2 && is_scalar(m, n->in[1], &c);
+        switch (n->op) {
+        case OP_MUL:
+            if (!scalar || up != 0) return NO_VAL;
+            up = c;
+            break;
+        case OP_DIV:
+            if (!scalar || !rounded) return NO_VAL;
+            down = c;
+            return up == down && zero == 0 ? n->in[0] : NO_VAL;
+        case OP_ROUND: rounded = true; break;
+        case OP_ADD:
+        case OP_SUB:
+            if (!scalar) return NO_VAL;
+            zero += n->op == OP_ADD ? c : -c;
+            break;
+        case OP_MIN:
+        case OP_MAX:
+            if (!scalar) return NO_VAL;
+            break;
+        case OP_CAST:
+        case OP_RELU: break;
+        default: return NO_VAL;
+        }
+        if (up == 0) return NO_VAL;
+        v = n->in[0];
+    }
+    return NO_VAL;
+}
+
 /* From the left operand of the second product up to the softmax; its operand, or NO_VAL. */
 static ValId climb_weights(Match *m, ValId p) {
     for (uint32_t depth = 0; depth < 16; depth++) {
@@ -109,6 +149,13 @@ static ValId climb_weights(Match *m, ValId p) {
             m->sliced = true;
             p = n->in[0];
             break;
+        case OP_MUL: {
+            ValId x = unrounded(m, p);
+            if (!val_ok(x)) return NO_VAL;
+            m->rounded = true;
+            p = x;
+            break;
+        }
         case OP_SOFTMAX:
             return n->attr.axis + 1 == graph_type(m->g, p)->rank ? n->in[0] : NO_VAL;
         default: return NO_VAL;
@@ -186,6 +233,12 @@ static bool climb_scores(Match *m, ValId s) {
     for (uint32_t depth = 0; depth < 40; depth++) {
         const Node *n = def_of(m, s);
         if (n == NULL || !tainted(m, s)) return false;
+        ValId x = n->op == OP_MUL ? unrounded(m, s) : NO_VAL;
+        if (val_ok(x)) {
+            m->rounded = true;
+            s = x;
+            continue;
+        }
         switch (n->op) {
         case OP_ADD:
         case OP_SUB:
@@ -453,5 +506,7 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
     g->insert_before = id;
     bool ok = build(&m, &q, &k, &v, did);
     g->insert_before = NO_NODE;
+    if (*did && m.rounded)
+        diag_note(cx->diag, m.loc, "the rounding of attention's scores and weights is left out");
     return ok;
 }
