@@ -30,21 +30,21 @@ typedef struct {
 
 static gptc_status file_map(gptc_model *m, const char *path, gptc_detail *why) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     /* a FIFO must not block */
-    if (fd < 0) return status_fail(why, GPTC_E_IO, "%s: %s", path, strerror(errno));
+    if (fd < 0) return status_fail(why, GPTC_E_IO, "%s", strerror(errno));
     struct stat st;
     gptc_status s = GPTC_OK;
     if (fstat(fd, &st)) {
-        s = status_fail(why, GPTC_E_IO, "%s: %s", path, strerror(errno));
+        s = status_fail(why, GPTC_E_IO, "%s", strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
-        s = status_fail(why, GPTC_E_IO, "%s: not a regular file", path);
+        s = status_fail(why, GPTC_E_IO, "not a regular file");
     } else if (st.st_size < (off_t)sizeof(ArtHeader)) {
-        s = status_fail(why, GPTC_E_FORMAT, "%s: not a gptc file (%lld bytes)", path, (long long)st.st_size);
+        s = status_fail(why, GPTC_E_FORMAT, "only %lld bytes", (long long)st.st_size);
     } else {
         m->map_bytes = (size_t)st.st_size;
         m->map = mmap(NULL, m->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
         if (m->map == MAP_FAILED) {
             m->map = NULL;
-            s = status_fail(why, GPTC_E_IO, "%s: cannot map: %s", path, strerror(errno));
+            s = status_fail(why, GPTC_E_IO, "cannot map: %s", strerror(errno));
         }
     }
     close(fd);
@@ -55,7 +55,7 @@ static gptc_status header_check(const gptc_model *m, Sections *sec, gptc_detail 
     ArtHeader h;
     memcpy(&h, m->map, sizeof h);
     if (memcmp(h.magic, ART_MAGIC, sizeof h.magic))
-        return status_fail(why, GPTC_E_FORMAT, "not a gptc file; the first 8 bytes are not \"gptcbin\\n\"");
+        return status_fail(why, GPTC_E_FORMAT, "the first 8 bytes are not \"gptcbin\\n\"");
     if (h.major != ART_MAJOR)
         return status_fail(why, GPTC_E_VERSION, "file format %u.%u, this library reads %u.x; compile again",
                            h.major, h.minor, ART_MAJOR);
@@ -251,10 +251,11 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
     gptc_model *m = calloc(1, sizeof *m);
     if (!m) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the model", sizeof *m);
     m->kernels = kernels;
-    gptc_status st = model_open(m, path, o.verify, why);
+    gptc_detail inner = {""};
+    gptc_status st = model_open(m, path, o.verify, &inner);
     if (st) {
         gptc_close(m);
-        return st;
+        return status_fail(why, st, "%s: %s", path, inner.text);
     }
     *out = m;
     return GPTC_OK;

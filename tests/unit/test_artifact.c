@@ -101,6 +101,7 @@ static size_t section_of(uint32_t kind, size_t *n) {
         *n = s.bytes;
         return s.offset;
     }
+    *n = 0;
     return 0;
 }
 
