@@ -53,6 +53,7 @@ static ValId raise_core(Rewrite *r, NodeId id) {
     if (!dtype_is_float(graph_type(g, n.out[0])->dtype)) return NO_VAL;
     if (!root_mean_square(g, n.in[1], n.in[0], &eps)) return NO_VAL;
     a.rms = !centred(g, n.in[0], &x);
+    if (!type_eq(graph_type(g, x), graph_type(g, n.out[0]))) return NO_VAL;
     a.eps = (float)eps;
     pass_count(r->cx, a.rms ? "rms norms" : "layer norms", 1);
     return rw_add(r, OP_NORM, &x, 1, &a, NULL);
