@@ -10,6 +10,7 @@
 #include "frontend/import.h"
 
 #define FOLD_INPUT_MAX ((size_t)1 << 24)
+#define WEIGHT_MIN ((size_t)4096)
 
 bool call_error(Call *c, const char *fmt, ...) {
     Text t = text_new(c->im->scratch);
@@ -322,6 +323,8 @@ static bool fold_worth(const Call *c, Op op, const ValId *in, size_t nin, ValId 
         if (!val_ok(in[i])) continue;
         const Const *k = graph_constant(c->g, in[i]);
         if (k == NULL) return false;
+        /* Weights stay what they are in the file; the passes decide about them. */
+        if (k->form == CF_FILE && k->bytes > WEIGHT_MIN && bytes > WEIGHT_MIN) return false;
         total += k->bytes;
     }
     if (total > FOLD_INPUT_MAX) return false;
