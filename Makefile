@@ -10,12 +10,13 @@ EXAMPLE = examples/shakespeare
 all: ## build everything
 	@cmake -S . -B $(BUILD) -G Ninja $(CONFIG) > $(BUILD).log 2>&1 || (cat $(BUILD).log; rm -f $(BUILD).log; exit 1)
 	@rm -f $(BUILD).log
-	@cmake --build $(BUILD) -j $(JOBS)
+	@cmake --build $(BUILD) -j $(JOBS) $(if $(TARGETS),--target $(TARGETS))
 
 setup: ## install what is needed, from Debian's packages
 	@sh tools/setup.sh
 
-demo: setup all ## compile the example model and generate text with it
+demo: setup ## compile the example model and generate text with it
+	@$(MAKE) --no-print-directory all TARGETS="gptc gptc-run"
 	$(BUILD)/gptc $(EXAMPLE)/model.onnx -O3 -o $(BUILD)/model.bin --tokenizer $(EXAMPLE)/tokenizer.json
 	$(BUILD)/gptc-run $(BUILD)/model.bin -p "KING:" -n 100 --temp 0
 

@@ -17,7 +17,7 @@ skip() { skipped=$((skipped + 1)); echo "skipped: $1: $2"; }
 
 build() { # build DIR OPTIONS…
     dir=$1; shift
-    if ! cmake -S . -B "$dir" -G Ninja "$@" >"$log" 2>&1 || ! cmake --build "$dir" -j "$jobs" >"$log" 2>&1; then
+    if ! cmake -S . -B "$dir" -G Ninja -DGPTC_WERROR=ON "$@" >"$log" 2>&1 || ! cmake --build "$dir" -j "$jobs" >"$log" 2>&1; then
         tail -40 "$log"
         one "build $dir" 1
         return 1
