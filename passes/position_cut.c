@@ -167,6 +167,27 @@ static ValId cut_reduce(Cut *c, const Node *n, uint32_t axis, int64_t q) {
     return rebuild(c, n, &in, axis);
 }
 
+/* A running sum along the cut axis of what a broadcast repeats along it: a multiple. Masks of some
+ * exporters count rows this way. */
+static ValId cut_cumsum(Cut *c, const Node *n, uint32_t axis, int64_t q) {
+    Graph *g = c->g;
+    if ((uint32_t)n->attr.axis != axis) {
+        ValId in = cut(c, n->in[0], axis, q);
+        return rebuild(c, n, &in, axis);
+    }
+    NodeId id = graph_def(g, n->in[0]);
+    if (!node_ok(id) || graph_node(g, id)->op != OP_BROADCAST || n->attr.reverse)
+        return whole_sliced(c, n->out[0], axis, q);
+    const Type *from = graph_type(g, graph_node(g, id)->in[0]), *t = graph_type(g, n->out[0]);
+    uint32_t pad = t->rank - from->rank;
+    if (axis >= pad && !is_one(from->dim[axis - pad])) return whole_sliced(c, n->out[0], axis, q);
+    ValId in[2] = {cut(c, n->in[0], axis, 0), graph_const_i64(g, n->attr.exclusive ? q : q + 1)};
+    Type s = type_scalar(t->dtype);
+    if (s.dtype != DT_I64) in[1] = graph_add(g, OP_CAST, &in[1], 1, NULL, &s, n->loc, c->d);
+    if (!val_ok(in[0]) || !val_ok(in[1])) return NO_VAL;
+    return graph_add(g, OP_MUL, in, 2, NULL, NULL, n->loc, c->d);
+}
+
 static ValId cut_node(Cut *c, const Node *n, ValId v, uint32_t axis, int64_t q) {
     const Type *t = graph_type(c->g, v);
     if (op_info(n->op)->flags & F_ELEM) return cut_elementwise(c, n, axis, q);
@@ -192,12 +213,7 @@ static ValId cut_node(Cut *c, const Node *n, ValId v, uint32_t axis, int64_t q) 
     case OP_REDUCE_MAX:
     case OP_REDUCE_MIN:
     case OP_REDUCE_PROD: return cut_reduce(c, n, axis, q);
-    case OP_CUMSUM:
-        if ((uint32_t)n->attr.axis != axis) {
-            ValId in = cut(c, n->in[0], axis, q);
-            return rebuild(c, n, &in, axis);
-        }
-        return whole_sliced(c, v, axis, q);
+    case OP_CUMSUM: return cut_cumsum(c, n, axis, q);
     default: return whole_sliced(c, v, axis, q);
     }
 }

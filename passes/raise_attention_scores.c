@@ -27,7 +27,7 @@ typedef struct {
     size_t ntaint;
     ValId q, kt, v, out, sink;
     double scale, softcap;
-    bool sliced, rounded;
+    bool sliced, rounded, turned;   /* turned: scores^T = k q^T */
     MaskPart mask[MAX_MASKS];
     uint32_t nmasks;
     Dim batch, heads;
@@ -165,7 +165,7 @@ static ValId climb_weights(Match *m, ValId p) {
 }
 
 static bool mask_push(Match *m, ValId v, MaskKind kind, double scale, ValId result) {
-    if (m->nmasks == MAX_MASKS || tainted(m, v)) return false;
+    if (m->nmasks == MAX_MASKS || m->turned || tainted(m, v)) return false;
     MaskPart part = {v, kind, scale, *graph_type(m->g, result)};
     m->mask[m->nmasks++] = part;
     return true;
@@ -263,6 +263,17 @@ static bool climb_scores(Match *m, ValId s) {
             if (!dtype_is_float(graph_type(m->g, n->in[0])->dtype)) return false;
             s = n->in[0];
             break;
+        case OP_TRANSPOSE: {
+            uint32_t rank = graph_type(m->g, s)->rank;
+            for (uint32_t i = 0; i < rank; i++) {
+                uint32_t want = i + 2 < rank ? i : 2 * rank - 3 - i;
+                if (n->attr.perm[i] != want) return false;
+            }
+            m->turned = !m->turned;
+            if (m->sliced != val_ok(m->sink)) return false;
+            s = n->in[0];
+            break;
+        }
         case OP_CONCAT: {
             const Type *t = graph_type(m->g, s);
             if (!m->sliced || val_ok(m->sink) || n->nin != 2 || n->attr.axis + 1 != t->rank) return false;
@@ -274,8 +285,8 @@ static bool climb_scores(Match *m, ValId s) {
             break;
         }
         case OP_MATMUL:
-            m->q = n->in[0];
-            m->kt = n->in[1];
+            m->q = n->in[m->turned];
+            m->kt = n->in[!m->turned];
             return m->sliced == val_ok(m->sink);
         default: return false;
         }
@@ -500,7 +511,7 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
             !dim_eq(kt->dim[i], dim_const(1)))
             return true;
     View q, k, v;
-    if (!operand_view(&m, m.q, false, &first, &q) || !operand_view(&m, m.kt, true, &first, &k) ||
+    if (!operand_view(&m, m.q, m.turned, &first, &q) || !operand_view(&m, m.kt, !m.turned, &first, &k) ||
         !operand_view(&m, m.v, false, &second, &v))
         return true;
     g->insert_before = id;

@@ -18,6 +18,7 @@
 #define MAX_FEATURES 4096
 #define MAX_FORMS 48
 #define MAX_TABLES 8
+#define MAX_MADE 8
 
 typedef struct { ValId tab; int32_t x, ti; float sign; } Term;
 typedef struct { uint8_t n; Term t[2]; } Feature;
@@ -451,7 +452,24 @@ static void mark_done(Rope *r, ValId v) {
     for (uint32_t i = 0; i < n; i++) mark_done(r, in[i]);
 }
 
-static bool rope_try(Rope *r, NodeId id, Made *last, int64_t *count) {
+/* The tables of an equal rotation, or new ones; NULL when they are no function of the position. */
+static const Made *made_get(Rope *r, const Turn *turn, Made *made) {
+    const Term *c = &turn->f[0].t[0], *s = &turn->f[0].t[1];
+    uint32_t at = 0;
+    for (; at < MAX_MADE && val_ok(made[at].cos); at++) {
+        const Made *m = &made[at];
+        if (val_eq(m->tab[0], c->tab) && val_eq(m->tab[1], s->tab) && m->ti0 == c->ti && m->ti1 == s->ti &&
+            m->rotated == turn->rotated && m->interleaved == turn->interleaved && m->sine == turn->sine)
+            return m;
+    }
+    if (at == MAX_MADE) at = 0;
+    Made m = {{c->tab, s->tab}, c->ti, s->ti, turn->rotated, turn->interleaved, turn->sine, NO_VAL, NO_VAL};
+    if (!tables_make(r, turn, &m.cos, &m.sin)) return NULL;
+    made[at] = m;
+    return &made[at];
+}
+
+static bool rope_try(Rope *r, NodeId id, Made *made, int64_t *count) {
     const Node *n = graph_node(r->g, id);
     const Type *t = graph_type(r->g, n->out[0]);
     if (n->op != OP_ADD && n->op != OP_CONCAT && n->op != OP_RESHAPE) return true;
@@ -469,20 +487,10 @@ static bool rope_try(Rope *r, NodeId id, Made *last, int64_t *count) {
     bool fits = find_source(r, r->root) && !val_eq(r->x, r->root);
     if (fits) root = form_of(r, r->root);
     if (root != NULL && turn_read(root, &turn)) {
-        const Term *c = &turn.f[0].t[0], *s = &turn.f[0].t[1];
-        bool same = val_ok(last->cos) && val_eq(last->tab[0], c->tab) && val_eq(last->tab[1], s->tab) &&
-                    last->ti0 == c->ti && last->ti1 == s->ti && last->rotated == turn.rotated &&
-                    last->interleaved == turn.interleaved && last->sine == turn.sine;
-        if (!same) {
-            Made m = {{c->tab, s->tab}, c->ti, s->ti, turn.rotated, turn.interleaved, turn.sine, NO_VAL, NO_VAL};
-            if (tables_make(r, &turn, &m.cos, &m.sin)) {
-                *last = m;
-                same = true;
-            }
-        }
-        if (same) {
+        const Made *m = made_get(r, &turn, made);
+        if (m != NULL) {
             mark_done(r, r->root);
-            if (!build(r, &turn, axis, last->cos, last->sin, id)) return false;
+            if (!build(r, &turn, axis, m->cos, m->sin, id)) return false;
             (*count)++;
         }
     }
@@ -498,12 +506,12 @@ bool raise_ropes(PassCtx *cx, Graph *g, int64_t *count) {
     r->taint = graph_taint(g, cx->scratch);
     r->ndone = g->nodes.count;
     r->done = arena_array_of(cx->scratch, r->ndone, bool);
-    Made last;
-    memset(&last, 0, sizeof(last));
+    Made made[MAX_MADE];
+    memset(made, 0, sizeof(made));
     /* From the end: the largest candidate comes first. */
     for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
         if (id.id >= r->ndone || r->done[id.id]) continue;
-        if (!rope_try(r, id, &last, count)) return false;
+        if (!rope_try(r, id, made, count)) return false;
     }
     return true;
 }
