@@ -60,6 +60,7 @@ typedef struct {
     uint64_t weight_bytes, state_bytes_per_token;
     int32_t stop_tokens[8], n_stop_tokens;
     int32_t bos_token;          /* -1 = none */
+    uint64_t step_bytes;        /* of the weights: read to compute one token */
 } gptc_model_info;
 void gptc_model_get_info(const gptc_model *m, gptc_model_info *out);
 /* A key of the META section ("producer", "flags", …), or NULL. Lives as long as the model. */

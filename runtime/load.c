@@ -269,13 +269,26 @@ void gptc_close(gptc_model *m) {
     free(m);
 }
 
+/* Tables looked up by token or position are read a row at a time: they do not count. */
+static uint64_t step_bytes(const gptc_model *m) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->plan->n_steps; i++) {
+        const ArtStep *s = &m->steps[i];
+        if (s->kernel == ART_K_GATHER || s->kernel == ART_K_ROPE) continue;
+        for (uint32_t k = 0; k < ART_MAX_ARGS; k++)
+            if (s->arg[k].kind == ART_ARG_TENSOR) bytes += m->tensors[s->arg[k].value].bytes;
+    }
+    return bytes;
+}
+
 void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
     const ArtMeta *a = m->meta;
     *out = (gptc_model_info){
         .vocab = (int32_t)a->vocab, .context = (int32_t)a->context, .layers = (int32_t)a->layers,
         .has_tokenizer = m->tokenizer != NULL, .has_cache = (int)a->has_cache,
         .weight_bytes = m->weight_bytes, .state_bytes_per_token = a->state_bytes_per_token,
-        .n_stop_tokens = (int32_t)a->n_stop_tokens, .bos_token = a->bos_token};
+        .n_stop_tokens = (int32_t)a->n_stop_tokens, .bos_token = a->bos_token,
+        .step_bytes = step_bytes(m)};
     memcpy(out->stop_tokens, a->stop_tokens, sizeof out->stop_tokens);
 }
 

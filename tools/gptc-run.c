@@ -1,6 +1,6 @@
-/* gptc-run: generates text with a compiled model. Uses runtime/gptc.h alone, as an embedding program does. */
+/* gptc-run: generates text with a compiled model. Of the runtime it uses gptc.h alone, as an embedding
+ * program does. */
 #include <errno.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,38 +8,13 @@
 #include <time.h>
 
 #include "runtime/gptc.h"
-
-enum { EXIT_OK = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_MACHINE = 3 };
-
-static const char help[] =
-    "usage: gptc-run MODEL.bin [options]\n"
-    "Generates text with a compiled GPT; the text goes to standard output, speeds to standard error.\n"
-    "\n"
-    "  -p, --prompt TEXT   continue TEXT\n"
-    "  -f, --file FILE     continue the text in FILE (- = standard input)\n"
-    "  -i, --interactive   read prompts line by line and keep the session; an empty line ends\n"
-    "      --tokens IDS    continue these token ids (1,2,3); prints ids if there is no tokenizer\n"
-    "  -n, --count N       tokens to generate (128)\n"
-    "      --temp T        temperature; 0 takes the likeliest token (0)\n"
-    "      --top-k K       keep the K likeliest tokens (0 = all)\n"
-    "      --top-p P       keep the likeliest tokens whose probabilities reach P (1)\n"
-    "      --min-p P       keep tokens at least P times as likely as the likeliest (0)\n"
-    "      --seed S        of the random numbers (0)\n"
-    "      --ctx N         tokens the session may hold (the model's context)\n"
-    "      --threads N     worker threads (as many as the machine has cores)\n"
-    "      --device NAME   cpu (cuda is not in this build)\n"
-    "      --ignore-eos    go on after a stop token\n"
-    "      --quiet         no speeds\n"
-    "  -h, --help          this text\n"
-    "      --version       version\n"
-    "\n"
-    "Exit status: 0 done, 1 the model or the request is at fault, 2 usage, 3 the machine lacks something.\n";
+#include "tools/cli.h"
 
 typedef struct {
     const char *model, *prompt, *file, *tokens, *device;
     bool interactive, ignore_eos, quiet;
-    int32_t count, context, threads;
-    gptc_sampler_options sampling;
+    int64_t count, context, threads, top_k, seed;
+    double temperature, top_p, min_p;
 } Options;
 
 typedef struct {
@@ -53,7 +28,7 @@ typedef struct {
 } Run;
 
 static int usage(const char *what, const char *arg) {
-    fprintf(stderr, "gptc-run: %s%s%s; try --help\n", what, arg ? ": " : "", arg ? arg : "");
+    fprintf(stderr, "gptc-run: %s%s%s; see gptc-run --help\n", what, arg ? ": " : "", arg ? arg : "");
     return EXIT_USAGE;
 }
 
@@ -69,72 +44,46 @@ static double now(void) {
 }
 
 /* ---- options ---- */
-static bool parse_int(const char *s, long long min, long long max, long long *out) {
-    char *end;
-    errno = 0;
-    *out = strtoll(s, &end, 10);
-    return !errno && end != s && !*end && *out >= min && *out <= max;
+static const char *wrong_value(const Options *o) {
+    if (o->count < 0 || o->count > INT32_MAX) return "-n";
+    if (o->context < 0 || o->context > INT32_MAX) return "--ctx";
+    if (o->threads < 0 || o->threads > INT32_MAX) return "--threads";
+    if (!(o->temperature >= 0 && o->temperature <= 1e6)) return "--temp";
+    if (o->top_k < 0 || o->top_k > INT32_MAX) return "--top-k";
+    if (!(o->top_p > 0 && o->top_p <= 1)) return "--top-p";
+    if (!(o->min_p >= 0 && o->min_p <= 1)) return "--min-p";
+    return NULL;
 }
 
-static bool parse_i32(const char *s, int32_t min, int32_t *out) {
-    long long v;
-    if (!parse_int(s, min, INT32_MAX, &v)) return false;
-    *out = (int32_t)v;
-    return true;
-}
-
-static bool parse_float(const char *s, float min, float max, float *out) {
-    char *end;
-    *out = strtof(s, &end);
-    return end != s && !*end && *out >= min && *out <= max;
-}
-
-/* -1 = no such option; 0 = bad value; 1 = taken. */
-static int parse_valued(Options *o, const char *name, const char *v) {
-    long long seed;
-    if (!strcmp(name, "-p") || !strcmp(name, "--prompt")) return o->prompt = v, 1;
-    if (!strcmp(name, "-f") || !strcmp(name, "--file")) return o->file = v, 1;
-    if (!strcmp(name, "--tokens")) return o->tokens = v, 1;
-    if (!strcmp(name, "--device")) return o->device = v, 1;
-    if (!strcmp(name, "-n") || !strcmp(name, "--count")) return parse_i32(v, 0, &o->count);
-    if (!strcmp(name, "--ctx")) return parse_i32(v, 1, &o->context);
-    if (!strcmp(name, "--threads") || !strcmp(name, "-t")) return parse_i32(v, 1, &o->threads);
-    if (!strcmp(name, "--temp")) return parse_float(v, 0, 1e6f, &o->sampling.temperature);
-    if (!strcmp(name, "--top-k")) return parse_i32(v, 0, &o->sampling.top_k);
-    if (!strcmp(name, "--top-p")) return parse_float(v, 1e-6f, 1, &o->sampling.top_p);
-    if (!strcmp(name, "--min-p")) return parse_float(v, 0, 1, &o->sampling.min_p);
-    if (!strcmp(name, "--seed")) {
-        if (!parse_int(v, LLONG_MIN, LLONG_MAX, &seed)) return 0;
-        o->sampling.seed = (uint64_t)seed;
-        return 1;
-    }
-    return -1;
-}
-
-/* -1 = go on; else the exit status. Takes "--name value" and "--name=value". */
+/* -1 = go on; else the exit status. */
 static int parse_options(int argc, char **argv, Options *o) {
-    for (int i = 1; i < argc; i++) {
-        char name[32], *arg = argv[i], *equals = strchr(arg, '=');
-        if (!strcmp(arg, "-h") || !strcmp(arg, "--help")) return fputs(help, stdout), EXIT_OK;
-        if (!strcmp(arg, "--version")) return printf("gptc-run %s\n", gptc_version()), EXIT_OK;
-        if (!strcmp(arg, "-i") || !strcmp(arg, "--interactive")) { o->interactive = true; continue; }
-        if (!strcmp(arg, "--ignore-eos")) { o->ignore_eos = true; continue; }
-        if (!strcmp(arg, "--quiet")) { o->quiet = true; continue; }
-        if (arg[0] != '-' || !arg[1]) {
-            if (o->model) return usage("one model only", arg);
-            o->model = arg;
-            continue;
-        }
-        bool joined = !strncmp(arg, "--", 2) && equals;
-        snprintf(name, sizeof name, "%.*s", joined ? (int)(equals - arg) : 31, arg);
-        const char *value = joined ? equals + 1 : i + 1 < argc ? argv[i + 1] : "";
-        int taken = parse_valued(o, name, value);
-        if (taken < 0) return usage("no such option", arg);
-        if (!joined && i + 1 >= argc) return usage("a value is missing after", arg);
-        if (!taken) return usage("not a value for this option", arg);
-        i += !joined;
-    }
+    const CliOption table[] = {
+        {"--prompt", "-p", CLI_STRING, &o->prompt, "TEXT", "continue TEXT"},
+        {"--file", "-f", CLI_STRING, &o->file, "FILE", "continue the text in FILE (- = standard input)"},
+        {"--interactive", "-i", CLI_FLAG, &o->interactive, NULL,
+         "prompts line by line, the session is kept; an empty line ends"},
+        {"--tokens", NULL, CLI_STRING, &o->tokens, "IDS", "continue these token ids (1,2,3)"},
+        {"--count", "-n", CLI_INT, &o->count, "N", "tokens to generate (128)"},
+        {"--temp", NULL, CLI_FLOAT, &o->temperature, "T", "temperature; 0 takes the likeliest token (0)"},
+        {"--top-k", NULL, CLI_INT, &o->top_k, "K", "keep the K likeliest tokens (0 = all)"},
+        {"--top-p", NULL, CLI_FLOAT, &o->top_p, "P", "keep the likeliest whose probabilities reach P (1)"},
+        {"--min-p", NULL, CLI_FLOAT, &o->min_p, "P", "keep those at least P times the likeliest (0)"},
+        {"--seed", NULL, CLI_INT, &o->seed, "S", "of the random numbers (0)"},
+        {"--ctx", NULL, CLI_INT, &o->context, "N", "tokens the session may hold (the model's context)"},
+        {"--threads", "-t", CLI_INT, &o->threads, "N", "worker threads (the machine's cores)"},
+        {"--device", NULL, CLI_STRING, &o->device, "NAME", "cpu (this build has no cuda)"},
+        {"--ignore-eos", NULL, CLI_FLAG, &o->ignore_eos, NULL, "go on after a stop token"},
+        {"--quiet", "-q", CLI_FLAG, &o->quiet, NULL, "no speeds"},
+        {0}};
+    Cli cli = {.tool = "gptc-run", .usage = "MODEL.bin [-p TEXT | -f FILE | --tokens IDS] [-i] [options]",
+               .about = "Generates text with a compiled GPT: text on standard output, speeds on standard "
+                        "error.\nExit status: 0 done, 1 the model or the request is at fault, 2 usage, "
+                        "3 the machine lacks something.",
+               .options = table, .positional = &o->model, .max = 1};
+    int status = cli_parse(&cli, argc, argv);
+    if (status >= 0) return status;
     if (!o->model) return usage("no model", NULL);
+    if (wrong_value(o)) return usage("value out of range", wrong_value(o));
     int sources = (o->prompt != NULL) + (o->file != NULL) + (o->tokens != NULL);
     if (sources > 1) return usage("one of --prompt, --file and --tokens only", NULL);
     if (!sources && !o->interactive) return usage("nothing to continue: --prompt, --file, --tokens or -i", NULL);
@@ -224,7 +173,7 @@ static gptc_status answer(Run *r, const int32_t *ids, size_t n) {
     r->prefill_seconds += now() - start;
     if (st) return st;
     r->prefilled += n;
-    for (int32_t i = 0; i < r->o->count; i++) {
+    for (int64_t i = 0; i < r->o->count; i++) {
         int32_t id = gptc_sample(r->session, sequence, r->sampler);
         if (id < 0) return (gptc_status)id;
         if (is_stop(r, id)) break;
@@ -274,7 +223,7 @@ static int run_once(Run *r) {
         for (size_t i = 0; i < n; i++) print_token(r, ids[i]);
     if (!st && !n) st = GPTC_E_ARGUMENT;
     if (!st) st = answer(r, ids, n);
-    int status = st ? fail(st, n ? "" : "the prompt has no tokens") : EXIT_OK;
+    int status = st ? fail(st, n ? "" : "the prompt has no tokens") : EXIT_DONE;
     if (!st) putchar('\n'), fflush(stdout), print_speed(r);
     free(ids);
     free(text);
@@ -309,11 +258,11 @@ static int run_interactive(Run *r) {
     }
     free(line);
     print_speed(r);
-    return st ? fail(st, "") : EXIT_OK;
+    return st ? fail(st, "") : EXIT_DONE;
 }
 
 int main(int argc, char **argv) {
-    Options o = {.device = "cpu", .count = 128, .sampling = {.top_p = 1}};
+    Options o = {.device = "cpu", .count = 128, .top_p = 1};
     Run r = {.o = &o};
     gptc_detail why;
     int status = parse_options(argc, argv, &o);
@@ -321,9 +270,12 @@ int main(int argc, char **argv) {
     gptc_status st = gptc_open(o.model, NULL, &r.model, &why);
     if (st) return fail(st, why.text);
     gptc_model_get_info(r.model, &r.info);
-    gptc_session_options so = {.threads = o.threads, .context = o.context};
+    gptc_session_options so = {.threads = (int32_t)o.threads, .context = (int32_t)o.context};
+    gptc_sampler_options sampling = {.temperature = (float)o.temperature, .top_k = (int32_t)o.top_k,
+                                     .top_p = (float)o.top_p, .min_p = (float)o.min_p,
+                                     .seed = (uint64_t)o.seed};
     st = gptc_session_new(r.model, &so, &r.session, &why);
-    if (!st && (st = gptc_sampler_new(r.model, &o.sampling, &r.sampler))) why.text[0] = 0;
+    if (!st && (st = gptc_sampler_new(r.model, &sampling, &r.sampler))) why.text[0] = 0;
     if (st) status = fail(st, why.text);
     else if (o.prompt || o.file || o.tokens) status = run_once(&r);
     if (!st && status <= 0 && o.interactive) status = run_interactive(&r);
