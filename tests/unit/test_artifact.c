@@ -157,7 +157,7 @@ static void test_header_flips(void) {
 static void test_table_flips(void) {
     int accepted = 0;
     for (uint32_t kind = ART_META; kind <= ART_PLAN; kind++) {
-        size_t n, at = section_of(kind, &n);
+        size_t n = 0, at = section_of(kind, &n);
         if (kind != ART_WEIGHTS) flips(at, n, &accepted);
     }
     CU_ASSERT_TRUE(accepted > 0);
