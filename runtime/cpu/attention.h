@@ -141,20 +141,30 @@ static void weigh(const Item *t, size_t query, size_t padded, float largest, flo
     t->total[query] += v_sum(total);
 }
 
+/* How many of the tile's keys the last of n queries sees. */
+static size_t keys_seen(const Item *t, size_t query, size_t n, size_t key, size_t count) {
+    size_t last = 0;
+    for (size_t r = query / t->heads; r <= (query + n - 1) / t->heads; r++) {
+        last = max_size(last, (size_t)t->p->a->positions[t->row + r] + 1);
+    }
+    return last > key ? min_size(last - key, count) : 0;
+}
+
 static void attend_tile(const Item *t, const float *k, const float *v, size_t key, size_t count) {
     const CpuAttention *a = t->p->a;
-    size_t padded = up16(count), dim = a->dim, vdim = t->p->vdim;
+    size_t dim = a->dim, vdim = t->p->vdim;
     const float *panels = a->k.by_key ? k + key / 16 * dim * 16 : turn_keys(t, k, key, count);
     TileB kb = {panels, 16, dim * 16}, vb = {v + key * vdim, vdim, 16};
     for (size_t i = 0; i < t->queries; i += MR) {
-        size_t n = min_size(MR, t->queries - i);
+        size_t n = min_size(MR, t->queries - i), seen = keys_seen(t, i, n, key, count), padded = up16(seen);
         float *s = t->scores + i * KEYS;
+        if (seen == 0) { continue; }
         times_keys(n, padded / 16, dim, (TileA){t->q + i * dim, dim, 1}, kb, (TileC){s, KEYS, 16});
         for (size_t j = i; j < i + n; j++) {
             float *line = t->scores + j * KEYS;
             weigh(t, j, padded, finish_scores(t, j, key, padded, line), line);
         }
-        times_values(n, vdim / 16, count, (TileA){s, KEYS, 1}, vb, (TileC){t->sums + i * vdim, vdim, 16});
+        times_values(n, vdim / 16, seen, (TileA){s, KEYS, 1}, vb, (TileC){t->sums + i * vdim, vdim, 16});
     }
 }
 

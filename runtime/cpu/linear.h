@@ -14,7 +14,7 @@
 #include "runtime/cpu/tile.h"
 #include "runtime/cpu/vec_math.h"
 
-#define KC 256
+#define KC 384
 #define GROUP_PANELS 4
 
 /* One row of one panel: 16 sums to columns col.. of out. */
@@ -86,19 +86,38 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
     }
 }
 
-/* Rows first.. of a chunk are cut into blocks of at most MR, as equal as can be. */
-typedef struct { size_t first, rows, blocks; } Chunk;
-INLINE size_t block_row(const Chunk *c, size_t block) { return c->rows * block / c->blocks; }
+/* Rows first.. of a chunk, cut into blocks of size + 1 (the first `larger` ones) or size rows, MR at most. */
+typedef struct { size_t first, rows, blocks, size, larger; } Chunk;
+INLINE size_t block_row(const Chunk *c, size_t block) { return block * c->size + min_size(block, c->larger); }
+
+/* to[i * mr + r] = x[r][i] for 4 rows and columns. */
+INLINE void pack_4x4(const float *x, size_t stride, size_t mr, float *to) {
+    typedef float F4 __attribute__((vector_size(16)));
+    F4 r[4], s[4];
+    for (size_t i = 0; i < 4; i++) { memcpy(&r[i], x + i * stride, sizeof r[i]); }
+    s[0] = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+    s[1] = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    s[2] = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+    s[3] = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    r[0] = __builtin_shufflevector(s[0], s[2], 0, 1, 4, 5);
+    r[1] = __builtin_shufflevector(s[0], s[2], 2, 3, 6, 7);
+    r[2] = __builtin_shufflevector(s[1], s[3], 0, 1, 4, 5);
+    r[3] = __builtin_shufflevector(s[1], s[3], 2, 3, 6, 7);
+    for (size_t i = 0; i < 4; i++) { memcpy(to + i * mr, &r[i], sizeof r[i]); }
+}
 
 static void pack_block(const CpuLinear *l, const Chunk *c, size_t block, float *packed) {
-    size_t r0 = block_row(c, block), mr = block_row(c, block + 1) - r0, k = l->k;
-    const float *x = l->x + (c->first + r0) * l->x_stride;
+    size_t r0 = block_row(c, block), mr = block_row(c, block + 1) - r0, k = l->k, i = 0, stride = l->x_stride;
+    const float *x = l->x + (c->first + r0) * stride;
     float *to = packed + r0 * k;
-    for (size_t i0 = 0; i0 < k; i0 += 16) {
-        size_t i1 = min_size(i0 + 16, k);
-        for (size_t r = 0; r < mr; r++) {
-            for (size_t i = i0; i < i1; i++) { to[i * mr + r] = x[r * l->x_stride + i]; }
+    for (; mr >= 4 && i + 4 <= k; i += 4) {
+        for (size_t r = 0; r < mr; r += 4) {            /* the last four rows may overlap the ones before */
+            size_t at = min_size(r, mr - 4);
+            pack_4x4(x + at * stride + i, stride, mr, to + i * mr + at);
         }
+    }
+    for (; i < k; i++) {
+        for (size_t r = 0; r < mr; r++) { to[i * mr + r] = x[r * stride + i]; }
     }
 }
 
@@ -158,6 +177,8 @@ static void linear_many(const CpuWorker *w, const CpuLinear *l) {
         Chunk ch = {.first = l->rows * c / chunks};
         ch.rows = l->rows * (c + 1) / chunks - ch.first;
         ch.blocks = (ch.rows + MR - 1) / MR;
+        ch.size = ch.rows / ch.blocks;
+        ch.larger = ch.rows % ch.blocks;
         if (c > 0) { pool_barrier(w->pool); }
         for (size_t i; (i = pool_ticket(w->pool)) < ch.blocks;) { pack_block(l, &ch, i, w->shared); }
         pool_barrier(w->pool);

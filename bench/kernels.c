@@ -1,0 +1,222 @@
+/* kernels.c: how close the CPU kernels come to the machine's limits.
+ *
+ * The limits are measured first, on the same threads: fp32 multiply-adds in registers alone (GFLOP/s), and
+ * reading memory (GB/s). Then each kernel's best time of several runs, its rate and its ratio to the limit.
+ *
+ *   bench-kernels [threads [level]]                                                                      */
+#include "runtime/cpu/cpu.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define TARGET __attribute__((target("avx2,fma")))
+#endif
+
+typedef struct {
+    Pool *pool;
+    const CpuKernels *k;
+    char *local, *shared;
+    double gflops, gbytes;
+} Bench;
+
+typedef struct Job Job;
+struct Job {
+    Bench *b;
+    void (*fn)(const Job *, const CpuWorker *);
+    const void *args;
+    uint32_t repeat;
+    size_t bytes;
+    volatile float sink[64];
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Memory as the weights of a session would have it: huge pages where the system grants them. */
+static void *memory(size_t bytes) {
+    size_t whole = (bytes + ((size_t)2 << 20) - 1) >> 21 << 21;
+    void *p = aligned_alloc((size_t)2 << 20, whole);
+    if (!p) {
+        fprintf(stderr, "no memory\n");
+        exit(1);
+    }
+    if (!getenv("SMALL_PAGES")) { madvise(p, whole, MADV_HUGEPAGE); }
+    float *f = p;
+    uint32_t s = 1;
+    for (size_t i = 0; i < whole / 4; i++) {
+        s = s * 1664525u + 1013904223u;
+        f[i] = (float)(int32_t)s * 4.6e-10f;
+    }
+    return p;
+}
+
+static void on_worker(void *ctx, uint32_t index, uint32_t count) {
+    Job *j = ctx;
+    CpuWorker w = {index, count, j->b->pool, j->b->local + index * CPU_LOCAL_BYTES, j->b->shared};
+    for (uint32_t i = 0; i < j->repeat; i++) {
+        j->fn(j, &w);
+        pool_barrier(j->b->pool);
+    }
+}
+
+/* Seconds of one run: the best of many short batches, so that other load disturbs little. */
+static double seconds(Bench *b, Job *j) {
+    double best = 1e30;
+    j->b = b;
+    j->repeat = 1;
+    double end = now() + 0.4;
+    for (int batch = 0; batch < 10 || now() < end;) {
+        double t = now();
+        pool_run(b->pool, on_worker, j);
+        t = now() - t;
+        if (t < 0.001 && batch == 0) {
+            j->repeat *= 2;
+            continue;
+        }
+        batch++;
+        best = t / j->repeat < best ? t / j->repeat : best;
+    }
+    return best;
+}
+
+/* ---- limits ---- */
+enum { FMA_ROUNDS = 20000 };
+#if defined(__x86_64__)
+#define EACH_REGISTER(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+TARGET static void spin_fma(const Job *j, const CpuWorker *w) {
+    __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(0.001f), sum = y;
+#define MAKE(i) __m256 a##i = _mm256_set1_ps((float)i);
+#define STEP(i) __asm__ volatile("vfmadd213ps %2, %1, %0" : "+x"(a##i) : "x"(x), "x"(y));
+#define ADD(i) sum += a##i;
+    EACH_REGISTER(MAKE)
+    for (int n = 0; n < FMA_ROUNDS; n++) { EACH_REGISTER(STEP) }
+    EACH_REGISTER(ADD)
+    ((Job *)(uintptr_t)j)->sink[w->index] = _mm256_cvtss_f32(sum);
+}
+TARGET static void read_all(const Job *j, const CpuWorker *w) {
+    const char *p = (const char *)j->args + j->bytes / w->count * w->index;
+    __m256 s[8];
+    for (int i = 0; i < 8; i++) { s[i] = _mm256_setzero_ps(); }
+    for (size_t n = 0; n + 256 <= j->bytes / w->count; n += 256) {
+        for (size_t i = 0; i < 8; i++) {
+            if (i % 2 == 0) { _mm_prefetch(p + n + i * 32 + 2048, _MM_HINT_T0); }
+            s[i] = _mm256_add_ps(s[i], _mm256_loadu_ps((const float *)(const void *)(p + n + i * 32)));
+        }
+    }
+    for (int i = 1; i < 8; i++) { s[0] += s[i]; }
+    ((Job *)(uintptr_t)j)->sink[w->index] = _mm256_cvtss_f32(s[0]);
+}
+static void limits(Bench *b, const void *big, size_t bytes) {
+    Job f = {.fn = spin_fma}, r = {.fn = read_all, .args = big, .bytes = bytes};
+    b->gflops = pool_workers(b->pool) * 12.0 * 16 * FMA_ROUNDS / seconds(b, &f) * 1e-9;
+    b->gbytes = (double)bytes / seconds(b, &r) * 1e-9;
+}
+#else
+static void limits(Bench *b, const void *big, size_t bytes) {
+    (void)big, (void)bytes;
+    b->gflops = b->gbytes = 1;
+}
+#endif
+
+/* ---- kernels ---- */
+static void run_linear(const Job *j, const CpuWorker *w) { j->b->k->linear(w, j->args); }
+static void run_attention(const Job *j, const CpuWorker *w) { j->b->k->attention(w, j->args); }
+static void run_norm(const Job *j, const CpuWorker *w) { j->b->k->norm(w, j->args); }
+static void run_nothing(const Job *j, const CpuWorker *w) { (void)j, (void)w; }
+
+static void linear_line(Bench *b, const void *weights, uint32_t rows, uint32_t k, uint32_t n, uint32_t dtype,
+                        uint32_t act) {
+    float *x = memory((size_t)rows * k * 4), *out = memory((size_t)rows * n * 4);
+    CpuLinear l = {.rows = rows, .k = k, .n = n, .dtype = dtype, .act = act, .x = x, .w = weights, .x_stride = k,
+                   .out_stride = n, .out = out};
+    Job j = {.fn = run_linear, .args = &l};
+    double t = seconds(b, &j), flops = 2.0 * rows * k * n, bytes = (double)k * n * (dtype == ART_F32 ? 4 : 2);
+    printf("linear %4u x %5u x %5u %-4s%-5s %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n", rows, k, n,
+           dtype == ART_F32 ? "f32" : dtype == ART_F16 ? "f16" : "bf16", act ? " gelu" : "", t * 1e3,
+           flops / t * 1e-9, flops / t * 1e-7 / b->gflops, bytes / t * 1e-9, bytes / t * 1e-7 / b->gbytes);
+    free(x), free(out);
+}
+
+static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv, uint32_t dim, uint32_t tokens) {
+    CpuState k = {NULL, kv, dim, tokens, 1}, v = {NULL, kv, dim, tokens, 0};
+    size_t kf = cpu_state_floats(kv, dim, tokens, 1), vf = cpu_state_floats(kv, dim, tokens, 0);
+    k.data = memory(kf * 4), v.data = memory(vf * 4);
+    float *q = memory((size_t)rows * heads * dim * 4), *out = memory((size_t)rows * heads * dim * 4);
+    int32_t *at = calloc(rows, sizeof *at), *seq = calloc(rows, sizeof *seq);
+    double pairs = 0;
+    for (uint32_t i = 0; i < rows; i++) {
+        at[i] = (int32_t)(tokens - rows + i);
+        pairs += at[i] + 1;
+    }
+    CpuAttention a = {.rows = rows, .heads = heads, .kv_heads = kv, .dim = dim, .vdim = dim, .scale = 0.1f, .q = q,
+                      .q_stride = heads * dim, .out_stride = heads * dim, .positions = at, .sequences = seq, .k = k,
+                      .v = v, .out = out};
+    Job j = {.fn = run_attention, .args = &a};
+    double t = seconds(b, &j), flops = pairs * 4 * heads * dim, bytes = (double)(kf + vf) * 4;
+    printf("attention %4u rows %2u/%2u heads x %3u, %5u keys %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n",
+           rows, heads, kv, dim, tokens, t * 1e3, flops / t * 1e-9, flops / t * 1e-7 / b->gflops, bytes / t * 1e-9,
+           bytes / t * 1e-7 / b->gbytes);
+    free(k.data), free(v.data), free(q), free(out), free(at), free(seq);
+}
+
+static void norm_line(Bench *b, uint32_t rows, uint32_t width) {
+    float *x = memory((size_t)rows * width * 4), *out = memory((size_t)rows * width * 4);
+    CpuNorm a = {.rows = rows, .groups = 1, .width = width, .eps = 1e-5f, .x = x, .gamma = x, .beta = x,
+                 .x_stride = width, .out_stride = width, .out = out};
+    Job j = {.fn = run_norm, .args = &a};
+    double t = seconds(b, &j);
+    printf("norm %4u x %5u %33.4f ms %43.2f GB/s\n", rows, width, t * 1e3, rows * width * 8.0 / t * 1e-9);
+    free(x), free(out);
+}
+
+int main(int argc, char **argv) {
+    uint32_t threads = argc > 1 ? (uint32_t)atoi(argv[1]) : 0;
+    Bench b = {.pool = pool_new(threads), .k = cpu_select(argc > 2 ? atoi(argv[2]) : 0)};
+    if (!b.pool || !b.k) {
+        fprintf(stderr, "this machine lacks that level, or so many threads\n");
+        return 3;
+    }
+    b.local = aligned_alloc(64, CPU_LOCAL_BYTES * pool_workers(b.pool));
+    b.shared = memory((size_t)32 << 20);
+    size_t bytes = (size_t)768 * 50272 * 4;
+    void *w = memory(bytes + 65536);
+    limits(&b, w, bytes);
+    Job none = {.fn = run_nothing};
+    printf("%s, %u threads: %.1f GFLOP/s in registers, reads %.2f GB/s, a barrier %.2f us\n", b.k->name,
+           pool_workers(b.pool), b.gflops, b.gbytes, seconds(&b, &none) * 1e6);
+    for (uint32_t rows = 1; rows <= 5; rows += rows == 2 ? 2 : 1) { linear_line(&b, w, rows, 768, 50257, ART_F32, 0); }
+    linear_line(&b, w, 1, 3072, 12288, ART_F32, 0);
+    linear_line(&b, w, 1, 768, 50257, ART_F16, 0);
+    linear_line(&b, w, 1, 768, 50257, ART_BF16, 0);
+    linear_line(&b, w, 1, 768, 768, ART_F32, 0);
+    linear_line(&b, w, 1, 768, 3072, ART_F32, ART_ACT_GELU_TANH);
+    for (uint32_t rows = 8; rows <= 512; rows *= 2) { linear_line(&b, w, rows, 768, 768, ART_F32, 0); }
+    linear_line(&b, w, 64, 768, 3072, ART_F32, 0);
+    linear_line(&b, w, 256, 768, 3072, ART_F32, 0);
+    linear_line(&b, w, 256, 768, 3072, ART_F32, ART_ACT_GELU_TANH);
+    linear_line(&b, w, 256, 3072, 768, ART_F32, 0);
+    linear_line(&b, w, 256, 1024, 1024, ART_F32, 0);
+    linear_line(&b, w, 256, 2048, 8192, ART_F32, 0);
+    linear_line(&b, w, 256, 768, 3072, ART_F16, 0);
+    linear_line(&b, w, 256, 768, 3072, ART_BF16, 0);
+    attention_line(&b, 1, 12, 12, 64, 1024);
+    attention_line(&b, 1, 32, 8, 128, 4096);
+    attention_line(&b, 1, 8, 1, 128, 16384);
+    attention_line(&b, 256, 12, 12, 64, 256);
+    attention_line(&b, 256, 12, 12, 64, 1024);
+    attention_line(&b, 256, 32, 8, 128, 1024);
+    norm_line(&b, 1, 768);
+    norm_line(&b, 256, 768);
+    pool_free(b.pool);
+    free(b.local), free(b.shared), free(w);
+    return 0;
+}
