@@ -10,6 +10,7 @@
  * needs: CANONICAL.  leaves alone: softplus, mish, gates whose argument is another value. */
 #include <math.h>
 
+#include "ir/tolerance.h"
 #include "passes/rewrite.h"
 
 #define MAX_FACTOR 4
@@ -104,7 +105,7 @@ static bool poly_of(const Graph *g, ValId v, ValId x, uint32_t depth, Poly *out)
 
 static double tolerance(DType t) {
     if (t == DT_F16) return 1e-3;
-    return t == DT_BF16 ? 8e-3 : 1e-6;
+    return t == DT_BF16 ? 8e-3 : TOL_CONSTANT;
 }
 
 static bool near(double x, double want, double rel) {
@@ -124,7 +125,7 @@ static bool match_gate(const Graph *g, ValId v, double *s, Op *gate, ValId *u) {
     if (!match_scalar(g, v, OP_ADD, &inner, &c) || c == 0) return false;
     if (!product_of(g, inner, &p, 3) || p.count != 1) return false;
     *gate = graph_def_op(g, p.factor[0]);
-    if ((*gate != OP_TANH && *gate != OP_ERF) || !near(p.scale, c, 1e-6)) return false;
+    if ((*gate != OP_TANH && *gate != OP_ERF) || !near(p.scale, c, TOL_CONSTANT)) return false;
     if (!match_op(g, p.factor[0], *gate, &n)) return false;
     *s = c;
     *u = n->in[0];
@@ -141,7 +142,7 @@ static bool is_gelu(const Graph *g, const Product *p, ValId x, ValId gate_value,
     Op gate = OP_NONE;
     ValId u = NO_VAL;
     Poly poly;
-    if (!match_gate(g, gate_value, &s, &gate, &u) || !near(s * p->scale, 0.5, 1e-6)) return false;
+    if (!match_gate(g, gate_value, &s, &gate, &u) || !near(s * p->scale, 0.5, TOL_CONSTANT)) return false;
     if (!poly_of(g, u, x, 8, &poly)) return false;
     *tanh_form = gate == OP_TANH;
     if (!*tanh_form) return poly_is(&poly, SQRT_HALF, 0, rel);

@@ -6,9 +6,9 @@
  *   %5 = div(%3, sqrt(add(%4, 1e-05)))
  *   %8 = add(mul(%5, @gamma), @beta)
  *
- * RMS norm: div(x, sqrt(reduce_mean(x * x) + eps)) * gamma. The mean is over the last axis and kept. Gains and
- * offsets join a norm made here or imported; a cast before a gain moves behind it (one rounding less),
- * and casts around a norm in fp32 go, because a norm computes in fp32 anyway.
+ * RMS norm: div(x, sqrt(reduce_mean(x * x) + eps)) * gamma. The mean is over the last axis and kept.
+ * Gains and offsets join a norm made here or imported; a cast before a gain moves behind it (one
+ * rounding less), and casts around a norm in fp32 go, because a norm computes in fp32 anyway.
  * needs: CANONICAL.  leaves alone: means over other axes, eps added after the root, a variance of
  * anything but the value that is divided. */
 #include "passes/rewrite.h"

@@ -41,7 +41,8 @@ static ValId const_rank0(Rewrite *r, NodeId id) {
         if (t->rank == 0 || c == NULL || c->bytes != dtype_size(t->dtype)) continue;
         uint32_t others = 0;
         for (uint8_t j = 0; j < n->nin; j++)
-            if (j != i && graph_type(r->g, n->in[j])->rank > others) others = graph_type(r->g, n->in[j])->rank;
+            if (j != i && graph_type(r->g, n->in[j])->rank > others)
+                others = graph_type(r->g, n->in[j])->rank;
         if (others < t->rank) continue;
         ValId v = graph_const(r->g, type_scalar(t->dtype), c->data, NULL);
         set_operand(r, id, i, v);

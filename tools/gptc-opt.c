@@ -104,8 +104,8 @@ static bool input_fill(Graph *g, const Port *p, const int64_t *bind, const Optio
 }
 
 /* Values of the graph on the tool's inputs. past: whether the graphs compared start from some. */
-static bool graph_values(Graph *g, const Options *o, bool past, const ValId *want, size_t n, Tensor *out, Arena *a,
-                         Diag *d) {
+static bool graph_values(Graph *g, const Options *o, bool past, const ValId *want, size_t n, Tensor *out,
+                         Arena *a, Diag *d) {
     EvalArgs args = {0};
     int64_t *bind = bindings(g, o, past, a);
     Tensor *in = arena_array_of(a, g->inputs.count, Tensor);
@@ -132,7 +132,8 @@ static double tensor_differs(const Tensor *a, const Tensor *b) {
         if (fabs(x - y) > diff) diff = fabs(x - y);
     }
     for (size_t i = 0; i < n; i++)
-        if (isfinite(tensor_get_f64(a, i)) && fabs(tensor_get_f64(a, i)) > max) max = fabs(tensor_get_f64(a, i));
+        if (isfinite(tensor_get_f64(a, i)) && fabs(tensor_get_f64(a, i)) > max)
+            max = fabs(tensor_get_f64(a, i));
     return diff == 0 ? 0 : max == 0 ? INFINITY : diff / max;
 }
 
@@ -175,13 +176,15 @@ static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *
         name[n++] = port->name;
     }
     Tensor *x = arena_array_of(a, n, Tensor), *y = arena_array_of(a, n, Tensor);
-    if (!graph_values(before, o, past, p, n, x, a, d) || !graph_values(after, o, past, q, n, y, a, d)) return false;
+    if (!graph_values(before, o, past, p, n, x, a, d) || !graph_values(after, o, past, q, n, y, a, d))
+        return false;
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
         double e = tensor_differs(&x[i], &y[i]);
         if (e > *worst) *worst = e;
         if (e > tolerance(x[i].dtype))
-            ok = diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element", name[i], e);
+            ok = diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element",
+                            name[i], e);
     }
     return ok;
 }
@@ -218,7 +221,8 @@ static bool diff_values(Graph *a, Graph *b, const Options *o, Arena *arena, Diag
     for (size_t i = 0; i < p.count; i++) {
         double e = tensor_differs(&x[i], &y[i]);
         if (e > tolerance(x[i].dtype))
-            return diag_error(d, loc_none(), "\"%s\" is the first that differs: by %.3g of its largest element",
+            return diag_error(d, loc_none(),
+                              "\"%s\" is the first that differs: by %.3g of its largest element",
                               name.data[i], e);
     }
     printf("%zu values agree\n", p.count);
@@ -383,11 +387,13 @@ static int file_run(Compile *c, const char *path, Options *o) {
     double worst = 0;
     if (!compile_open(c, path, NULL) || !run_passes(c, o)) return diag_report(TOOL, &c->diag);
     if (o->check) {
-        if (!outputs_agree(c->imported, c->graph, o, c->arena, &c->diag, &worst)) return diag_report(TOOL, &c->diag);
+        if (!outputs_agree(c->imported, c->graph, o, c->arena, &c->diag, &worst))
+            return diag_report(TOOL, &c->diag);
         printf("outputs agree within %.2g\n", worst);
         return EXIT_DONE;
     }
-    if (o->eval) return print_outputs(c->graph, o, c->arena, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
+    if (o->eval)
+        return print_outputs(c->graph, o, c->arena, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
     Text t = text_new(c->arena);
     graph_print(&t, c->graph);
     if (o->out == NULL) return fwrite(t.data, 1, t.count, stdout) == t.count ? EXIT_DONE : EXIT_INPUT;
@@ -419,7 +425,8 @@ static char *test_text(const char *path, Arena *a) {
     char *text = NULL;
     diag_init(&quiet);
     if (file_map(path, &f, &quiet)) {
-        if (f.bytes > 7 && memcmp(f.data, "; test:", 7) == 0) text = arena_strndup(a, (const char *)f.data, f.bytes);
+        if (f.bytes > 7 && memcmp(f.data, "; test:", 7) == 0)
+            text = arena_strndup(a, (const char *)f.data, f.bytes);
         file_unmap(&f);
     }
     diag_free(&quiet);
@@ -450,8 +457,13 @@ int main(int argc, char **argv) {
         {"--list-passes", NULL, CLI_FLAG, &o.list, NULL, "name every pass"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = TOOL, .usage = "FILE [FILE] [options]", .options = options, .positional = file, .max = 2,
-               .about = "Runs passes on IR text (.gir) or an ONNX model, one by one, and checks what they do."};
+    Cli cli = {.tool = TOOL,
+               .usage = "FILE [FILE] [options]",
+               .options = options,
+               .positional = file,
+               .max = 2,
+               .about =
+                   "Runs passes on IR text (.gir) or an ONNX model, one by one, and checks what they do."};
     int st = cli_parse(&cli, argc, argv);
     if (st >= 0) return st;
     if (o.list) {

@@ -69,8 +69,8 @@ static const char bad[] =
 
 typedef struct { uint32_t calls; char names[256]; int64_t bound; uint32_t stop_at; } Seen;
 
-static bool note(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts, size_t ncounts,
-                 double seconds, Graph *g) {
+static bool note(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,
+                 size_t ncounts, double seconds, Graph *g) {
     Seen *s = user;
     (void)r, (void)g;
     CU_ASSERT_EQUAL(index, s->calls);
@@ -113,7 +113,8 @@ static void test_runs_what_is_asked(void) {
     Case c;
     Seen s = {0};
     case_open(&c, gpt);
-    CU_ASSERT_TRUE(run(&c, (PassRun){.passes = "bind, fold,dce", .after = note, .user = &s, .time = true}, 1));
+    CU_ASSERT_TRUE(
+        run(&c, (PassRun){.passes = "bind, fold,dce", .after = note, .user = &s, .time = true}, 1));
     CU_ASSERT_STRING_EQUAL(s.names, "bind fold dce ");
     CU_ASSERT_EQUAL(s.bound, 1);
     CU_ASSERT_EQUAL(c.g->inputs.count, 1);
@@ -124,7 +125,8 @@ static void test_pipeline_stops(void) {
     Case c;
     Seen s = {0};
     case_open(&c, gpt);
-    CU_ASSERT_TRUE(run(&c, (PassRun){.stop_after = "raise-linear", .disable = "tie,cse", .after = note, .user = &s}, 1));
+    CU_ASSERT_TRUE(
+        run(&c, (PassRun){.stop_after = "raise-linear", .disable = "tie,cse", .after = note, .user = &s}, 1));
     CU_ASSERT_STRING_EQUAL(s.names, "bind fold simplify dce raise-norm raise-act raise-linear ");
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
@@ -163,7 +165,8 @@ static void test_failures(void) {
     expect_error(gpt, (PassRun){.disable = "bind"}, 1, "pass bind cannot be disabled");
     expect_error(gpt, (PassRun){.stop_after = "later"}, 1, "there is no pass \"later\"");
     expect_error(gpt, (PassRun){.stop_after = "fold"}, 0, "pass fold does not run at -O0");
-    expect_error(gpt, (PassRun){.disable = "simplify"}, 1, "pass raise-norm needs canonical form, which pass simplify");
+    expect_error(gpt, (PassRun){.disable = "simplify"}, 1,
+                 "pass raise-norm needs canonical form, which pass simplify");
     expect_error(bad, (PassRun){.passes = "bind"}, 1, "not a tensor of integers");
 }
 
@@ -196,7 +199,8 @@ static void test_match(void) {
     CU_ASSERT_TRUE(match_is_scalar(c.g, v[6], 2, 0));
     CU_ASSERT_TRUE(match_is_scalar(c.g, v[6], 2.0001, 1e-3));
     CU_ASSERT_FALSE(match_is_scalar(c.g, v[6], 2.0001, 1e-6));
-    CU_ASSERT_TRUE(match_commutative(c.g, v[11], OP_ADD, OP_POW, &x, &y) && val_eq(x, v[10]) && val_eq(y, v[8]));
+    CU_ASSERT_TRUE(match_commutative(c.g, v[11], OP_ADD, OP_POW, &x, &y) && val_eq(x, v[10]) &&
+                   val_eq(y, v[8]));
     CU_ASSERT_FALSE(match_commutative(c.g, v[11], OP_ADD, OP_MUL, &x, &y));
     CU_ASSERT_TRUE(match_op(c.g, v[9], OP_CAST, NULL));
     CU_ASSERT_FALSE(match_op(c.g, c.g->inputs.data[0].v, OP_CAST, NULL));
