@@ -12,7 +12,7 @@
 #include "passes/rewrite.h"
 
 #define FOLD_ELEMENTS (INT64_C(1) << 20)
-#define MOVE_ELEMENTS (INT64_C(1) << 16)
+#define MOVE_ELEMENTS (INT64_C(1) << 12)
 
 static bool static_count(const Type *t, int64_t *out) {
     int64_t n = 1;
