@@ -5,6 +5,8 @@
 
 #include "frontend/import.h"
 
+#define OUTPUTS_MAX 4096
+
 /* out = concat(in, x): the past input that an output extends. */
 static bool extends_past(const Graph *g, ValId out, ValId *in, uint8_t *axis) {
     if (graph_def_op(g, out) != OP_CONCAT) return false;
@@ -57,11 +59,16 @@ static int find_logits(const Import *im, const ValId *v, const bool *present) {
 bool import_outputs(Import *im) {
     Graph *g = im->g;
     size_t n = im->noutputs;
+    if (n > OUTPUTS_MAX) return diag_error(im->d, loc_none(), "more than %d outputs", OUTPUTS_MAX);
     ValId *v = arena_array_of(im->scratch, n, ValId);
     bool *present = arena_array_of(im->scratch, n, bool);
     bool tokens = false;
     for (size_t i = 0; i < im->ninputs; i++) tokens |= im->roles[i] == ROLE_TOKENS;
     for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(im->model.graph.outputs[i].name, im->model.graph.outputs[k].name) == 0)
+                return diag_error(im->d, loc_none(), "graph output '%s' is declared twice",
+                                  im->model.graph.outputs[i].name);
         v[i] = tensor_value(im, im->outputs[i], (Loc){LOC_NONE, 0, 0, NULL});
         if (!val_ok(v[i])) return false;
         ValId in = NO_VAL;

@@ -484,7 +484,8 @@ ValId emit_scalar(Call *c, DType t, double v) {
         return t == DT_F32 ? graph_const_f32(c->g, f) : emit_const(c, type_scalar(t), &h, sizeof(h));
     }
     uint8_t bytes[8];
-    const_bytes(t, (int64_t)v, bytes);
+    int64_t whole = v >= 9.2e18 ? INT64_MAX : v <= -9.2e18 ? INT64_MIN : v == v ? (int64_t)v : 0;
+    const_bytes(t, whole, bytes);
     return emit_const(c, type_scalar(t), bytes, dtype_size(t));
 }
 

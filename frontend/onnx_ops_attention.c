@@ -168,6 +168,8 @@ static bool attention_products(Call *c, const Att *a) {
 static bool lower_attention(Call *c) {
     Att a = {.left = attr_int(c, "left_window_size", -1), .right = attr_int(c, "right_window_size", -1),
              .causal = attr_int(c, "is_causal", 0) != 0, .softcap = attr_float(c, "softcap", 0)};
+    if (a.left >= INT32_MAX) a.left = -1;
+    if (a.right >= INT32_MAX) a.right = -1;
     bool packed_kv = false;
     a.q = token_major(c, 0, "q_num_heads", &a.packed);
     a.k = token_major(c, 1, "kv_num_heads", &packed_kv);

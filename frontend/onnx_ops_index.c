@@ -99,7 +99,8 @@ static bool lower_one_hot(Call *c) {
     if (depth == NULL && in_has(c, 1)) {
         double v = 0;
         ValId x = in_val(c, 1);
-        if (!val_ok(x) || !const_scalar(c->g, x, &v)) return call_error(c, "depth must be known");
+        if (!val_ok(x)) return false;
+        if (!const_scalar(c->g, x, &v) || !(v >= 0 && v < 1e9)) return call_error(c, "depth must be known");
         fixed = dim_const((int64_t)v);
         depth = &fixed;
     }

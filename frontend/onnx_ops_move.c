@@ -3,6 +3,8 @@
 
 #include "frontend/import.h"
 
+#define PAD_MAX ((int64_t)1 << 24)
+
 static bool lower_reshape(Call *c) {
     if (!in_has(c, 0) || !in_has(c, 1)) return call_error(c, "an operand is missing");
     uint32_t n = 0, k = 0;
@@ -384,8 +386,9 @@ static bool pad_gather(Call *c, ValId *v, uint32_t axis, int64_t before, int64_t
     bool edge = strcmp(mode, "edge") == 0, wrap = strcmp(mode, "wrap") == 0;
     if (!edge && !wrap && strcmp(mode, "reflect") != 0)
         return call_error(c, "mode '%s' is not supported", mode);
-    if (!dim_is_const(d) || d.v == 0 || before + d.v + after <= 0)
-        return call_error(c, "mode '%s' needs an axis of known length", mode);
+    if (!dim_is_const(d) || d.v == 0 || d.v > PAD_MAX || before > PAD_MAX || after > PAD_MAX ||
+        before + d.v + after <= 0)
+        return call_error(c, "mode '%s' needs an axis of known and moderate length", mode);
     int64_t n = before + d.v + after, period = wrap ? d.v : d.v > 1 ? 2 * (d.v - 1) : 1;
     int64_t *index = arena_array_of(c->im->scratch, (size_t)n, int64_t);
     for (int64_t i = 0; i < n; i++) {

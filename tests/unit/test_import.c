@@ -489,6 +489,11 @@ static void test_bad_names(void) {
     REFUSED(&g, "output 'nothing' is not defined");
     finish();
     start();
+    g = add_graph();
+    put_info(&g, 12, "y", 1, "N,2");
+    REFUSED(&g, "output 'y' is declared twice");
+    finish();
+    start();
     g = (Buf){.n = 0};
     put_info(&g, 11, "x", 1, "N");
     put_node(&g, "Add", "x b", "a", NULL);
