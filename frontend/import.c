@@ -235,7 +235,11 @@ bool onnx_import(const char *path, const ImportOptions *opt, Arena *a, OnnxModel
     const char *name = slash == NULL ? own : slash + 1;
     const char *dir = slash == NULL ? "." : slash == own ? "/" : arena_strndup(a, own, (size_t)(slash - own));
     TensorSource src = {f.data, f.bytes, name, dir, a, out};
-    return import_source(&src, opt, out, d);
+    size_t before = d->items.count;
+    if (import_source(&src, opt, out, d)) return true;
+    for (size_t i = before; i < d->items.count; i++)   /* what has no node is about the file */
+        if (d->items.data[i].loc.kind == LOC_NONE) d->items.data[i].loc = loc_file(arena_strdup(d->arena, path));
+    return false;
 }
 
 void onnx_close(OnnxModel *m) {
