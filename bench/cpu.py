@@ -82,7 +82,7 @@ def main():
         for _ in range(a.rounds):
             theirs = peer.measure(a.prompt, a.tokens)
             ours = gptc(a.build, compiled, a.threads, a.prompt, a.tokens)
-            rows.append({"onnxruntime": {"prefill": theirs[0], "decode": theirs[1]}, "gptc": ours})
+            rows.append({"onnxruntime": {"prefill_tps": theirs[0], "decode_tps": theirs[1]}, "gptc": ours})
     def median(who, what):
         values = [r[who][what] for r in rows]
         return statistics.median(v["median"] if isinstance(v, dict) else v for v in values)
@@ -93,7 +93,7 @@ def main():
         "prompt": a.prompt, "tokens": a.tokens, "rounds": rows,
     }
     for what in ("prefill", "decode"):
-        ours, theirs = median("gptc", what), median("onnxruntime", what)
+        ours, theirs = median("gptc", what + "_tps"), median("onnxruntime", what + "_tps")
         result[what] = {"gptc": ours, "onnxruntime": theirs, "ratio": ours / theirs}
         print(f"{what:8} gptc {ours:8.1f} tokens/s   onnxruntime {theirs:8.1f} tokens/s   ratio {ours / theirs:.3f}")
     if a.out:
