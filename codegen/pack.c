@@ -39,11 +39,24 @@ static void end(Packer *k) {
 
 /* ---- tensors ---- */
 
+/* Weights of a mapped file may lie unaligned, so elements are copied out. */
+static uint16_t load_16(const WeightView *w, int64_t at) {
+    uint16_t x;
+    memcpy(&x, (const uint8_t *)w->data + at * 2, sizeof x);
+    return x;
+}
+
+static float load_f32(const WeightView *w, int64_t at) {
+    float x;
+    memcpy(&x, (const uint8_t *)w->data + at * 4, sizeof x);
+    return x;
+}
+
 static float view_f32(const WeightView *w, int64_t at) {
     switch (w->dtype) {
-    case DT_F32: return ((const float *)w->data)[at];
-    case DT_F16: return half_to_float(((const uint16_t *)w->data)[at]);
-    case DT_BF16: return bf16_to_float(((const uint16_t *)w->data)[at]);
+    case DT_F32: return load_f32(w, at);
+    case DT_F16: return half_to_float(load_16(w, at));
+    case DT_BF16: return bf16_to_float(load_16(w, at));
     default: {
         Tensor t = {.dtype = w->dtype, .rank = 1, .dim = {at + 1}, .data = (void *)(uintptr_t)w->data};
         return (float)tensor_get_f64(&t, (size_t)at);
@@ -65,8 +78,8 @@ static void fill_panels(const ProgramTensor *t, int64_t r0, int64_t n, uint8_t *
             int64_t r = by_row ? i : j, c = by_row ? j : i;
             int64_t from = w->offset + (r0 + r) * rs + c * cs;
             int64_t to = (r / PANEL * cols + c) * PANEL + r % PANEL;
-            if (!wide) ((uint16_t *)dst)[to] = ((const uint16_t *)w->data)[from];
-            else if (w->dtype == DT_F32) ((float *)dst)[to] = ((const float *)w->data)[from];
+            if (!wide) ((uint16_t *)dst)[to] = load_16(w, from);
+            else if (w->dtype == DT_F32) ((float *)dst)[to] = load_f32(w, from);
             else ((float *)dst)[to] = view_f32(w, from);
         }
     }
@@ -96,7 +109,8 @@ static void put_plain(Packer *k, const ProgramTensor *t) {
         int64_t from = w->offset;
         for (uint32_t i = 0; i < w->rank; i++) from += at[i] * w->stride[i];
         float f = wide ? view_f32(w, from) : 0;
-        memcpy(buffer + used, wide ? (const void *)&f : (const void *)((const uint16_t *)w->data + from), size);
+        uint16_t h = wide ? 0 : load_16(w, from);
+        memcpy(buffer + used, wide ? (const void *)&f : (const void *)&h, size);
         used += size;
         if (used == sizeof buffer) {
             put(k, buffer, used);
