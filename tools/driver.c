@@ -35,8 +35,8 @@ static const char *folder_of(const char *path, Arena *a) {
 bool compile_open(Compile *c, const char *path, const ImportOptions *opt) {
     if (ends_with(path, ".gir")) {
         if (!file_map(path, &c->text, &c->diag)) return false;
-        c->graph = graph_parse((const char *)c->text.data, c->text.bytes, path, folder_of(path, c->arena), c->arena,
-                               &c->diag);
+        const char *dir = c->weights ? c->weights : folder_of(path, c->arena);
+        c->graph = graph_parse((const char *)c->text.data, c->text.bytes, path, dir, c->arena, &c->diag);
         if (!c->graph) return false;
     } else {
         if (!onnx_import(path, opt, c->arena, &c->onnx, &c->diag)) return false;

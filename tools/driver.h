@@ -9,6 +9,7 @@
 typedef struct {
     Arena *arena;
     Diag diag;
+    const char *weights;     /* folder of file("…") constants of a .gir; NULL = the text's own */
     OnnxModel onnx;          /* empty for .gir input */
     FileView text;           /* .gir input */
     Graph *graph;            /* what passes change */

@@ -8,7 +8,7 @@
 #include "tools/cli.h"
 #include "tools/driver.h"
 
-typedef struct { bool ir, plan, tensors, dot; } Options;
+typedef struct { bool ir, plan, tensors, dot; const char *weights; } Options;
 
 /* A view of an artifact that gptc_open has accepted, so that every bound holds. */
 typedef struct {
@@ -253,6 +253,7 @@ static int inspect_graph(const Options *o, const char *path) {
     Compile c;
     ImportOptions opt = {0};
     compile_init(&c);
+    c.weights = o->weights;
     bool ok = compile_open(&c, path, &opt);
     if (ok && o->ir) {
         Text t = text_new(c.arena);
@@ -293,6 +294,7 @@ int main(int argc, char **argv) {
         {"--ir", NULL, CLI_FLAG, &o.ir, NULL, "the graph as text (of a model: as planned)"},
         {"--plan", NULL, CLI_FLAG, &o.plan, NULL, "a model's steps: kernels, arguments, parameters"},
         {"--tensors", NULL, CLI_FLAG, &o.tensors, NULL, "a model's stored tensors"},
+        {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants"},
         {"--dot", NULL, CLI_FLAG, &o.dot, NULL, "an imported graph for Graphviz"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };

@@ -25,7 +25,7 @@
 #define AFTER_LINE "; ---- after\n"
 
 typedef struct {
-    const char *passes, *disable, *dump, *dump_dir, *out, *bind;
+    const char *passes, *disable, *dump, *dump_dir, *out, *bind, *weights;
     bool check, bless, verify, list, diff, eval, pipeline, time;
     int64_t level, ctx, seed, range;
     bool no_kv_cache;
@@ -404,6 +404,7 @@ static int diff_run(const char *a, const char *b, const Options *o) {
     Compile x, y;
     compile_init(&x);
     compile_init(&y);
+    x.weights = y.weights = o->weights;
     int st = EXIT_DONE;
     if (!compile_open(&x, a, NULL)) st = diag_report(TOOL, &x.diag);
     else if (!compile_open(&y, b, NULL)) st = diag_report(TOOL, &y.diag);
@@ -452,6 +453,7 @@ int main(int argc, char **argv) {
         {"--ctx", NULL, CLI_INT, &o.ctx, "N", "context length for passes that need one"},
         {"--no-kv-cache", NULL, CLI_FLAG, &o.no_kv_cache, NULL, "compile without state"},
         {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump, "WHEN", "print the IR: all, before:PASS, after:PASS"},
+        {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where file(...) constants are (default: beside the text)"},
         {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write one numbered file after every pass"},
         {"--time-passes", NULL, CLI_FLAG, &o.time, NULL, "seconds and counts of every pass"},
         {"--list-passes", NULL, CLI_FLAG, &o.list, NULL, "name every pass"},
@@ -479,6 +481,7 @@ int main(int argc, char **argv) {
     if (o.level < 0) o.level = 1;
     Compile c;
     compile_init(&c);
+    c.weights = o.weights;
     char *text = o.check || o.bless ? test_text(file[0], c.arena) : NULL;
     if (text != NULL && header_read(text, &o, c.arena)) st = test_run(&c, file[0], text, &o);
     else if (o.verify) st = compile_open(&c, file[0], NULL) ? EXIT_DONE : diag_report(TOOL, &c.diag);

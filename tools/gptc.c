@@ -12,7 +12,7 @@
 typedef struct {
     bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir;
     const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after, *chat_template;
-    const char *calibrate, *budget, *report;
+    const char *calibrate, *budget, *report, *weights;
     int64_t ctx, eos, seed;
     ImportOptions import;
 } Options;
@@ -113,6 +113,7 @@ static int compile(Options *o, const char *path) {
     Compile c;
     double start = now();
     compile_init(&c);
+    c.weights = o->weights;
     uint32_t total = passes_total();
     bool bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
     int level = o->o0 ? 0 : o->o3 ? 3 : o->o2 ? 2 : 1;
@@ -174,6 +175,7 @@ int main(int argc, char **argv) {
         {"--positions", NULL, CLI_STRING, &o.import.positions, "NAME", "the position input"},
         {"--mask", NULL, CLI_STRING, &o.import.mask, "NAME", "the attention mask input"},
         {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "the logits output"},
+        {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants (default: beside it)"},
         {"--emit", NULL, CLI_STRING, &o.emit, "KIND", "print instead of writing a model: ir"},
         {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes instead of the level's"},
         {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
