@@ -1,6 +1,6 @@
 /* gate.c: the first gate of a verified compile. The reference interpreter runs the imported graph and the
- * runtime runs the artifact on the same random tokens; the logits must agree within TOL_LOGITS_F32. The
- * reference's work is budgeted, so a large model is compared on fewer tokens. */
+ * runtime runs the artifact on the same random tokens; the logits must agree within TOL_LOGITS_F32 (_F16 where
+ * the graph itself rounds to 16 bits). The reference's work is budgeted, so a large model is compared on fewer tokens. */
 #include "codegen/codegen.h"
 #include "ir/tolerance.h"
 #include "runtime/gptc.h"
@@ -57,6 +57,17 @@ static double constant_elements(const Graph *g) {
         if (v->kind == V_CONST && type_static_bytes(&v->type, &bytes)) n += (double)bytes / (double)dtype_size(v->type.dtype);
     }
     return n;
+}
+
+/* Whether the graph computes in floats narrower than fp32 (weights stored so do not count). */
+static bool computes_narrow(const Graph *g, Arena *a) {
+    const bool *taint = graph_taint(g, a);
+    FOR_NODES(g, id) {
+        const Node *n = graph_node(g, id);
+        DType t = graph_type(g, n->out[0])->dtype;
+        if (taint[n->out[0].id] && (t == DT_F16 || t == DT_BF16)) return true;
+    }
+    return false;
 }
 
 static Tensor input_tensor(const Graph *g, const Port *p, const int64_t *bind, size_t nbind, const int32_t *tokens,
@@ -176,9 +187,10 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     if (st) return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st), why.text);
     double std = deviation(ref.data, (int64_t)tensor_count(&ref));
     *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst, GATE_BATCH * tokens};
-    if (c.max <= TOL_LOGITS_F32 * std) return true;
+    double tolerance = computes_narrow(g, a) ? TOL_LOGITS_F16 : TOL_LOGITS_F32;
+    if (c.max <= tolerance * std) return true;
     return diag_error(d, loc_none(),
                       "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
                       "no file was written; hint: gptc-opt --diff of two dumps finds the first value that differs",
-                      c.max, c.max / std, std, TOL_LOGITS_F32, c.worst);
+                      c.max, c.max / std, std, tolerance, c.worst);
 }

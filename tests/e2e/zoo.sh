@@ -1,13 +1,13 @@
 #!/bin/sh
 # One exported model: compiles at -O1 with a proven cache and agrees with ONNX Runtime's stored logits,
 # whole, stepwise (one row computed per token), in chunks of 5, and two sequences at once.
-# usage: zoo.sh BUILD_DIR MODEL_DIR
+# usage: zoo.sh BUILD_DIR MODEL_DIR [TOLERANCE_NAME]
 set -u
 build=$1 model=$2
 [ -f "$model/model.onnx" ] || { echo "skipped: $model is not here"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-tolerance=$(awk '$2 == "TOL_LOGITS_F32" { print $3 }' "$(dirname "$0")/../../ir/tolerance.h")
+tolerance=$(awk -v name="${3:-TOL_LOGITS_F32}" '$2 == name { print $3 }' "$(dirname "$0")/../../ir/tolerance.h")
 
 "$build/gptc" -q "$model/model.onnx" -O1 -o "$work/model.bin" || { echo "FAIL: does not compile"; exit 1; }
 
