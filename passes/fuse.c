@@ -7,6 +7,7 @@
  *   pointwise  a root and the elementwise nodes above it that nothing else uses
  *   others     gather, norm, rope, attention, reductions, moves and the cache's concat stand alone
  * Views (row_is_view), constants' own nodes and positions take no kernel and stay in region 0.
+ * At -O0 every node is a region of its own.
  * needs: STATE.  gives: REGIONS. */
 #include "passes/pass.h"
 
@@ -55,7 +56,7 @@ static void grow_linear(Fuse *f, NodeId anchor) {
     graph_node(g, anchor)->region = region;
     ValId v = graph_node(g, anchor)->out[0];
     RowShape shape;
-    if (!row_shape(g, v, &shape)) return;
+    if (f->cx->opt->opt_level == 0 || !row_shape(g, v, &shape)) return;
     enum { ACT, GATE, RESIDUAL, END } next = ACT;
     NodeId u, views[8];
     uint32_t nviews;
@@ -108,6 +109,7 @@ static void grow_pointwise(Fuse *f, NodeId root) {
     uint32_t region = ++f->next, count = 1;
     Node *r = graph_node(g, root);
     r->region = region;
+    if (f->cx->opt->opt_level == 0) return;
     for (bool grew = true; grew && count < POINTWISE_NODES;) {
         grew = false;
         FOR_NODES(g, id) {

@@ -55,11 +55,6 @@ static int check_options(const Options *o) {
                         "does not have: every pass is exact\n");
         return EXIT_MACHINE;
     }
-    if (o->o0 && !o->emit && !o->stop_after) {
-        fprintf(stderr, "gptc: -O0 keeps the graph as imported, for --emit=ir and --dump-ir; this version writes "
-                        "a model from -O1 on\n");
-        return EXIT_MACHINE;
-    }
     if (o->no_cache && !o->emit && !o->stop_after) {
         fprintf(stderr, "gptc: --no-kv-cache: this version runs models through the cache alone; use it with "
                         "--emit=ir to look at the graph\n");
@@ -162,7 +157,7 @@ int main(int argc, char **argv) {
     const char *args[2];
     const CliOption options[] = {
         {"--out", "-o", CLI_STRING, &o.out, "FILE", "where to write (default model.bin)"},
-        {"-O0", NULL, CLI_FLAG, &o.o0, NULL, "as imported"},
+        {"-O0", NULL, CLI_FLAG, &o.o0, NULL, "no fusion, nothing shared: raised and cached only, so that it runs"},
         {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
         {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "also the target's best exact-enough types"},
         {"-O3", NULL, CLI_FLAG, &o.o3, NULL, "also lossy passes under a budget"},

@@ -11,6 +11,8 @@ tolerance=$(awk -v name="${3:-TOL_LOGITS_F32}" '$2 == name { print $3 }' "$(dirn
 
 "$build/gptc" -q "$model/model.onnx" -O1 -o "$work/model.bin" || { echo "FAIL: does not compile"; exit 1; }
 
+"$build/gptc" -q "$model/model.onnx" -O0 -o "$work/plain.bin" || { echo "FAIL: does not compile at -O0"; exit 1; }
+
 field() { sed -n "s/.*\"$1\": \([^,}]*\).*/\1/p" "$work/json"; }
 status=0
 agree() { # agree MODE TOKENS LOGITS OPTIONS…
