@@ -100,7 +100,8 @@ static ValId strip_index(const Graph *g, ValId v) {
         const Node *n = graph_node(g, id);
         bool skip = n->op == OP_RESHAPE || n->op == OP_BROADCAST ||
                     (n->op == OP_CAST && dtype_is_int(graph_type(g, v)->dtype) &&
-                     dtype_is_int(graph_type(g, n->in[0])->dtype));
+                     dtype_is_int(graph_type(g, n->in[0])->dtype) &&
+                     dtype_size(graph_type(g, v)->dtype) >= 4);     /* narrower ones wrap around */
         if (!skip) return v;
         v = n->in[0];
     }

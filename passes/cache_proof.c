@@ -256,6 +256,8 @@ static const char *rule_attention(Proof *p, const Node *n, Label *out) {
             return i == 0 ? "has queries that are not one a token" : "has keys or values that are not one a token";
         if (x->axis[2].n != 0 || x->axis[3].n != 0) return "mixes the sequence with heads or features";
         if (!axis_eq(&x->axis[0], &q->axis[0])) return "brings different sequences together";
+        if (!axis_is(&x->axis[0], K_BATCH) && !is_one(in_type(p, n, i)->dim[0]))
+            return "has features where the sequences of the batch belong";
     }
     if (n->nin > 3 && val_ok(n->in[3])) return "has a mask of no known form";
     if (!n->attr.causal) return "sees later tokens (no causal mask)";
@@ -360,16 +362,27 @@ static const char *visit(Proof *p, const Node *n) {
     return one_sequence(p, n->out[0]);
 }
 
+static bool is_state_input(const Graph *g, ValId v) {
+    for (size_t i = 0; i < g->states.count; i++)
+        if (val_eq(g->states.data[i].in, v)) return true;
+    return false;
+}
+
 static const char *inputs_label(Proof *p) {
     Graph *g = p->g;
+    uint32_t tokens = 0;
     for (size_t i = 0; i < g->inputs.count; i++) {
-        ValId v = g->inputs.data[i].v;
-        const Type *t = graph_type(g, v);
-        Label *l = &p->label[v.id];
-        l->status = p->taint[v.id] ? S_ROWS : S_DIRTY;
+        const Port *port = &g->inputs.data[i];
+        const Type *t = graph_type(g, port->v);
+        Label *l = &p->label[port->v.id];
+        l->status = p->taint[port->v.id] ? S_ROWS : S_DIRTY;
         for (uint32_t k = 0; k < t->rank; k++) l->axis[k] = axis_by_dim(p, t->dim[k]);
-        if (g->inputs.data[i].role != ROLE_TOKENS) continue;
-        if (one_sequence(p, v) != NULL) return "the token input has no sequence axis";
+        if (port->role == ROLE_PAST && !is_state_input(g, port->v))
+            return arena_printf(p->cx->scratch, "past input \"%s\" belongs to no state", port->name);
+        if (port->role != ROLE_TOKENS) continue;
+        if (++tokens > 1) return "the graph has several token inputs";
+        if (one_sequence(p, port->v) != NULL) return "the token input has no sequence axis";
+        if (!dim_depends(g, t->dim[0], SYM_BATCH)) return "the token input has no batch axis in front";
     }
     return NULL;
 }
@@ -407,6 +420,28 @@ static const char *states_check(Proof *p, Loc *loc) {
     return NULL;
 }
 
+/* Callers get logits as rows of [batch, seq, vocab]. */
+static const char *logits_check(Proof *p) {
+    for (size_t i = 0; i < p->g->outputs.count; i++) {
+        const Port *o = &p->g->outputs.data[i];
+        const Label *l = &p->label[o->v.id];
+        uint32_t batch = 0, seq = 0, features = 0;
+        bool ok = p->taint[o->v.id];
+        if (o->role != ROLE_LOGITS) continue;
+        for (uint32_t r = 0; r < graph_type(p->g, o->v)->rank; r++) {
+            features += l->axis[r].n == 0 && !is_one(graph_type(p->g, o->v)->dim[r]);
+            for (uint32_t k = 0; k < l->axis[r].n; k++) {
+                ok = ok && features == 0 && (l->axis[r].kind[k] != K_BATCH || seq == 0);
+                batch += l->axis[r].kind[k] == K_BATCH;
+                seq += l->axis[r].kind[k] == K_SEQ;
+            }
+        }
+        if (!ok || batch != 1 || seq != 1)
+            return arena_printf(p->g->arena, "the logits \"%s\" are not [batch, seq, vocab]", o->name);
+    }
+    return NULL;
+}
+
 bool cache_prove(PassCtx *cx, Graph *g, const char **reason) {
     Proof p = {cx, g, graph_taint(g, cx->scratch), graph_dynamic(g, cx->scratch), NULL};
     p.label = arena_array_of(cx->scratch, g->values.count, Label);
@@ -423,6 +458,7 @@ bool cache_prove(PassCtx *cx, Graph *g, const char **reason) {
                                n->op == OP_ATTENTION && !n->attr.causal ? "encoder-like: " : "",
                                graph_describe(g, id, cx->scratch), why);
     }
+    if (*reason == NULL) *reason = logits_check(&p);
     if (*reason == NULL) return true;
     return diag_error(cx->diag, loc,
                       "no KV cache can be inserted: %s; hint: --no-kv-cache compiles the graph without one",

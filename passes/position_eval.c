@@ -144,7 +144,9 @@ static bool rows_shape(Graph *g, ValId v, RowTable *out, const char **why) {
             if (!mul_i64(out->width, d.v, &out->width) || !mul_i64(out->inner, d.v, &out->inner))
                 return false;
         } else if (!dim_eq(d, dim_sym(g, SYM_BATCH))) {
-            *why = "has an axis that is neither batch nor sequence";
+            bool square = dim_depends(g, d, SYM_SEQ) && out->seq_axis >= 0;
+            *why = square ? "compares positions with each other and is no mask of a known attention"
+                          : "has an axis that is neither batch nor sequence";
             return false;
         }
     }
@@ -235,9 +237,11 @@ bool position_rows(PassCtx *cx, Graph *g, ValId v, int64_t rows, RowTable *out, 
     size_t n = position_lengths(g, limit, lens);
     for (size_t i = 0; i < n; i++)
         if (!rows_compare(cx, g, v, out, lens[i], 2, why)) return false;
-    if (out->seq_axis >= 0 && out->rows > 64) {
-        Len half = {0, out->rows / 2 + 1}, last = {out->rows - 1, 1};
+    int64_t most = out->seq_axis < 0 ? rows : out->rows;   /* what changes past some length is no function */
+    if (most > 64) {
+        Len half = {0, most / 2 + 1}, whole = {0, most}, last = {most - 1, 1};
         if (!rows_compare(cx, g, v, out, half, 1, why)) return false;
+        if (out->seq_axis < 0 && !rows_compare(cx, g, v, out, whole, 1, why)) return false;
         if (g->states.count > 0 && !rows_compare(cx, g, v, out, last, 1, why)) return false;
     }
     return true;

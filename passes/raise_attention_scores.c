@@ -49,6 +49,7 @@ static bool is_scalar(const Match *m, ValId v, double *c) {
         if (const_scalar(m->g, v, c)) return true;
         const Node *n = def_of(m, v);
         if (n == NULL || (n->op != OP_RESHAPE && n->op != OP_BROADCAST && n->op != OP_CAST)) return false;
+        if (n->op == OP_CAST && !dtype_is_float(graph_type(m->g, v)->dtype)) return false;
         v = n->in[0];
     }
     return false;
@@ -171,11 +172,11 @@ static bool mask_push(Match *m, ValId v, MaskKind kind, double scale, ValId resu
     return true;
 }
 
-/* where(c, scores, NEVER) or where(c, NEVER, scores). */
+/* where(c, scores, NEVER) or where(c, NEVER, scores); NEVER as the softmax sees it. */
 static bool climb_where(Match *m, const Node *n, ValId *s) {
     double c;
     for (uint32_t i = 1; i <= 2; i++) {
-        if (tainted(m, n->in[i]) || !is_scalar(m, n->in[i], &c) || !(c <= NEVER)) continue;
+        if (tainted(m, n->in[i]) || !is_scalar(m, n->in[i], &c) || !(c * m->scale <= NEVER)) continue;
         if (!tainted(m, n->in[3 - i])) return false;
         if (!mask_push(m, n->in[0], i == 2 ? MASK_ALLOWED : MASK_BLOCKED, 1, n->out[0])) return false;
         *s = n->in[3 - i];
@@ -208,7 +209,8 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
     }
     if (n->op == OP_SUB) {           /* softmax(x - max(x)) = softmax(x) */
         const Node *r = def_of(m, b);
-        if (r != NULL && r->op == OP_REDUCE_MAX && val_eq(r->in[0], a) && r->attr.keep &&
+        bool plain = !m->turned && m->softcap == 0 && !val_ok(m->sink);   /* the row's sum runs over x alone */
+        if (plain && r != NULL && r->op == OP_REDUCE_MAX && val_eq(r->in[0], a) && r->attr.keep &&
             r->attr.axes == 1u << (graph_type(m->g, a)->rank - 1)) {
             *s = a;
             return true;
@@ -279,7 +281,7 @@ static bool climb_scores(Match *m, ValId s) {
             if (!m->sliced || val_ok(m->sink) || n->nin != 2 || n->attr.axis + 1 != t->rank) return false;
             const Type *col = graph_type(m->g, n->in[1]);
             if (!dim_eq(col->dim[col->rank - 1], dim_const(1)) || tainted(m, n->in[1])) return false;
-            if (m->nmasks > 0 || m->scale != 1) return false;
+            if (m->nmasks > 0 || m->scale != 1 || m->softcap != 0) return false;
             m->sink = n->in[1];
             s = n->in[0];
             break;
