@@ -137,6 +137,11 @@ static gptc_status run_modes(gptc_session *s, const int32_t *ids, Compare *c) {
         st = gptc_prefill_all(s, 0, ids + i, (size_t)k, compare_rows, c);
     }
     if (!st) st = gptc_rewind(s, 0, 0);
+    c->mode = "last row alone";             /* the head runs on fewer rows than the body */
+    c->row0 = 0;
+    if (!st) st = gptc_prefill(s, 0, ids, (size_t)n, GPTC_LOGITS_LAST);
+    if (!st) st = compare_last(s, 0, n - 1, c);
+    if (!st) st = gptc_rewind(s, 0, 0);
     c->mode = "stepwise, two sequences at once";
     for (int32_t i = 0; i < n && !st; i++) {
         int32_t pair[GATE_BATCH] = {ids[i], ids[n + i]};

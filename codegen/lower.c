@@ -54,7 +54,7 @@ static bool lower_states(Lower *lw) {
             }
         if (width <= 0 || width > INT32_MAX || last <= 0)
             return diag_error(lw->diag, loc_none(), "state \"%s\" has no fixed width", s->name);
-        ArtState as = {(uint32_t)(width / last), (uint32_t)last, 0, UINT32_MAX};
+        ArtState as = {(uint32_t)(width / last), (uint32_t)last, UINT32_MAX, UINT32_MAX};   /* no reader yet */
         VEC_PUSH(p->arena, &p->states, as);
         VEC_PUSH(p->arena, &p->state_names, s->name);
         p->meta.state_bytes_per_token += (uint64_t)width * 4;
@@ -94,38 +94,43 @@ static const uint32_t kernel_inputs[ART_K_COUNT] = {
 #undef ART_KERNEL
 };
 
-/* The buffers (by row offset) written before step j and read at or after it; at most cap are stored. */
-static size_t alive_across(const Program *p, size_t j, ArtArg *out, size_t cap) {
+static bool writes(const ArtStep *s, uint64_t value) {
+    const ArtArg *o = &s->arg[kernel_inputs[s->kernel]];
+    return o->kind == ART_ARG_ROWS && o->value == value;
+}
+
+/* The buffers (by row offset) written before step j and read at or after it; at most cap are stored. The
+ * logits are read after the last step. */
+static size_t alive_across(const Program *p, size_t j, const ArtArg *logits, ArtArg *out, size_t cap) {
     size_t n = 0;
-    for (size_t k = j; k < p->steps.count; k++) {
-        const ArtStep *s = &p->steps.data[k];
-        for (uint32_t i = 0; i < kernel_inputs[s->kernel]; i++) {
-            if (s->arg[i].kind != ART_ARG_ROWS) continue;
-            bool local = false;     /* written again between j and k */
-            for (size_t m = j; m < k && !local; m++) {
-                const ArtArg *o = &p->steps.data[m].arg[kernel_inputs[p->steps.data[m].kernel]];
-                local = o->kind == ART_ARG_ROWS && o->value == s->arg[i].value;
-            }
-            bool known = false;
-            for (size_t m = 0; m < n; m++) known |= out[m].value == s->arg[i].value;
+    for (size_t k = j; k <= p->steps.count; k++) {
+        const ArtStep *s = k < p->steps.count ? &p->steps.data[k] : NULL;
+        for (uint32_t i = 0; i < (s ? kernel_inputs[s->kernel] : 1); i++) {
+            const ArtArg *arg = s ? &s->arg[i] : logits;
+            if (arg->kind != ART_ARG_ROWS) continue;
+            bool local = false, known = false;     /* local: written again between j and k */
+            for (size_t m = j; m < k && !local; m++) local = writes(&p->steps.data[m], arg->value);
+            for (size_t m = 0; m < n; m++) known |= out[m].value == arg->value;
             if (local || known) continue;
             if (n == cap) return n + 1;
-            out[n++] = s->arg[i];
+            out[n++] = *arg;
         }
     }
     return n;
 }
 
-static void lower_head(Program *p, uint64_t logits_offset, uint32_t vocab) {
+/* Where rows are compacted. The steps of one region write one buffer together, so not between them. */
+static void lower_head(Program *p, const ArtArg *logits) {
     size_t from = 0;
     for (size_t i = 0; i < p->steps.count; i++)
         if (step_reads_rows_ids(&p->steps.data[i])) from = i + 1;
     p->plan.head_step = (uint32_t)p->steps.count;
-    p->plan.head_offset = logits_offset;
-    p->plan.head_width = vocab;
+    p->plan.head_offset = logits->value;
+    p->plan.head_width = logits->width;
     for (size_t j = from; j < p->steps.count; j++) {
         ArtArg alive[1];
-        if (alive_across(p, j, alive, 1) != 1) continue;
+        if (j > 0 && p->steps.data[j].region == p->steps.data[j - 1].region) continue;
+        if (alive_across(p, j, logits, alive, 1) != 1) continue;
         p->plan.head_step = (uint32_t)j;
         p->plan.head_offset = alive[0].value;
         p->plan.head_width = alive[0].width;
@@ -143,7 +148,7 @@ static bool lower_outputs(Lower *lw, int64_t ctx) {
         lw->p->plan.logits_offset = arg.value;
         lw->p->meta.vocab = arg.width;
         lw->p->meta.context = (uint32_t)ctx;
-        lower_head(lw->p, arg.value, arg.width);
+        lower_head(lw->p, &arg);
         return true;
     }
     return diag_error(lw->diag, loc_none(), "the graph has no logits output; hint: --logits NAME");
@@ -175,6 +180,8 @@ bool lower(Graph *g, const Target *t, int64_t ctx, Arena *a, Program **out, Diag
         if (!lower_region(&lw, t)) return false;
     }
     if (!p->steps.count) return diag_error(d, loc_none(), "the graph computes nothing from its tokens");
+    for (size_t i = 0; i < p->states.count; i++)
+        if (p->states.data[i].window == UINT32_MAX) p->states.data[i].window = 0;
     p->meta.layers = layers;
     p->meta.has_cache = p->states.count > 0;
     p->plan.row_bytes = g->arena_row_bytes;
