@@ -100,7 +100,7 @@ static bool list_has(const char *list, const char *wanted) {
 }
 
 static bool unknown_pass(Diag *d, const char *name, size_t n) {
-    return diag_error(d, loc_none(), "there is no pass \"%.*s\"; --list-passes names them", (int)n, name);
+    return diag_error(d, loc_none(), "there is no pass \"%.*s\"; gptc-opt --list-passes names them", (int)n, name);
 }
 
 typedef struct { const Pass **pass; size_t count; } Plan;
@@ -164,6 +164,7 @@ static bool needs_met(const Pass *p, uint32_t facts, Diag *d) {
 }
 
 static bool run_one(PassCtx *cx, Graph *g, const PassRun *run, uint32_t index, const Pass *p) {
+    if (run->before != NULL && !run->before(run->user, index, p, g)) return false;
     double start = run->time ? seconds_now() : 0;
     cx->counts.count = 0;
     ArenaMark mark = arena_mark(cx->scratch);

@@ -64,6 +64,7 @@ typedef struct {
     const char *stop_after;   /* pass name or NULL */
     bool verify;              /* after every pass; a failure names the pass */
     bool time;                /* fill in seconds */
+    bool (*before)(void *user, uint32_t index, const Pass *p, Graph *g);   /* every pass; may be NULL */
     /* Called after every pass (index, pass, what it counted); may be NULL. */
     bool (*after)(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,
                   size_t ncounts, double seconds, Graph *g);

@@ -30,6 +30,8 @@ typedef struct {
     uint64_t hash;                      /* xxHash64 of the bytes, seed = kind */
 } ArtSection;                           /* 32 bytes */
 
+#define ART_MAX_CONTEXT (1 << 24)       /* tokens */
+
 /* META: ArtMeta, then n_strings pairs of NUL-terminated strings (key, value) in text_bytes bytes. */
 typedef struct {
     uint32_t vocab, context, layers, has_cache;

@@ -27,7 +27,7 @@
 /* Bounds on what a file or a caller may ask for; they keep 32-bit products of shapes from wrapping. */
 enum {
     LIMIT_VOCAB = 1 << 24,
-    LIMIT_CONTEXT = 1 << 24,
+    LIMIT_CONTEXT = ART_MAX_CONTEXT,
     LIMIT_WIDTH = 1 << 26,          /* floats of one activation row */
     LIMIT_HEADS = 1 << 16,
     LIMIT_HEAD_DIM = 1 << 10,
@@ -76,6 +76,7 @@ uint64_t plan_elements(const ArtTensor *t);
 /* A step with its pointers resolved; rows are set before each run. */
 typedef struct {
     uint32_t kernel;
+    bool alone;                     /* of one row, not worth sharing among workers */
     union {
         CpuGather gather; CpuNorm norm; CpuLinear linear; CpuRope rope; CpuStore store;
         CpuAttention attention; CpuPointwise pointwise; CpuReduce reduce; CpuMove move;
@@ -108,6 +109,7 @@ struct gptc_session {
 
 /* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. */
 void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
+bool step_alone(const Launch *l);
 const float *step_logits(const gptc_session *s);
 
 #endif

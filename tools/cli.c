@@ -1,11 +1,11 @@
 #include "tools/cli.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "runtime/gptc.h"
+#include <time.h>
 
 static void print_help(const Cli *c) {
     printf("usage: %s %s\n\n%s\n\noptions:\n", c->tool, c->usage, c->about);
@@ -16,7 +16,9 @@ static void print_help(const Cli *c) {
         if (o->arg && o->kind == CLI_OPTIONAL) strncat(left, "]", sizeof left - strlen(left) - 1);
         printf("  %-28s %s\n", left, o->doc);
     }
-    printf("  %-28s %s\n  %-28s %s\n", "--help", "this text", "--version", "the version");
+    printf("  %-28s %s\n  %-28s %s\n", "-h, --help", "this text", "--version", "the version");
+    printf("\nexit status: 0 done, 1 the input or what is asked of it is at fault, 2 usage, 3 this machine or\n"
+           "build lacks something, 70 a bug\n");
 }
 
 static int usage_error(const Cli *c, const char *what, const char *arg) {
@@ -73,11 +75,11 @@ int cli_parse(Cli *c, int argc, char **argv) {
         }
         if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
             print_help(c);
-            return EXIT_DONE;
+            return cli_finish(c->tool, EXIT_DONE);
         }
         if (!strcmp(arg, "--version")) {
             printf("%s %s\n", c->tool, gptc_version());
-            return EXIT_DONE;
+            return cli_finish(c->tool, EXIT_DONE);
         }
         const CliOption *o = find(c, arg, &value);
         if (!o) return usage_error(c, "no such option", arg);
@@ -89,4 +91,30 @@ int cli_parse(Cli *c, int argc, char **argv) {
         if (status >= 0) return status;
     }
     return -1;
+}
+
+int cli_fail(const char *tool, const char *where, gptc_status s, const char *detail) {
+    const char *at = where ? where : "", *more = detail ? detail : "";
+    fprintf(stderr, "%s: %s%s%s%s%s\n", tool, at, *at ? ": " : "", gptc_strerror(s), *more ? ": " : "", more);
+    return s == GPTC_E_MEMORY || s == GPTC_E_UNSUPPORTED ? EXIT_MACHINE : EXIT_INPUT;
+}
+
+int cli_finish(const char *tool, int status) {
+    errno = 0;
+    bool failed = fflush(stdout) != 0 || ferror(stdout);
+    if (!failed || status == EXIT_BUG) return status;
+    fprintf(stderr, "%s: standard output: cannot write%s%s\n", tool, errno ? ": " : "", errno ? strerror(errno) : "");
+    return EXIT_INPUT;
+}
+
+double cli_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+JsonNumber json_number(double x, int digits) {
+    JsonNumber n = {"null"};
+    if (isfinite(x)) snprintf(n.text, sizeof n.text, "%.*g", digits, x);
+    return n;
 }

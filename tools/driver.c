@@ -7,7 +7,7 @@
 
 #include "frontend/sidecar.h"
 #include "frontend/tokenizer.h"
-#include "runtime/gptc.h"
+#include "tools/cli.h"
 
 void compile_init(Compile *c) {
     memset(c, 0, sizeof *c);
@@ -47,7 +47,7 @@ bool compile_open(Compile *c, const char *path, const ImportOptions *opt) {
     return true;
 }
 
-typedef struct { Compile *c; const CompilePasses *o; const char *previous; } Dump;
+typedef struct { Compile *c; const CompilePasses *o; } Dump;
 
 static bool dump_graph(Compile *c, const CompilePasses *o, uint32_t index, const char *name) {
     Arena *a = arena_new();
@@ -83,28 +83,56 @@ static bool after_pass(void *user, uint32_t index, const Pass *p, PassResult r, 
             if (counts[i].count) fprintf(stderr, "  %lld %s", (long long)counts[i].count, counts[i].name);
         fputc('\n', stderr);
     }
-    if (wants_dump(d->o, "after:", p->name) && !dump_graph(d->c, d->o, index + 1, p->name)) return false;
-    const Pass *next = p + 1;
-    if (d->o->dump && next->name && !strncmp(d->o->dump, "before:", 7) && !strcmp(d->o->dump + 7, next->name))
-        return dump_graph(d->c, d->o, index + 1, arena_printf(d->c->arena, "before-%s", next->name));
-    return true;
+    return !wants_dump(d->o, "after:", p->name) || dump_graph(d->c, d->o, index + 1, p->name);
+}
+
+static bool before_pass(void *user, uint32_t index, const Pass *p, Graph *g) {
+    Dump *d = user;
+    (void)g;
+    if (!d->o->dump || strncmp(d->o->dump, "before:", 7) != 0 || strcmp(d->o->dump + 7, p->name) != 0) return true;
+    return dump_graph(d->c, d->o, index, arena_printf(d->c->arena, "before-%s", p->name));
+}
+
+/* "", "all", "after:PASS" or "before:PASS". */
+static bool dump_known(const char *when) {
+    const char *colon = strchr(when, ':');
+    if (!*when || !strcmp(when, "all")) return true;
+    return (!strncmp(when, "after:", 6) || !strncmp(when, "before:", 7)) && pass_find(colon + 1);
 }
 
 bool compile_passes(Compile *c, const CompilePasses *o) {
-    Dump dump = {c, o, NULL};
+    Dump dump = {c, o};
+    if (o->dump && !dump_known(o->dump))
+        return diag_error(&c->diag, loc_none(), "--dump-ir=%s: takes all, after:PASS or before:PASS; gptc-opt "
+                          "--list-passes names the passes", o->dump);
     if (o->dump_dir && mkdir(o->dump_dir, 0777) != 0 && errno != EEXIST)
         return diag_error(&c->diag, loc_file(o->dump_dir), "cannot make the folder: %s", strerror(errno));
     bool all = o->dump_dir && (!o->dump || !*o->dump || !strcmp(o->dump, "all"));
     if (all && !dump_graph(c, o, 0, "imported")) return false;
     PassRun run = {.passes = o->passes, .disable = o->disable, .stop_after = o->stop_after, .verify = true,
-                   .time = true, .after = after_pass, .user = &dump};
+                   .time = true, .before = before_pass, .after = after_pass, .user = &dump};
     return passes_run(c->graph, &run, &o->pass, &c->proof, &c->diag);
 }
 
 int64_t compile_context(const Compile *c, int64_t asked) {
-    int64_t bound = c->graph->context;
-    if (asked > 0) return bound > 0 && bound < asked ? bound : asked;
-    return bound > 0 ? bound : 4096;
+    int64_t bound = c->graph->context, most = bound > 0 && bound < ART_MAX_CONTEXT ? bound : ART_MAX_CONTEXT;
+    if (asked > 0) return most < asked ? most : asked;
+    return bound > 0 ? most : 4096;
+}
+
+bool compile_output_check(Compile *c, const char *model_path, const char *tokenizer, const char *out,
+                          bool is_model) {
+    struct stat st;
+    bool read = file_same(out, model_path) || (tokenizer && file_same(out, tokenizer));
+    for (size_t i = 0; i < c->onnx.external.count && !read; i++)
+        read = file_same(out, c->onnx.external.data[i].path);
+    if (read)
+        return diag_error(&c->diag, loc_file(out), "is read by this compile, so it is not written; name another "
+                          "file with -o");
+    if (!is_model || stat(out, &st) != 0 || S_ISREG(st.st_mode)) return true;
+    return diag_error(&c->diag, loc_file(out), "%s; name a file with -o",
+                      S_ISDIR(st.st_mode) ? "is a directory" : "is no regular file, and a model is read back to "
+                                                               "verify it");
 }
 
 static bool read_tokenizer(Compile *c, const char *path, TokenizerBlob *blob) {
@@ -121,17 +149,26 @@ static const char *provenance(Compile *c, const CompileWrite *o) {
                         (long long)c->onnx.opset, o->flags ? o->flags : "");
 }
 
-static bool fill_extra(Compile *c, const char *model_path, const CompileWrite *o, PackExtra *x, TokenizerBlob *blob,
-                       MetaPair *meta) {
+/* Stop and bos tokens: of the command line, else of the files beside the model, as far as they are tokens. */
+static bool fill_tokens(Compile *c, const Sidecar *side, int64_t eos, int64_t vocab, PackExtra *x) {
+    if (eos >= vocab)
+        return diag_error(&c->diag, loc_none(), "--eos %lld: the vocabulary has %lld tokens, so ids end at %lld",
+                          (long long)eos, (long long)vocab, (long long)vocab - 1);
+    for (uint32_t i = 0; i < side->nstop && eos < 0; i++)
+        if (side->stop[i] >= 0 && side->stop[i] < vocab) x->stop_tokens[x->n_stop_tokens++] = side->stop[i];
+        else
+            diag_warn(&c->diag, loc_none(), "the files beside the model name the stop token %d, the vocabulary has "
+                      "%lld; left out", side->stop[i], (long long)vocab);
+    if (eos >= 0) x->stop_tokens[x->n_stop_tokens++] = (int32_t)eos;
+    x->bos_token = side->bos >= 0 && side->bos < vocab ? side->bos : -1;
+    return true;
+}
+
+static bool fill_extra(Compile *c, const char *model_path, const CompileWrite *o, int64_t vocab, PackExtra *x,
+                       TokenizerBlob *blob, MetaPair *meta) {
     Sidecar side;
     sidecar_read(model_path, c->arena, &side, &c->diag);
-    memcpy(x->stop_tokens, side.stop, sizeof side.stop);
-    x->n_stop_tokens = side.nstop;
-    x->bos_token = side.bos;
-    if (o->eos >= 0) {
-        x->stop_tokens[0] = (int32_t)o->eos;
-        x->n_stop_tokens = 1;
-    }
+    if (!fill_tokens(c, &side, o->eos, vocab, x)) return false;
     const char *tok = o->tokenizer ? o->tokenizer : side.tokenizer;
     if (tok) {
         if (!read_tokenizer(c, tok, blob)) return false;
@@ -159,7 +196,7 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
         return diag_error(&c->diag, loc_none(), "the graph is not planned (stage %s), so nothing can be written; "
                           "hint: compile at -O1 or above without --stop-after", stage_name(c->graph->stage));
     if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return false;
-    if (!fill_extra(c, model_path, o, &x, &blob, meta)) return false;
+    if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return false;
     Text ir = text_new(c->arena);
     if (o->embed_ir) {
         graph_print(&ir, c->graph);
@@ -200,5 +237,5 @@ int diag_report(const char *tool, const Diag *d) {
         fprintf(stderr, "%s: %s\n", tool, t.data);
     }
     arena_free(a);
-    return d->bugs ? 70 : d->errors ? 1 : 0;
+    return d->bugs ? EXIT_BUG : d->errors ? EXIT_INPUT : EXIT_DONE;
 }

@@ -51,6 +51,10 @@ typedef struct {
     bool has_tokenizer;
     ArtPlan plan;
 } CompileResult;
+/* Refuses, before any work is lost, an output that this compile reads, and for a model one that cannot be
+ * read back. tokenizer may be NULL. After compile_open. */
+bool compile_output_check(Compile *c, const char *model_path, const char *tokenizer, const char *out,
+                          bool is_model);
 /* Lowers, packs beside `out`, verifies, and only then renames to `out`. */
 bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
                    CompileResult *r);

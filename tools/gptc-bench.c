@@ -10,13 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "runtime/gptc.h"
 #include "tools/cli.h"
 
 enum { MAX_REPEATS = 1000 };
-#define READ_BYTES ((size_t)256 << 20)      /* a thread's, well past the caches */
+#define READ_BYTES ((size_t)256 << 20)      /* a thread's, well past the caches; less when there are many: */
+#define READ_TOTAL ((size_t)1 << 30)
+#define READ_LEAST ((size_t)16 << 20)
 
 typedef struct {
     const char *model;
@@ -33,12 +34,6 @@ typedef struct {
     long peak_kb;
 } Result;
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static int64_t cores(void) {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
@@ -47,11 +42,6 @@ static int64_t cores(void) {
 static int usage(const char *what, const char *arg) {
     fprintf(stderr, "gptc-bench: %s%s%s; see gptc-bench --help\n", what, arg ? ": " : "", arg ? arg : "");
     return EXIT_USAGE;
-}
-
-static int fail(gptc_status s, const char *detail) {
-    fprintf(stderr, "gptc-bench: %s%s%s\n", gptc_strerror(s), *detail ? ": " : "", detail);
-    return s == GPTC_E_MEMORY || s == GPTC_E_UNSUPPORTED ? EXIT_MACHINE : EXIT_INPUT;
 }
 
 /* ---- options ---- */
@@ -67,9 +57,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--json", NULL, CLI_FLAG, &o->json, NULL, "one JSON object"},
         {0}};
     Cli cli = {.tool = "gptc-bench", .usage = "MODEL.bin [options]",
-               .about = "Measures load time, prefill and decode of random tokens, and memory.\n"
-                        "Exit status: 0 done, 1 the model or the request is at fault, 2 usage, "
-                        "3 the machine lacks something.",
+               .about = "Measures load time, prefill and decode of random tokens, and memory.",
                .options = table, .positional = &o->model, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
@@ -82,11 +70,11 @@ static int parse_options(int argc, char **argv, Options *o) {
 }
 
 /* ---- the machine's read rate ---- */
-typedef struct { const uint64_t *data; pthread_barrier_t *start; uint64_t sum; } Reader;
+typedef struct { const uint64_t *data; size_t bytes; pthread_barrier_t *start; uint64_t sum; } Reader;
 
-static uint64_t read_all(const uint64_t *data) {
+static uint64_t read_all(const uint64_t *data, size_t bytes) {
     uint64_t sum[8] = {0};
-    for (size_t i = 0; i < READ_BYTES / 8; i += 8)
+    for (size_t i = 0; i < bytes / 8; i += 8)
         for (int k = 0; k < 8; k++) sum[k] += data[i + (size_t)k];
     return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
@@ -94,35 +82,38 @@ static uint64_t read_all(const uint64_t *data) {
 static void *reader(void *arg) {
     Reader *r = arg;
     pthread_barrier_wait(r->start);
-    r->sum = read_all(r->data);
+    r->sum = read_all(r->data, r->bytes);
     pthread_barrier_wait(r->start);
     return NULL;
 }
 
 /* Bytes/s that n threads read from memory together, each its own block; the best of some rounds. 0 = no
  * memory or threads for it. The threads are held to one round's start and end by a barrier. */
-static double read_rate(int64_t n, int rounds, uint64_t *sink) {
+static double read_rate(int64_t n, int rounds) {
     double best = 0;
+    volatile uint64_t sink = 0;     /* so that the sums are made */
+    size_t bytes = READ_BYTES * (size_t)n <= READ_TOTAL ? READ_BYTES : READ_TOTAL / (size_t)n / 64 * 64;
+    if (bytes < READ_LEAST) bytes = READ_LEAST;
     pthread_barrier_t start;
     pthread_t *threads = calloc((size_t)n, sizeof *threads);
     Reader *readers = calloc((size_t)n, sizeof *readers);
-    uint64_t *data = malloc(READ_BYTES * (size_t)n);
-    if (data) memset(data, 1, READ_BYTES * (size_t)n);
+    uint64_t *data = malloc(bytes * (size_t)n);
+    if (data) memset(data, 1, bytes * (size_t)n);
     bool ok = threads && readers && data && !pthread_barrier_init(&start, NULL, (unsigned)n);
     for (int round = 0; ok && round < rounds; round++) {
         int64_t made = 1;
         for (; made < n; made++) {
-            readers[made] = (Reader){.data = data + READ_BYTES / 8 * (size_t)made, .start = &start};
+            readers[made] = (Reader){.data = data + bytes / 8 * (size_t)made, .bytes = bytes, .start = &start};
             if (pthread_create(&threads[made], NULL, reader, &readers[made])) {
                 fputs("gptc-bench: cannot start a thread\n", stderr);
                 exit(EXIT_MACHINE);     /* the others wait at the barrier for ever */
             }
         }
         pthread_barrier_wait(&start);
-        double t = now();
-        *sink += read_all(data);
+        double t = cli_seconds();
+        sink = sink + read_all(data, bytes);
         pthread_barrier_wait(&start);
-        double rate = (double)READ_BYTES * (double)n / (now() - t);
+        double rate = (double)bytes * (double)n / (cli_seconds() - t);
         if (rate > best) best = rate;
         for (int64_t i = 1; i < n; i++) pthread_join(threads[i], NULL);
     }
@@ -165,17 +156,17 @@ static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) 
         st = gptc_rewind(b->s, q, 0);
         if (!st && o->depth) st = prefill(b, q, o->depth);
     }
-    double t = now();
+    double t = cli_seconds();
     if (!st && o->prompt) st = prefill(b, 0, o->prompt);
-    *prefill_rate = (double)o->prompt / (now() - t);
+    *prefill_rate = (double)o->prompt / (cli_seconds() - t);
     if (!st) st = gptc_rewind(b->s, 0, (int32_t)o->depth);
     if (!st && !o->depth) for (int32_t q = 0; q < o->batch && !st; q++) st = prefill(b, q, 1);
-    t = now();
+    t = cli_seconds();
     for (int64_t i = 0; i < o->count && !st; i++) {
         for (int32_t q = 0; q < o->batch; q++) b->tokens[q] = random_token(&b->random, b->vocab);
         st = gptc_step(b->s, b->tokens, (int32_t)o->batch);
     }
-    *decode_rate = (double)o->count * (double)o->batch / (now() - t);
+    *decode_rate = (double)o->count * (double)o->batch / (cli_seconds() - t);
     return st;
 }
 
@@ -185,18 +176,18 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     Bench b = {.o = o, .random = 1};
     gptc_model_info info;
     gptc_open_options oo = {.cpu_level = (int)o->level};
-    double t = now();
+    double t = cli_seconds();
     gptc_status st = gptc_open(o->model, &oo, &m, why);
     if (st) return st;
-    r->open_seconds = now() - t;
+    r->open_seconds = cli_seconds() - t;
     gptc_model_get_info(m, &info);
     b.vocab = info.vocab;
     int64_t most = o->prompt > o->count ? o->prompt : o->count;
     gptc_session_options so = {.threads = (int32_t)o->threads,
                                .context = (int32_t)(o->depth + most + 1), .sequences = (int32_t)o->batch};
-    t = now();
+    t = cli_seconds();
     st = gptc_session_new(m, &so, &b.s, why);
-    r->session_seconds = now() - t;
+    r->session_seconds = cli_seconds() - t;
     size_t room = (size_t)(most > o->depth ? most : o->depth) + (size_t)o->batch + 1;
     b.tokens = malloc(room * sizeof *b.tokens);
     if (!st && !b.tokens) st = GPTC_E_MEMORY;
@@ -255,17 +246,16 @@ int main(int argc, char **argv) {
     Options o = {.prompt = 256, .count = 64, .repeat = 5, .batch = 1};
     Result r = {0};
     gptc_detail why = {""};
-    uint64_t sink = 0;
     int status = parse_options(argc, argv, &o);
     if (status >= 0) return status;
     if (!o.threads) o.threads = cores();
     gptc_status st = run(&o, &r, &why);
-    if (st) return fail(st, why.text);
+    if (st) return cli_fail("gptc-bench", NULL, st, why.text);
     struct rusage usage_now;
     getrusage(RUSAGE_SELF, &usage_now);     /* before the read test takes its memory */
     r.peak_kb = usage_now.ru_maxrss;
-    r.read_rate = read_rate(o.threads, 5, &sink);
+    r.read_rate = read_rate(o.threads, 5);
     if (o.json) print_json(&o, &r);
     else print_text(&o, &r);
-    return sink == 42 && ferror(stdout) ? EXIT_INPUT : EXIT_DONE;
+    return cli_finish("gptc-bench", EXIT_DONE);
 }

@@ -10,6 +10,8 @@
 #include "tools/cli.h"
 #include "tools/driver.h"
 
+#define TOOL "gptc-eval"
+
 typedef struct {
     const char *tokens, *expect, *dump, *text, *against, *score;
     bool stepwise, json;
@@ -23,12 +25,6 @@ typedef struct {
     gptc_session *session;
     gptc_model_info info;
 } Eval;
-
-static int status_fail(const char *what, gptc_status st, const gptc_detail *why) {
-    fprintf(stderr, "gptc-eval: %s: %s%s%s\n", what, gptc_strerror(st), why && why->text[0] ? ": " : "",
-            why ? why->text : "");
-    return st == GPTC_E_UNSUPPORTED ? EXIT_MACHINE : EXIT_INPUT;
-}
 
 /* ---- sums over log-probabilities ---- */
 
@@ -99,13 +95,13 @@ static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_
 static int open_model(Eval *e, const char *path, int64_t context, int64_t sequences, int64_t threads) {
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &e->model, &why);
-    if (st) return status_fail(path, st, &why);
+    if (st) return cli_fail(TOOL, NULL, st, why.text);
     gptc_model_get_info(e->model, &e->info);
     if (context > e->info.context) context = e->info.context;
     gptc_session_options o = {.struct_size = sizeof o, .context = (int32_t)context, .sequences = (int32_t)sequences,
                               .threads = (int32_t)threads};
     st = gptc_session_new(e->model, &o, &e->session, &why);
-    return st ? status_fail(path, st, &why) : -1;
+    return st ? cli_fail(TOOL, path, st, why.text) : -1;
 }
 
 static void close_model(Eval *e) {
@@ -115,9 +111,9 @@ static void close_model(Eval *e) {
 
 static int read_tokens(Eval *e, const char *path, int64_t *batch, int64_t *seq, int32_t **ids) {
     Tensor t;
-    if (!onnx_tensor_read(path, e->arena, &t, &e->diag)) return diag_report("gptc-eval", &e->diag);
+    if (!onnx_tensor_read(path, e->arena, &t, &e->diag)) return diag_report(TOOL, &e->diag);
     if (!dtype_is_int(t.dtype) || t.rank < 1 || t.rank > 2 || tensor_count(&t) == 0) {
-        fprintf(stderr, "gptc-eval: %s: expected integers of shape [seq] or [batch, seq]\n", path);
+        fprintf(stderr, TOOL ": %s: expected integers of shape [seq] or [batch, seq]\n", path);
         return EXIT_INPUT;
     }
     *batch = t.rank == 2 ? t.dim[0] : 1;
@@ -146,12 +142,17 @@ static void print_comparison(const Eval *e, const Options *o, const float *got, 
         same += argmax(ref + r * vocab, vocab) == argmax(got + r * vocab, vocab);
     }
     double mean = s1 / (double)n, std = sqrt(fmax(s2 / (double)n - mean * mean, 0));
-    const char *f = o->json ? "{\"max_abs_err\": %.6g, \"rms_err\": %.6g, \"ref_std\": %.6g, \"mean_kl\": %.6g, "
-                              "\"top1\": %.6g, \"kv_cache\": %s, \"rows_computed\": %" PRIu64 ", \"state_bytes\": %" PRIu64 "}\n"
-                            : "max_abs_err    %.6g\nrms_err        %.6g\nref_std        %.6g\nmean_kl        %.6g\n"
-                              "top1           %.6g\nkv_cache       %s\nrows_computed  %" PRIu64 "\nstate_bytes    %" PRIu64 "\n";
-    printf(f, max, sqrt(sum2 / (double)n), std, kl / (double)rows, (double)same / (double)rows,
-           e->info.has_cache ? "true" : "false", gptc_rows_computed(e->session), gptc_state_bytes(e->session));
+    const struct { const char *name; double value; } numbers[] = {
+        {"max_abs_err", max}, {"rms_err", sqrt(sum2 / (double)n)}, {"ref_std", std}, {"mean_kl", kl / (double)rows},
+        {"top1", (double)same / (double)rows}};
+    for (size_t i = 0; i < COUNT_OF(numbers); i++)
+        if (o->json) printf("%s\"%s\": %s", i ? ", " : "{", numbers[i].name, json_number(numbers[i].value, 6).text);
+        else printf("%-14s %.6g\n", numbers[i].name, numbers[i].value);
+    printf(o->json ? ", \"kv_cache\": %s, \"tokens\": %" PRId64 ", \"rows_computed\": %" PRIu64
+                     ", \"state_bytes\": %" PRIu64 "}\n"
+                   : "kv_cache       %s\ntokens         %" PRId64 "\nrows_computed  %" PRIu64
+                     "\nstate_bytes    %" PRIu64 "\n",
+           e->info.has_cache ? "true" : "false", rows, gptc_rows_computed(e->session), gptc_state_bytes(e->session));
 }
 
 static int eval_tokens(const Options *o, const char *path) {
@@ -165,13 +166,13 @@ static int eval_tokens(const Options *o, const char *path) {
         float *got = arena_array_of(e.arena, (size_t)(batch * seq * e.info.vocab), float);
         gptc_status st = o->stepwise ? run_stepwise(&e, ids, batch, seq, got)
                                      : run_chunks(&e, ids, batch, seq, o->chunk, got);
-        status = st ? status_fail(path, st, NULL) : -1;
+        status = st ? cli_fail(TOOL, path, st, NULL) : -1;
         Tensor t = {.dtype = DT_F32, .rank = 3, .dim = {batch, seq, e.info.vocab}, .data = got}, want;
-        if (status < 0 && o->dump && !onnx_tensor_write(o->dump, &t, "logits", &e.diag)) status = diag_report("gptc-eval", &e.diag);
+        if (status < 0 && o->dump && !onnx_tensor_write(o->dump, &t, "logits", &e.diag)) status = diag_report(TOOL, &e.diag);
         if (status < 0 && o->expect) {
-            if (!onnx_tensor_read(o->expect, e.arena, &want, &e.diag)) status = diag_report("gptc-eval", &e.diag);
+            if (!onnx_tensor_read(o->expect, e.arena, &want, &e.diag)) status = diag_report(TOOL, &e.diag);
             else if (want.dtype != DT_F32 || tensor_count(&want) != tensor_count(&t)) {
-                fprintf(stderr, "gptc-eval: %s: expected float logits [%" PRId64 ", %" PRId64 ", %d]\n", o->expect, batch,
+                fprintf(stderr, TOOL ": %s: expected float logits [%" PRId64 ", %" PRId64 ", %d]\n", o->expect, batch,
                         seq, e.info.vocab);
                 status = EXIT_INPUT;
             } else {
@@ -224,37 +225,49 @@ static int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* One figure, with its standard error where error >= 0. */
+static void print_figure(bool json, const char *name, double value, double error) {
+    if (json) {
+        printf(", \"%s\": %s", name, json_number(value, 9).text);
+        if (error >= 0) printf(", \"%s_error\": %s", name, json_number(error, 3).text);
+    } else {
+        printf("%-15s %.6g", name, value);
+        if (error >= 0) printf(" +- %.3g", error);
+        putchar('\n');
+    }
+}
+
 static void print_scores(const Options *o, Scores *s, int64_t windows) {
     double nll = mean_of(&s->nll), ppl = exp(nll), err = mean_error(&s->nll);
-    if (o->json) printf("{\"tokens_scored\": %" PRId64 ", \"windows\": %" PRId64 ", \"nll\": %.9g, \"nll_error\": %.3g, "
-                        "\"perplexity\": %.9g, \"perplexity_error\": %.3g", s->nll.n, windows, nll, err, ppl, ppl * err);
-    else printf("tokens_scored  %" PRId64 "\nwindows        %" PRId64 "\nnll            %.6f +- %.6f\n"
-                "perplexity     %.6f +- %.6f\n", s->nll.n, windows, nll, err, ppl, ppl * err);
+    printf(o->json ? "{\"tokens_scored\": %" PRId64 ", \"windows\": %" PRId64
+                   : "tokens_scored   %" PRId64 "\nwindows         %" PRId64 "\n", s->nll.n, windows);
+    print_figure(o->json, "nll", nll, err);
+    print_figure(o->json, "perplexity", ppl, ppl * err);
     if (s->nkl) {
         qsort(s->kls, s->nkl, sizeof *s->kls, by_value);
-        double p99 = s->kls[(size_t)((double)(s->nkl - 1) * 0.99)], max = s->kls[s->nkl - 1];
         double rms = sqrt(mean_of(&s->dp2)), rms_err = rms > 0 ? mean_error(&s->dp2) / (2 * rms) : 0;
-        const char *f = o->json ? ", \"base_perplexity\": %.9g, \"mean_kl\": %.6g, \"mean_kl_error\": %.3g, \"p99_kl\": %.6g, "
-                                  "\"max_kl\": %.6g, \"rms_dp\": %.6g, \"rms_dp_error\": %.3g, \"same_top\": %.6g, "
-                                  "\"same_top_error\": %.3g"
-                                : "base           %.6f\nmean_kl        %.6g +- %.3g\np99_kl         %.6g\nmax_kl         %.6g\n"
-                                  "rms_dp         %.6g +- %.3g\nsame_top       %.6g +- %.3g\n";
-        printf(f, exp(mean_of(&s->base_nll)), mean_of(&s->kl), mean_error(&s->kl), p99, max, rms, rms_err,
-               mean_of(&s->same), mean_error(&s->same));
+        print_figure(o->json, "base_perplexity", exp(mean_of(&s->base_nll)), -1);
+        print_figure(o->json, "mean_kl", mean_of(&s->kl), mean_error(&s->kl));
+        print_figure(o->json, "p99_kl", s->kls[(size_t)((double)(s->nkl - 1) * 0.99)], -1);
+        print_figure(o->json, "max_kl", s->kls[s->nkl - 1], -1);
+        print_figure(o->json, "rms_dp", rms, rms_err);
+        print_figure(o->json, "same_top", mean_of(&s->same), mean_error(&s->same));
     }
     if (o->json) printf("}\n");
 }
 
-static int encode_file(Eval *e, const char *path, int32_t **ids, size_t *n) {
+static int encode_file(Eval *e, const char *model, const char *path, int32_t **ids, size_t *n) {
     FileView f;
-    if (!file_map(path, &f, &e->diag)) return diag_report("gptc-eval", &e->diag);
+    if (!e->info.has_tokenizer)
+        return cli_fail(TOOL, model, GPTC_E_NO_TOKENIZER, "compile with gptc --tokenizer FILE");
+    if (!file_map(path, &f, &e->diag)) return diag_report(TOOL, &e->diag);
     gptc_status st = gptc_encode(e->model, (const char *)f.data, f.bytes, NULL, 0, n);
     if (!st) {
         *ids = arena_array_of(e->arena, *n + 1, int32_t);
         st = gptc_encode(e->model, (const char *)f.data, f.bytes, *ids, *n, n);
     }
     file_unmap(&f);
-    return st ? status_fail(path, st, NULL) : -1;
+    return st ? cli_fail(TOOL, path, st, NULL) : -1;
 }
 
 static int score_windows(Eval *e, Eval *base, const Options *o, const int32_t *ids, size_t n) {
@@ -262,8 +275,12 @@ static int score_windows(Eval *e, Eval *base, const Options *o, const int32_t *i
     if (w > e->info.context) w = e->info.context;
     bool half = o->score && !strcmp(o->score, "second-half");
     int64_t windows = (int64_t)n / w, from = half ? w / 2 : 0;
+    if (w - 1 <= from) {
+        fprintf(stderr, TOOL ": --window %" PRId64 ": nothing to score in so short a window\n", w);
+        return EXIT_USAGE;
+    }
     if (windows == 0) {
-        fprintf(stderr, "gptc-eval: the text has %zu tokens, fewer than one window of %" PRId64 "\n", n, w);
+        fprintf(stderr, TOOL ": the text has %zu tokens, fewer than one window of %" PRId64 "\n", n, w);
         return EXIT_INPUT;
     }
     Scores s = {.kls = arena_array_of(e->arena, (size_t)(windows * w), double)};
@@ -275,7 +292,7 @@ static int score_windows(Eval *e, Eval *base, const Options *o, const int32_t *i
         if (!st) st = gptc_prefill_all(e->session, 0, ids + i * w, (size_t)w, keep_rows, &sx);
         if (!st && base) st = gptc_rewind(base->session, 0, 0);
         if (!st && base) st = gptc_prefill_all(base->session, 0, ids + i * w, (size_t)w, keep_rows, &sb);
-        if (st) return status_fail("scoring", st, NULL);
+        if (st) return cli_fail(TOOL, o->text, st, NULL);
         for (int64_t r = from; r + 1 < w; r++)
             score_row(&s, x + r * vocab, b ? b + r * vocab : NULL, vocab, ids[i * w + r + 1]);
     }
@@ -292,11 +309,11 @@ static int eval_text(const Options *o, const char *path) {
     int status = open_model(&e, path, context, 1, o->threads);
     if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o->threads);
     if (status < 0 && o->against && base.info.vocab != e.info.vocab) {
-        fprintf(stderr, "gptc-eval: %s: its vocabulary has %d tokens, the other model's %d\n", o->against, base.info.vocab,
+        fprintf(stderr, TOOL ": %s: its vocabulary has %d tokens, the other model's %d\n", o->against, base.info.vocab,
                 e.info.vocab);
         status = EXIT_INPUT;
     }
-    if (status < 0) status = encode_file(&e, o->text, &ids, &n);
+    if (status < 0) status = encode_file(&e, path, o->text, &ids, &n);
     if (status < 0) status = score_windows(&e, o->against ? &base : NULL, o, ids, n);
     close_model(&base);
     close_model(&e);
@@ -322,15 +339,27 @@ int main(int argc, char **argv) {
         {"--json", NULL, CLI_FLAG, &o.json, NULL, "one JSON object"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = "gptc-eval", .usage = "MODEL.bin --tokens T.pb [--expect L.pb] | --text FILE [options]",
+    Cli cli = {.tool = TOOL, .usage = "MODEL.bin --tokens T.pb [--expect L.pb] | --text FILE [options]",
                .about = "Measures a compiled model: against stored logits, or by perplexity on a text.",
                .options = options, .positional = &path, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     bool score_ok = !o.score || !strcmp(o.score, "all") || !strcmp(o.score, "second-half");
-    if (!path || !o.tokens == !o.text || !score_ok || o.chunk < 0 || o.window < 0) {
-        fprintf(stderr, "gptc-eval: needs a model and one of --tokens and --text; see gptc-eval --help\n");
+    const char *wrong = !path || !o.tokens == !o.text ? "needs a model and one of --tokens and --text"
+                        : !score_ok ? "--score takes all or second-half"
+                        : o.text && (o.expect || o.dump || o.stepwise || o.chunk)
+                            ? "--expect, --dump-logits, --stepwise and --chunk go with --tokens"
+                        : o.tokens && (o.against || o.window || o.score) ? "--against, --window and --score go with --text"
+                        : o.stepwise && o.chunk ? "--stepwise or --chunk, not both"
+                        : o.chunk < 0 || o.window < 0 || o.threads < 0 || o.threads > INT32_MAX ? "value out of range"
+                                                                                               : NULL;
+    if (wrong) {
+        fprintf(stderr, TOOL ": %s; see " TOOL " --help\n", wrong);
         return EXIT_USAGE;
     }
-    return o.text ? eval_text(&o, path) : eval_tokens(&o, path);
+    if (o.dump && (file_same(o.dump, path) || file_same(o.dump, o.tokens) || (o.expect && file_same(o.dump, o.expect)))) {
+        fprintf(stderr, TOOL ": %s: is also read, so it is not written; name another file\n", o.dump);
+        return EXIT_USAGE;
+    }
+    return cli_finish(TOOL, o.text ? eval_text(&o, path) : eval_tokens(&o, path));
 }

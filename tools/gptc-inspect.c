@@ -62,7 +62,9 @@ static const char *text_at(const View *v, uint32_t offset) {
     return offset < v->meta->text_bytes ? v->text + offset : "";
 }
 
-static const char *dtype_text(uint32_t t) { return t == ART_F16 ? "f16" : t == ART_BF16 ? "bf16" : "f32"; }
+static const char *dtype_text(uint32_t t) {
+    return t == ART_F16 ? "f16" : t == ART_BF16 ? "bf16" : t == ART_I64 ? "i64" : "f32";
+}
 
 static void print_summary(const View *v, const char *path) {
     const ArtMeta *m = v->meta;
@@ -163,10 +165,7 @@ static int inspect_artifact(const Options *o, const char *path) {
     gptc_model *m;
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &m, &why);
-    if (st) {
-        fprintf(stderr, "gptc-inspect: %s: %s%s%s\n", path, gptc_strerror(st), why.text[0] ? ": " : "", why.text);
-        return EXIT_INPUT;
-    }
+    if (st) return cli_fail("gptc-inspect", NULL, st, why.text);
     gptc_close(m);
     View v = {0};
     Diag d;
@@ -178,7 +177,7 @@ static int inspect_artifact(const Options *o, const char *path) {
         size_t n;
         const uint8_t *ir = section(&v, ART_IR, &n);
         if (ir) fwrite(ir, 1, n, stdout);
-        else fprintf(stderr, "gptc-inspect: %s was compiled without --embed-ir\n", path), status = EXIT_INPUT;
+        else fprintf(stderr, "gptc-inspect: %s was compiled without --embed-ir; compile it again with that\n", path), status = EXIT_INPUT;
     } else if (o->plan) {
         print_plan(&v);
     } else if (o->tensors) {
@@ -308,5 +307,12 @@ int main(int argc, char **argv) {
         fprintf(stderr, "gptc-inspect: a file is needed; see gptc-inspect --help\n");
         return EXIT_USAGE;
     }
-    return is_artifact(path) ? inspect_artifact(&o, path) : inspect_graph(&o, path);
+    bool artifact = is_artifact(path);
+    if (artifact ? o.dot : o.plan || o.tensors) {
+        fprintf(stderr, "gptc-inspect: %s: %s\n", path, artifact ? "--dot shows graphs, and this is a compiled model"
+                                                                 : "--plan and --tensors show compiled models, and "
+                                                                   "this is none; compile it first");
+        return EXIT_USAGE;
+    }
+    return cli_finish("gptc-inspect", artifact ? inspect_artifact(&o, path) : inspect_graph(&o, path));
 }

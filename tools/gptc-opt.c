@@ -396,7 +396,7 @@ static int file_run(Compile *c, const char *path, Options *o) {
         return print_outputs(c->graph, o, c->arena, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
     Text t = text_new(c->arena);
     graph_print(&t, c->graph);
-    if (o->out == NULL) return fwrite(t.data, 1, t.count, stdout) == t.count ? EXIT_DONE : EXIT_INPUT;
+    if (o->out == NULL) return fwrite(t.data, 1, t.count, stdout), EXIT_DONE;
     return file_write_text(o->out, t.data, t.count, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
 }
 
@@ -470,13 +470,13 @@ int main(int argc, char **argv) {
     if (st >= 0) return st;
     if (o.list) {
         list_passes();
-        return EXIT_DONE;
+        return cli_finish(TOOL, EXIT_DONE);
     }
     if (cli.count == 0 || (o.diff && cli.count < 2) || o.range < 1) {
         fprintf(stderr, TOOL ": no file to work on; see " TOOL " --help\n");
         return EXIT_USAGE;
     }
-    if (o.diff) return diff_run(file[0], file[1], &o);
+    if (o.diff) return cli_finish(TOOL, diff_run(file[0], file[1], &o));
     o.pipeline = o.level >= 0;
     if (o.level < 0) o.level = 1;
     Compile c;
@@ -487,5 +487,5 @@ int main(int argc, char **argv) {
     else if (o.verify) st = compile_open(&c, file[0], NULL) ? EXIT_DONE : diag_report(TOOL, &c.diag);
     else st = file_run(&c, file[0], &o);
     compile_free(&c);
-    return st;
+    return cli_finish(TOOL, st);
 }

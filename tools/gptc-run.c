@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runtime/gptc.h"
 #include "tools/cli.h"
@@ -32,16 +31,7 @@ static int usage(const char *what, const char *arg) {
     return EXIT_USAGE;
 }
 
-static int fail(gptc_status s, const char *detail) {
-    fprintf(stderr, "gptc-run: %s%s%s\n", gptc_strerror(s), detail && *detail ? ": " : "", detail ? detail : "");
-    return s == GPTC_E_MEMORY || s == GPTC_E_UNSUPPORTED ? EXIT_MACHINE : EXIT_INPUT;
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+static int fail(gptc_status s, const char *detail) { return cli_fail("gptc-run", NULL, s, detail); }
 
 /* ---- options ---- */
 static const char *wrong_value(const Options *o) {
@@ -50,7 +40,7 @@ static const char *wrong_value(const Options *o) {
     if (o->threads < 0 || o->threads > INT32_MAX) return "--threads";
     if (!(o->temperature >= 0 && o->temperature <= 1e6)) return "--temp";
     if (o->top_k < 0 || o->top_k > INT32_MAX) return "--top-k";
-    if (!(o->top_p > 0 && o->top_p <= 1)) return "--top-p";
+    if (!((float)o->top_p > 0 && o->top_p <= 1)) return "--top-p";
     if (!(o->min_p >= 0 && o->min_p <= 1)) return "--min-p";
     return NULL;
 }
@@ -76,9 +66,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--quiet", "-q", CLI_FLAG, &o->quiet, NULL, "no speeds"},
         {0}};
     Cli cli = {.tool = "gptc-run", .usage = "MODEL.bin [-p TEXT | -f FILE | --tokens IDS] [-i] [options]",
-               .about = "Generates text with a compiled GPT: text on standard output, speeds on standard "
-                        "error.\nExit status: 0 done, 1 the model or the request is at fault, 2 usage, "
-                        "3 the machine lacks something.",
+               .about = "Generates text with a compiled GPT: text on standard output, speeds on standard error.",
                .options = table, .positional = &o->model, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
@@ -149,12 +137,14 @@ static int32_t *encode(const gptc_model *m, const char *text, size_t bytes, size
 
 /* ---- running ---- */
 static void print_token(const Run *r, int32_t id) {
-    char piece[1024];
+    char piece[256], *all = NULL;
     if (!r->info.has_tokenizer) {
         printf("%d ", id);
     } else {
         size_t n = gptc_token_text(r->model, id, piece, sizeof piece);
-        fwrite(piece, 1, n < sizeof piece ? n : sizeof piece, stdout);
+        if (n > sizeof piece && (all = malloc(n))) gptc_token_text(r->model, id, all, n);
+        fwrite(all ? all : piece, 1, all || n < sizeof piece ? n : sizeof piece, stdout);
+        free(all);
     }
     fflush(stdout);
 }
@@ -165,12 +155,29 @@ static bool is_stop(const Run *r, int32_t id) {
     return false;
 }
 
+/* Prints the error that the tokens caused; returns the exit status. */
+static int prompt_error(const Run *r, gptc_status st, const int32_t *ids, size_t n) {
+    int32_t context = r->o->context ? (int32_t)r->o->context : r->info.context;
+    char text[128] = "";
+    for (size_t i = 0; st == GPTC_E_TOKEN && i < n; i++)
+        if (ids[i] < 0 || ids[i] >= r->info.vocab) {
+            snprintf(text, sizeof text, "id %d, the vocabulary has %d", ids[i], r->info.vocab);
+            break;
+        }
+    if (st == GPTC_E_CONTEXT)
+        snprintf(text, sizeof text, "%d tokens held and %zu more, the context is %d",
+                 gptc_length(r->session, 0), n, context);
+    if (st == GPTC_E_NO_TOKENIZER)
+        snprintf(text, sizeof text, "give token ids with --tokens, or compile with gptc --tokenizer FILE");
+    return fail(st, text);
+}
+
 /* Takes the tokens in and generates; what fits the context. */
 static gptc_status answer(Run *r, const int32_t *ids, size_t n) {
     const int32_t sequence = 0;
-    double start = now();
+    double start = cli_seconds();
     gptc_status st = gptc_prefill(r->session, sequence, ids, n, GPTC_LOGITS_LAST);
-    r->prefill_seconds += now() - start;
+    r->prefill_seconds += cli_seconds() - start;
     if (st) return st;
     r->prefilled += n;
     for (int64_t i = 0; i < r->o->count; i++) {
@@ -178,14 +185,14 @@ static gptc_status answer(Run *r, const int32_t *ids, size_t n) {
         if (id < 0) return (gptc_status)id;
         if (is_stop(r, id)) break;
         print_token(r, id);
-        start = now();
+        start = cli_seconds();
         st = gptc_step_sequences(r->session, &sequence, &id, 1);
         if (st == GPTC_E_CONTEXT) {
             fputs("\ngptc-run: the context is full\n", stderr);
             return GPTC_OK;
         }
         if (st) return st;
-        r->decode_seconds += now() - start;
+        r->decode_seconds += cli_seconds() - start;
         r->decoded++;
     }
     return GPTC_OK;
@@ -205,73 +212,81 @@ static int run_once(Run *r) {
     const Options *o = r->o;
     gptc_status st = GPTC_OK;
     char *text = NULL;
-    size_t bytes = 0, n = 0;
-    int32_t *ids;
+    const char *prompt = o->prompt;
+    size_t bytes = prompt ? strlen(prompt) : 0, n = 0;
+    int32_t *ids = NULL;
     if (o->tokens) {
         ids = parse_ids(o->tokens, &n);
         if (!ids) return usage("not a list of token ids", o->tokens);
     } else {
-        if (o->file && !(text = read_file(o->file, &bytes))) {
-            fprintf(stderr, "gptc-run: %s: %s\n", o->file, strerror(errno));
+        if (o->file && !(prompt = text = read_file(o->file, &bytes))) {
+            fprintf(stderr, "gptc-run: %s: cannot read: %s\n", o->file, strerror(errno));
             return EXIT_INPUT;
         }
-        const char *prompt = o->file ? text : o->prompt;
-        ids = encode(r->model, prompt, o->file ? bytes : strlen(prompt), &n, &st);
-        if (ids) fwrite(prompt, 1, o->file ? bytes : strlen(prompt), stdout);
+        ids = encode(r->model, prompt, bytes, &n, &st);
     }
-    if (o->tokens)
-        for (size_t i = 0; i < n; i++) print_token(r, ids[i]);
-    if (!st && !n) st = GPTC_E_ARGUMENT;
-    if (!st) st = answer(r, ids, n);
-    int status = st ? fail(st, n ? "" : "the prompt has no tokens") : EXIT_DONE;
-    if (!st) putchar('\n'), fflush(stdout), print_speed(r);
+    int status = EXIT_DONE;
+    if (!st && !n) {
+        status = usage("the prompt has no tokens; give some text or ids", NULL);
+    } else if (!st) {
+        for (size_t i = 0; i < n && o->tokens; i++) print_token(r, ids[i]);
+        if (!o->tokens) fwrite(prompt, 1, bytes, stdout);
+        st = answer(r, ids, n);
+        if (!st) putchar('\n'), fflush(stdout), print_speed(r);
+    }
+    if (st) status = prompt_error(r, st, ids, n);
     free(ids);
     free(text);
     return status;
+}
+
+/* One line of the dialogue; false = end it, with *status set. */
+static bool run_line(Run *r, const char *line, size_t bytes, int *status) {
+    size_t n = 0, skip = 0;
+    gptc_status st = GPTC_OK;
+    int32_t *ids = r->info.has_tokenizer ? encode(r->model, line, bytes, &n, &st) : parse_ids(line, &n);
+    if (!ids && !st) {
+        fputs("gptc-run: not a list of token ids, and the model has no tokenizer\n", stderr);
+        return true;
+    }
+    /* the token that begins a text does not begin its later lines */
+    if (!st && n && r->info.bos_token >= 0 && gptc_length(r->session, 0) > 0 && ids[0] == r->info.bos_token) skip = 1;
+    if (!st && n > skip) st = answer(r, ids + skip, n - skip);
+    if (!st) putchar('\n'), fflush(stdout);
+    else *status = prompt_error(r, st, ids, n);
+    free(ids);
+    if (st == GPTC_E_TOKEN) *status = EXIT_DONE;        /* a slip of the hand: the next line may be right */
+    return !st || st == GPTC_E_TOKEN;
 }
 
 /* Line by line; the session remembers what was said. */
 static int run_interactive(Run *r) {
     char *line = NULL;
     size_t cap = 0;
-    ssize_t bytes;
-    gptc_status st = GPTC_OK;
-    while (!st) {
+    int status = EXIT_DONE;
+    for (bool more = true; more;) {
         fputs("> ", stderr);
-        if ((bytes = getline(&line, &cap, stdin)) <= 0 || line[0] == '\n') break;
-        if (line[bytes - 1] == '\n') bytes--;
-        size_t n;
-        int32_t *ids = r->info.has_tokenizer ? encode(r->model, line, (size_t)bytes, &n, &st)
-                                             : parse_ids((line[bytes] = 0, line), &n);
-        if (!ids) {
-            fputs("gptc-run: not a list of token ids; the model has no tokenizer\n", stderr);
-            continue;
-        }
-        if (n) st = answer(r, ids, n);
-        free(ids);
-        if (st == GPTC_E_TOKEN) {
-            fail(st, "");
-            st = GPTC_OK;
-        }
-        putchar('\n');
-        fflush(stdout);
+        ssize_t bytes = getline(&line, &cap, stdin);
+        if (bytes <= 0 || line[0] == '\n') break;
+        if (line[bytes - 1] == '\n') line[--bytes] = 0;
+        more = run_line(r, line, (size_t)bytes, &status);
     }
     free(line);
     print_speed(r);
-    return st ? fail(st, "") : EXIT_DONE;
+    return status;
 }
 
 int main(int argc, char **argv) {
     Options o = {.device = "cpu", .count = 128, .top_p = 1};
     Run r = {.o = &o};
-    gptc_detail why;
+    gptc_detail why = {""};
     int status = parse_options(argc, argv, &o);
     if (status >= 0) return status;
     gptc_status st = gptc_open(o.model, NULL, &r.model, &why);
     if (st) return fail(st, why.text);
     gptc_model_get_info(r.model, &r.info);
-    gptc_session_options so = {.threads = (int32_t)o.threads, .context = (int32_t)o.context};
-    gptc_sampler_options sampling = {.temperature = (float)o.temperature, .top_k = (int32_t)o.top_k,
+    gptc_session_options so = {.struct_size = sizeof so, .threads = (int32_t)o.threads, .context = (int32_t)o.context};
+    gptc_sampler_options sampling = {.struct_size = sizeof sampling, .temperature = (float)o.temperature, .top_k = (int32_t)o.top_k,
                                      .top_p = (float)o.top_p, .min_p = (float)o.min_p,
                                      .seed = (uint64_t)o.seed};
     st = gptc_session_new(r.model, &so, &r.session, &why);
@@ -282,6 +297,5 @@ int main(int argc, char **argv) {
     gptc_sampler_free(r.sampler);
     gptc_session_free(r.session);
     gptc_close(r.model);
-    if (ferror(stdout) || fflush(stdout)) status = EXIT_INPUT;
-    return status;
+    return cli_finish("gptc-run", status < 0 ? EXIT_DONE : status);
 }

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tools/cli.h"
@@ -16,12 +15,6 @@ typedef struct {
     int64_t ctx, eos, seed;
     ImportOptions import;
 } Options;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void show_progress(void *user, uint32_t index, const char *pass, double seconds) {
     (void)seconds;
@@ -42,6 +35,10 @@ static int fail(const Compile *c) {
 
 /* Options that this version accepts but cannot honour end the run before any work is done. */
 static int check_options(const Options *o) {
+    if (o->ctx < 0 || o->ctx > ART_MAX_CONTEXT || o->eos < -1) {
+        fprintf(stderr, "gptc: %s: value out of range; see gptc --help\n", o->eos < -1 ? "--eos" : "--ctx");
+        return EXIT_USAGE;
+    }
     if (o->target && strcmp(o->target, "cpu") != 0) {
         fprintf(stderr, "gptc: --target %s: this version has the target cpu alone\n", o->target);
         return EXIT_MACHINE;
@@ -106,7 +103,7 @@ static int dry_run(Compile *c, int64_t ctx) {
 
 static int compile(Options *o, const char *path) {
     Compile c;
-    double start = now();
+    double start = cli_seconds();
     compile_init(&c);
     c.weights = o->weights;
     uint32_t total = passes_total();
@@ -117,7 +114,11 @@ static int compile(Options *o, const char *path) {
                        .time = o->time_passes, .verbose = o->verbose, .progress = bar ? show_progress : NULL,
                        .user = &total};
     int status = EXIT_DONE;
-    if (!compile_open(&c, path, &o->import) || !compile_passes(&c, &p)) {
+    bool writes = !o->emit && !o->stop_after && !o->dry_run;
+    const char *out = o->out || !writes ? o->out : "model.bin";
+    if (!compile_open(&c, path, &o->import) ||
+        (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) ||
+        !compile_passes(&c, &p)) {
         if (bar) fprintf(stderr, "\r\033[K");
         status = fail(&c);
         compile_free(&c);
@@ -131,7 +132,6 @@ static int compile(Options *o, const char *path) {
     } else if (o->dry_run) {
         status = dry_run(&c, ctx);
     } else {
-        const char *out = o->out ? o->out : "model.bin";
         const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s", level, ctx,
                                          o->disable ? " --disable=" : "", o->disable ? o->disable : "");
         CompileWrite w = {.tokenizer = o->tokenizer, .flags = flags, .eos = o->eos, .chat_template = o->chat_template,
@@ -144,7 +144,7 @@ static int compile(Options *o, const char *path) {
         }
         if (!compile_write(&c, path, out, ctx, &w, &r)) status = fail(&c);
         else {
-            if (!o->quiet) summary_written(&r, out, now() - start);
+            if (!o->quiet) summary_written(&r, out, cli_seconds() - start);
             diag_report("gptc", &c.diag);
         }
     }
@@ -175,7 +175,7 @@ int main(int argc, char **argv) {
         {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes instead of the level's"},
         {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
         {"--stop-after", NULL, CLI_STRING, &o.stop_after, "PASS", "stop there and print the graph"},
-        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump_ir, "after:PASS", "print the graph after every pass, or one"},
+        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump_ir, "after:PASS", "print the graph after every pass, or after: or before: one"},
         {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write dumps as numbered .gir files"},
         {"--time-passes", NULL, CLI_FLAG, &o.time_passes, NULL, "seconds of every pass"},
         {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL, "go on when the cache proof fails"},
@@ -200,5 +200,5 @@ int main(int argc, char **argv) {
         return EXIT_USAGE;
     }
     status = check_options(&o);
-    return status >= 0 ? status : compile(&o, args[verb]);
+    return status >= 0 ? status : cli_finish("gptc", compile(&o, args[verb]));
 }

@@ -112,6 +112,8 @@ const char *file_temporary(const FileWriter *w);             /* the file being w
 bool file_commit(FileWriter *w, Diag *d);                    /* frees w */
 void file_abandon(FileWriter *w);                            /* removes the temporary; frees w */
 bool file_write_text(const char *path, const char *text, size_t bytes, Diag *d);
+/* Both are the same regular file, by whatever names: writing one would destroy the other. */
+bool file_same(const char *a, const char *b);
 /* Resolves DIR/NAME and refuses a result outside DIR after following links. */
 bool file_inside(const char *dir, const char *name, Arena *a, const char **out, Diag *d);
 

@@ -270,6 +270,12 @@ bool file_write_text(const char *path, const char *text, size_t bytes, Diag *d) 
     return file_commit(w, d);
 }
 
+bool file_same(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISREG(x.st_mode) && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
+
 bool file_inside(const char *dir, const char *name, Arena *a, const char **out, Diag *d) {
     *out = NULL;
     Loc loc = loc_file(dir);
