@@ -4,7 +4,7 @@
  *   positions   integers that pick rows of another initializer, or whose sine or cosine is taken
  *   past        floats of rank 4 and up that are the first part of a Concat along an inner axis, or
  *               the past operand of an attention op
- *   mask        what remains of rank 2 to 4
+ *   mask        what remains of rank 2 to 4, also when its running sum gives the positions
  *   use_cache   a single bool
  * A walk over the uses, through ops that keep each element, decides; names only break ties. A graph
  * without tokens is a plain function, and its inputs keep what they declare. */
@@ -76,7 +76,7 @@ static uint32_t weight_of(const Walk *w, uint32_t tensor) {
     return 0;
 }
 
-typedef struct { bool gathers, rotates; int64_t rows; bool past; uint32_t past_axis; bool state_op; } Found;
+typedef struct { bool gathers, rotates, sums; int64_t rows; bool past; uint32_t past_axis; bool state_op; } Found;
 
 static void push(Walk *w, uint32_t t) {
     if (t == 0 || w->seen[t]) return;
@@ -97,6 +97,7 @@ static void visit_index_use(Walk *w, const INode *n, uint32_t slot, Found *f) {
     }
     if (strcmp(n->op, "Sin") == 0 || strcmp(n->op, "Cos") == 0) f->rotates = true;
     if (strcmp(n->op, "RotaryEmbedding") == 0 && slot != 0) f->rotates = true;
+    if (strcmp(n->op, "CumSum") == 0 && slot == 0) f->sums = true;
 }
 
 static Found walk_index(Walk *w, uint32_t input) {
@@ -165,7 +166,8 @@ static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
                 f.past_axis = rank - 2;
                 return f;
             }
-            if (one_of(n->op, "Identity Cast Transpose") && n->nout == 1) {
+            bool alone = strcmp(n->op, "Concat") == 0 && n->nin == 1;
+            if ((alone || one_of(n->op, "Identity Cast Transpose")) && n->nout == 1) {
                 next = n->out[0];
                 if (strcmp(n->op, "Transpose") == 0)
                     for (uint32_t k = 0; k < rank; k++)
@@ -209,7 +211,7 @@ static void find_tokens(Import *im, const Found *found) {
             if (is_named(im->opt->input_ids, info->name)) best = (int)i;
             continue;
         }
-        if (!found[i].gathers || is_named(im->opt->positions, info->name) ||
+        if (!found[i].gathers || found[i].sums || is_named(im->opt->positions, info->name) ||
             is_named(im->opt->mask, info->name))
             continue;
         bool other = strstr(info->name, "pos") != NULL || strstr(info->name, "type") != NULL;
@@ -234,7 +236,7 @@ static Role role_of(const Import *im, size_t i, const Found *f, const Found *pas
     if (is_named(im->opt->positions, info->name)) return ROLE_POSITIONS;
     if (is_named(im->opt->mask, info->name)) return ROLE_MASK;
     if (past->past) return ROLE_PAST;
-    if (integer_type(info->type) && (f->gathers || f->rotates) && info->rank <= 2)
+    if (integer_type(info->type) && (f->gathers || f->rotates) && !f->sums && info->rank <= 2)
         return ROLE_POSITIONS;
     if (info->type == 9 && (info->rank == 0 || (info->rank == 1 && info->dim[0].value == 1)))
         return ROLE_USE_CACHE;

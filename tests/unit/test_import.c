@@ -230,6 +230,38 @@ static void test_roles(void) {
     finish();
 }
 
+/* Positions are the running sum of the mask; the past goes through a Concat of its own. */
+static void test_roles_indirect(void) {
+    start();
+    Buf g = {.n = 0}, axis = {.n = 0}, perm = {.n = 0};
+    static float table[64 * 8], wpe[16 * 8];
+    put_info(&g, 11, "a", 7, "n,m");
+    put_info(&g, 11, "c", 7, "n,m");
+    put_info(&g, 11, "d", 1, "n,2,old,4");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "wpe", (const int64_t[]){16, 8}, 2, wpe);
+    put_ints(&g, "heads", (const int64_t[]){0, 0, 2, 4}, 4);
+    put_ints(&g, "along", (const int64_t[]){1}, 1);
+    put_node(&g, "CumSum", "c along", "sum", NULL);
+    put_node(&g, "Mul", "sum c", "at", NULL);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "Gather", "wpe at", "p", NULL);
+    put_node(&g, "Reshape", "e heads", "k", NULL);
+    attr_put_ints(&perm, "perm", (const int64_t[]){0, 2, 1, 3}, 4);
+    put_node(&g, "Transpose", "k", "kt", &perm);
+    attr_put_int(&axis, "axis", -2);
+    put_node(&g, "Concat", "d", "old", &axis);
+    put_node(&g, "Concat", "old kt", "now", &axis);
+    put_info(&g, 12, "e", 1, "n,m,8");
+    put_info(&g, 12, "p", 1, "n,total,8");
+    put_info(&g, 12, "now", 1, "n,2,total,4");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    static const Role roles[3] = {ROLE_TOKENS, ROLE_MASK, ROLE_PAST};
+    for (size_t i = 0; i < 3; i++) CU_ASSERT_EQUAL(model.graph->inputs.data[i].role, roles[i]);
+    CU_ASSERT_EQUAL(model.graph->states.count, 1);
+    finish();
+}
+
 static void test_options(void) {
     start();
     Buf g = cached_graph(), m;
@@ -635,6 +667,7 @@ int main(void) {
     CU_add_test(made, "names of dimensions", test_dim_names);
     CU_add_test(made, "fixed shapes become symbols", test_fixed_shape);
     CU_add_test(made, "roles and states", test_roles);
+    CU_add_test(made, "roles found on a detour", test_roles_indirect);
     CU_add_test(made, "options override roles", test_options);
     CU_add_test(made, "bound inputs", test_bound_input);
     CU_add_test(made, "If", test_if);
