@@ -1,8 +1,6 @@
 /* generate.c: text to tokens and back through the model's tokenizer, and the loop that generates. */
 #include "runtime/runtime.h"
 
-enum { PIECE_BYTES = 1024 };    /* of one token; a longer one is cut */
-
 gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap,
                         size_t *count) {
     if (!m || (!text && bytes) || (!ids && cap) || !count) return GPTC_E_ARGUMENT;
@@ -21,6 +19,9 @@ gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char 
     if (!m || (!ids && n) || (!out && cap) || !bytes) return GPTC_E_ARGUMENT;
     *bytes = 0;
     if (!m->tokenizer) return GPTC_E_NO_TOKENIZER;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ((uint32_t)ids[i] >= m->meta->vocab && ids[i] >= tokenizer_vocab(m->tokenizer)))
+            return GPTC_E_TOKEN;
     for (size_t i = 0; i < n; i++) {
         size_t at = *bytes < cap ? *bytes : cap;
         *bytes += tokenizer_decode_token(m->tokenizer, ids[i], true, cap - at ? out + at : NULL, cap - at);
@@ -43,13 +44,13 @@ gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, in
     if (generated) *generated = 0;
     if (!s || !p || n < 0 || gptc_length(s, sequence) < 0) return GPTC_E_ARGUMENT;
     while (made < n && !st) {
-        char piece[PIECE_BYTES];
         int32_t id = gptc_sample(s, sequence, p);
         if (id < 0) return (gptc_status)id;
         if (is_stop(s->model, id)) break;
         if ((uint32_t)gptc_length(s, sequence) >= s->context) return GPTC_E_CONTEXT;
-        size_t bytes = fn ? gptc_token_text(s->model, id, piece, sizeof piece) : 0;
-        bool stop = fn && fn(user, id, piece, bytes < sizeof piece ? bytes : sizeof piece);
+        size_t bytes = 0;
+        const char *piece = s->model->tokenizer ? tokenizer_token(s->model->tokenizer, id, true, &bytes) : "";
+        bool stop = fn && fn(user, id, piece, bytes);
         made++;
         if (generated) *generated = made;
         st = gptc_step_sequences(s, &sequence, &id, 1);

@@ -10,7 +10,10 @@
  * Objects are opaque and freed by the call named beside their constructor. A model is read-only after
  * gptc_open and may be shared by threads; a session belongs to one thread at a time and owns its worker
  * threads. There is no global state; the library never prints, exits or runs code from the file.
- * All memory is reserved by gptc_open and gptc_session_new; prefill, step, rewind and fork allocate none.
+ * All memory is reserved by gptc_open and gptc_session_new; prefill, step, rewind, fork, sampling and
+ * gptc_generate allocate none. A call that fails changes nothing. NULL where an object is needed is
+ * GPTC_E_ARGUMENT (-1, 0 or NULL where a call returns no status). Callbacks must not use their session.
+ * Options are zeroed but for what is set; struct_size = sizeof the struct lets the library grow it.
  * Text is UTF-8 bytes with lengths; token ids are int32_t. */
 #ifndef GPTC_H
 #define GPTC_H
@@ -25,7 +28,7 @@ extern "C" {
 /* ---- status ---- numbers are stable; gaps are for later ones */
 typedef enum {
     GPTC_OK = 0,
-    GPTC_E_ARGUMENT = -1,       /* a parameter is out of range */
+    GPTC_E_ARGUMENT = -1,       /* a parameter is out of range, or NULL */
     GPTC_E_MEMORY = -2,
     GPTC_E_IO = -10,            /* cannot open, read or map the file */
     GPTC_E_FORMAT = -11,        /* not a gptc file, or damaged */
@@ -70,10 +73,10 @@ const char *gptc_model_meta(const gptc_model *m, const char *key);
 typedef struct gptc_session gptc_session;
 typedef struct {
     size_t struct_size;
-    int32_t threads;            /* 0 = as many as the machine has cores */
-    int32_t context;            /* tokens a sequence may hold; 0 = the model's */
-    int32_t sequences;          /* kept at once; 0 = 1 */
-    int32_t chunk;              /* most rows computed at once; 0 = 256 */
+    int32_t threads;            /* 0 = as many as the machine has cores; at most 1024 */
+    int32_t context;            /* tokens a sequence may hold; 0 = the model's, which is the most */
+    int32_t sequences;          /* kept at once; 0 = 1; at most 65536 */
+    int32_t chunk;              /* most rows computed at once; 0 = 256; at most 65536 */
 } gptc_session_options;
 gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options, gptc_session **out,
                              gptc_detail *why);
@@ -84,12 +87,13 @@ typedef enum { GPTC_LOGITS_NONE, GPTC_LOGITS_LAST, GPTC_LOGITS_ALL } gptc_logits
  * sequence. Return nonzero to stop. */
 typedef int (*gptc_logits_fn)(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits);
 
-/* Appends n tokens to a sequence, in chunks. On failure the sequence is as it was before the call.
- * LAST keeps the logits of the last token (gptc_logits). ALL needs gptc_prefill_all. */
+/* Appends n tokens to a sequence, in chunks; n = 0 does nothing. On failure, also when fn stops, the sequence
+ * is as it was before the call. NONE forgets the logits kept, LAST keeps those of the last token
+ * (gptc_logits), ALL needs gptc_prefill_all, which keeps them too. */
 gptc_status gptc_prefill(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n, gptc_logits_mode mode);
 gptc_status gptc_prefill_all(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n,
                              gptc_logits_fn fn, void *user);
-/* One token for each of n sequences 0..n-1, computed together; logits are kept for each. */
+/* One token for each of n sequences 0..n-1, computed together; logits are kept for each. All or none. */
 gptc_status gptc_step(gptc_session *s, const int32_t *tokens, int32_t n);
 /* The same for chosen sequences, each at most once. */
 gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n);
@@ -98,8 +102,10 @@ gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const
  * NULL when there are none. */
 const float *gptc_logits(const gptc_session *s, int32_t sequence);
 int32_t gptc_length(const gptc_session *s, int32_t sequence);      /* tokens held; -1 = no such sequence */
-gptc_status gptc_rewind(gptc_session *s, int32_t sequence, int32_t length); /* forget all after length */
-gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to);  /* copy a sequence's state */
+/* Forgets the tokens from length on, and the logits if there were any such token. */
+gptc_status gptc_rewind(gptc_session *s, int32_t sequence, int32_t length);
+/* Makes `to` a copy of `from`: tokens held and logits. from == to does nothing. */
+gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to);
 uint64_t gptc_rows_computed(const gptc_session *s); /* token rows run since the session was made */
 uint64_t gptc_state_bytes(const gptc_session *s);   /* KV cache reserved */
 
@@ -109,25 +115,32 @@ typedef struct {
     size_t struct_size;
     float temperature;          /* 0 = greedy: the largest logit, the lowest id of equals */
     int32_t top_k;              /* 0 = off */
-    float top_p, min_p;         /* 1 and 0 = off */
+    float top_p, min_p;         /* 0 = off (top_p 1 too); each in 0..1 */
     uint64_t seed;              /* same seed, model and prompt: same tokens */
 } gptc_sampler_options;
+/* In this order: temperature, top_k, top_p, min_p, each on what the one before left. A sampler holds its
+ * random state, so it belongs to one thread at a time. options may be NULL: greedy. */
 gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *options, gptc_sampler **out);
 void gptc_sampler_free(gptc_sampler *p);
-/* Picks from the sequence's logits; negative = a gptc_status. */
+/* Picks from the sequence's logits; negative = a gptc_status (GPTC_E_NO_LOGITS also when all are NaN). */
 int32_t gptc_sample(gptc_session *s, int32_t sequence, gptc_sampler *p);
-/* The same from vocab floats of the caller's. */
+/* The same from vocab floats of the caller's, at most the model's vocabulary. */
 int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab);
 
 /* ---- text ---- */
-/* Writes at most cap ids and sets *count to the number there are; call with cap 0 to size. */
+/* With the tokenizer's prefix (bos …) where it has one. Writes at most cap ids and sets *count to the number
+ * there are; call with cap 0 to size. Ill-formed bytes read as U+FFFD. Allocates while it runs. */
 gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap, size_t *count);
-/* Bytes of one token (may be part of a character); returns their number, writes at most cap. */
+/* Bytes of one token (may be part of a character); returns their number, writes at most cap. Special tokens,
+ * ids that name no token and models without tokenizer have none. */
 size_t gptc_token_text(const gptc_model *m, int32_t id, char *out, size_t cap);
+/* The same for n ids in a row; an id outside the vocabulary is GPTC_E_TOKEN. */
 gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char *out, size_t cap, size_t *bytes);
 
 /* Generates up to n tokens after a sequence whose logits are there (gptc_prefill with LAST), until a stop
- * token. fn gets each token and its bytes; nonzero stops. *generated may be NULL. */
+ * token, which is neither given out nor appended. fn (may be NULL) gets each token and its bytes; nonzero
+ * stops with GPTC_E_STOPPED. GPTC_E_CONTEXT: no room for one more. Tokens given out stay appended whatever
+ * is returned; *generated (may be NULL) is their number. */
 typedef int (*gptc_token_fn)(void *user, int32_t id, const char *bytes, size_t count);
 gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, int32_t n, gptc_token_fn fn,
                           void *user, int32_t *generated);

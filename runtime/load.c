@@ -241,10 +241,7 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
     *out = NULL;
     if (!path) return status_fail(why, GPTC_E_ARGUMENT, "no path");
     gptc_open_options o = {0};
-    if (options) {
-        size_t n = options->struct_size ? options->struct_size : sizeof o;
-        memcpy(&o, options, n < sizeof o ? n : sizeof o);
-    }
+    options_read(&o, sizeof o, options);
     const CpuKernels *kernels = cpu_select(o.cpu_level);
     if (!kernels)
         return status_fail(why, GPTC_E_UNSUPPORTED, "this machine or build has no CPU level %d", o.cpu_level);
@@ -282,6 +279,9 @@ static uint64_t step_bytes(const gptc_model *m) {
 }
 
 void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
+    if (!out) return;
+    *out = (gptc_model_info){.bos_token = -1};
+    if (!m) return;
     const ArtMeta *a = m->meta;
     *out = (gptc_model_info){
         .vocab = (int32_t)a->vocab, .context = (int32_t)a->context, .layers = (int32_t)a->layers,
@@ -293,8 +293,9 @@ void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
 }
 
 const char *gptc_model_meta(const gptc_model *m, const char *key) {
+    if (!m || !key) return NULL;
     const char *p = m->text;
-    for (uint32_t i = 0; key && i < m->meta->n_strings; i++) {
+    for (uint32_t i = 0; i < m->meta->n_strings; i++) {
         const char *value = p + strlen(p) + 1;
         if (!strcmp(p, key)) return value;
         p = value + strlen(value) + 1;

@@ -63,6 +63,10 @@ struct gptc_model {
 /* status.c: sets why (may be NULL) and returns s. */
 gptc_status status_fail(gptc_detail *why, gptc_status s, const char *fmt, ...) RUNTIME_PRINTF(3, 4);
 
+/* status.c: copies options, which begin with their struct_size (0 = bytes); from may be NULL. What an older
+ * caller's struct lacks stays as it is in `to`; what a newer one's has more is left out. */
+void options_read(void *to, size_t bytes, const void *from);
+
 /* xxhash.c: xxHash64. */
 uint64_t xxhash64(const void *data, size_t bytes, uint64_t seed);
 

@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct gptc_sampler {
     gptc_sampler_options o;
@@ -44,11 +43,8 @@ static double random_unit(gptc_sampler *p) {
 gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *options, gptc_sampler **out) {
     if (!out) return GPTC_E_ARGUMENT;
     *out = NULL;
-    gptc_sampler_options o = {.top_p = 1};
-    if (options) {
-        size_t n = options->struct_size ? options->struct_size : sizeof o;
-        memcpy(&o, options, n < sizeof o ? n : sizeof o);
-    }
+    gptc_sampler_options o = {0};
+    options_read(&o, sizeof o, options);
     if (o.top_p == 0) o.top_p = 1;      /* options that were only zeroed */
     bool ok = m && o.temperature >= 0 && isfinite(o.temperature) && o.top_k >= 0 && o.top_p > 0 &&
               o.top_p <= 1 && o.min_p >= 0 && o.min_p <= 1;

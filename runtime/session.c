@@ -248,8 +248,9 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
         return status_fail(why, GPTC_E_ARGUMENT, "context %d, the model allows 1..%u", o->context, meta->context);
     if (o->sequences < 0 || o->sequences > LIMIT_SEQUENCES || o->chunk < 0 || o->chunk > LIMIT_CHUNK ||
         o->threads < 0 || o->threads > LIMIT_THREADS)
-        return status_fail(why, GPTC_E_ARGUMENT, "threads %d, sequences %d or chunk %d out of range", o->threads,
-                           o->sequences, o->chunk);
+        return status_fail(why, GPTC_E_ARGUMENT, "threads %d (0..%d), sequences %d (0..%d) or chunk %d (0..%d) "
+                           "out of range", o->threads, LIMIT_THREADS, o->sequences, LIMIT_SEQUENCES, o->chunk,
+                           LIMIT_CHUNK);
     s->context = o->context ? (uint32_t)o->context : meta->context;
     s->n_sequences = o->sequences ? (uint32_t)o->sequences : 1;
     s->chunk = o->chunk ? (uint32_t)o->chunk : 256;
@@ -271,10 +272,7 @@ gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options,
     *out = NULL;
     if (!m) return status_fail(why, GPTC_E_ARGUMENT, "no model");
     gptc_session_options o = {0};
-    if (options) {
-        size_t n = options->struct_size ? options->struct_size : sizeof o;
-        memcpy(&o, options, n < sizeof o ? n : sizeof o);
-    }
+    options_read(&o, sizeof o, options);
     gptc_session *s = calloc(1, sizeof *s);
     if (!s) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the session", sizeof *s);
     s->model = m;
@@ -335,11 +333,11 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
 }
 
 uint64_t gptc_rows_computed(const gptc_session *s) {
-    return s->rows_computed;
+    return s ? s->rows_computed : 0;
 }
 
 uint64_t gptc_state_bytes(const gptc_session *s) {
-    return s->cache_bytes;
+    return s ? s->cache_bytes : 0;
 }
 
 /* ---- tokens in ---- */

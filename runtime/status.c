@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 const char *gptc_strerror(gptc_status s) {
     switch (s) {
@@ -35,4 +36,10 @@ gptc_status status_fail(gptc_detail *why, gptc_status s, const char *fmt, ...) {
         va_end(ap);
     }
     return s;
+}
+
+void options_read(void *to, size_t bytes, const void *from) {
+    size_t given = 0;
+    if (from) memcpy(&given, from, sizeof given);
+    if (from) memcpy(to, from, given && given < bytes ? given : bytes);
 }

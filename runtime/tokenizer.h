@@ -24,8 +24,10 @@ void tokenizer_close(Tokenizer *t); /* NULL is allowed */
 gptc_status tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, bool add_special,
                              int32_t *ids, size_t cap, size_t *count);
 
-/* The bytes of one token, possibly part of a character: their number; writes at most cap. Ids that name no
+/* The bytes of one token, possibly part of a character: where they lie, and their number. Ids that name no
  * token, and special ones if they are skipped, have none. A text is its tokens' bytes in a row. */
+const char *tokenizer_token(const Tokenizer *t, int32_t id, bool skip_special, size_t *bytes);
+/* The same copied: their number; writes at most cap. */
 size_t tokenizer_decode_token(const Tokenizer *t, int32_t id, bool skip_special, char *out, size_t cap);
 
 /* The id of the token that is written so ("<|endoftext|>", or plain bytes such as " the"), or -1. */

@@ -251,11 +251,18 @@ bool tokenizer_is_special(const Tokenizer *t, int32_t id) {
     return id >= 0 && (uint32_t)id < t->tokens && (t->token_flags[id] & TOK_SPECIAL) != 0;
 }
 
+const char *tokenizer_token(const Tokenizer *t, int32_t id, bool skip_special, size_t *bytes) {
+    *bytes = 0;
+    if (id < 0 || (uint32_t)id >= t->tokens || (t->token_flags[id] & TOK_PRESENT) == 0) return "";
+    if (skip_special && (t->token_flags[id] & TOK_SPECIAL) != 0) return "";
+    *bytes = t->token_start[id + 1] - t->token_start[id];
+    return (const char *)t->pool + t->token_start[id];
+}
+
 size_t tokenizer_decode_token(const Tokenizer *t, int32_t id, bool skip_special, char *out, size_t cap) {
-    if (id < 0 || (uint32_t)id >= t->tokens || (t->token_flags[id] & TOK_PRESENT) == 0) return 0;
-    if (skip_special && (t->token_flags[id] & TOK_SPECIAL) != 0) return 0;
-    size_t n = t->token_start[id + 1] - t->token_start[id];
-    if (n > 0 && cap > 0) memcpy(out, t->pool + t->token_start[id], n < cap ? n : cap);
+    size_t n;
+    const char *bytes = tokenizer_token(t, id, skip_special, &n);
+    if (n > 0 && cap > 0) memcpy(out, bytes, n < cap ? n : cap);
     return n;
 }
 

@@ -3,6 +3,7 @@
  * files are in test_artifact.c. */
 #define _GNU_SOURCE
 #include <CUnit/Basic.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -363,6 +364,114 @@ static void test_options(void) {
     CU_ASSERT_EQUAL(gptc_open(path, &level, &m, &why), GPTC_E_UNSUPPORTED);
 }
 
+/* Callers built against a struct that was shorter or is longer than the library's. */
+static void test_struct_size(void) {
+    gptc_session *s = NULL;
+    gptc_session_options old = {.struct_size = offsetof(gptc_session_options, sequences), .threads = 1,
+                                .sequences = -5, .chunk = -5};
+    CU_ASSERT_EQUAL(gptc_session_new(model, &old, &s, NULL), GPTC_OK);
+    CU_ASSERT_EQUAL(gptc_length(s, 1), -1);
+    gptc_session_free(s);
+    struct { gptc_session_options known; int32_t later[4]; } newer = {
+        {.struct_size = sizeof newer, .threads = 1, .sequences = 2}, {-1, -1, -1, -1}};
+    CU_ASSERT_EQUAL(gptc_session_new(model, &newer.known, &s, NULL), GPTC_OK);
+    CU_ASSERT_EQUAL(gptc_length(s, 1), 0);
+    gptc_session_free(s);
+    gptc_sampler *p = NULL;
+    gptc_sampler_options first = {.struct_size = offsetof(gptc_sampler_options, top_k), .top_k = -1, .top_p = 9};
+    CU_ASSERT_EQUAL(gptc_sampler_new(model, &first, &p), GPTC_OK);
+    gptc_sampler_free(p);
+}
+
+static void test_null(void) {
+    gptc_model_info info = {.vocab = 9};
+    gptc_model *m;
+    gptc_sampler *p;
+    size_t n;
+    CU_ASSERT_EQUAL(gptc_open(NULL, NULL, &m, NULL), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_open(path, NULL, NULL, NULL), GPTC_E_ARGUMENT);
+    gptc_model_get_info(NULL, &info);
+    CU_ASSERT_EQUAL(info.vocab, 0);
+    gptc_model_get_info(model, NULL);
+    CU_ASSERT_PTR_NULL(gptc_model_meta(NULL, "producer"));
+    CU_ASSERT_PTR_NULL(gptc_model_meta(model, NULL));
+    CU_ASSERT_EQUAL(gptc_prefill(NULL, 0, text[0], 1, GPTC_LOGITS_LAST), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step(NULL, text[0], 1), GPTC_E_ARGUMENT);
+    CU_ASSERT_PTR_NULL(gptc_logits(NULL, 0));
+    CU_ASSERT_EQUAL(gptc_length(NULL, 0), -1);
+    CU_ASSERT_EQUAL(gptc_rewind(NULL, 0, 0), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_fork(NULL, 0, 0), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_rows_computed(NULL), 0);
+    CU_ASSERT_EQUAL(gptc_state_bytes(NULL), 0);
+    CU_ASSERT_EQUAL(gptc_sampler_new(NULL, NULL, &p), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_sampler_new(model, NULL, NULL), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_sample(NULL, 0, NULL), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_encode(NULL, "a", 1, NULL, 0, &n), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_decode(NULL, NULL, 0, NULL, 0, &n), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_token_text(NULL, 0, NULL, 0), 0);
+    CU_ASSERT_EQUAL(gptc_generate(NULL, 0, NULL, 1, NULL, NULL, NULL), GPTC_E_ARGUMENT);
+    CU_ASSERT_STRING_EQUAL(gptc_strerror((gptc_status)-99), "unknown status");
+    gptc_session *s = session(1, 0, 1, 0);
+    CU_ASSERT_EQUAL(gptc_prefill(s, 0, NULL, 1, GPTC_LOGITS_LAST), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step(s, NULL, 1), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step(s, NULL, 0), GPTC_OK);
+    CU_ASSERT_EQUAL(gptc_length(s, 0), 0);
+    gptc_session_free(s);
+}
+
+/* ---- memory ---- the linker sends the allocations of this program and the library here (--wrap) */
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t each);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t alignment, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t each);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
+
+static atomic_uint allocations;
+void *__wrap_malloc(size_t n) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_malloc(n);
+}
+void *__wrap_calloc(size_t n, size_t each) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_calloc(n, each);
+}
+void *__wrap_realloc(void *p, size_t n) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_realloc(p, n);
+}
+void *__wrap_aligned_alloc(size_t alignment, size_t n) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_aligned_alloc(alignment, n);
+}
+
+static int ignore_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
+    (void)user, (void)sequence, (void)first, (void)rows, (void)logits;
+    return 0;
+}
+
+static gptc_sampler *sampler(float temperature, int top_k, float top_p, float min_p, uint64_t seed);
+
+static void test_steps_allocate_nothing(void) {
+    unsigned before = atomic_load(&allocations);
+    gptc_session *s = session(3, 0, 2, 8);
+    gptc_sampler *p = sampler(1, 5, 0.9f, 0.1f, 1);
+    unsigned start = atomic_load(&allocations);
+    CU_ASSERT_TRUE(start > before);         /* they are counted at all */
+    gptc_status st = gptc_prefill(s, 0, text[0], 20, GPTC_LOGITS_LAST);
+    st |= gptc_prefill_all(s, 1, text[1], 20, ignore_rows, NULL);
+    st |= gptc_step(s, text[2], 2);
+    st |= gptc_rewind(s, 0, 10);
+    st |= gptc_fork(s, 1, 0);
+    st |= gptc_generate(s, 0, p, 5, NULL, NULL, NULL);
+    CU_ASSERT_EQUAL(st, GPTC_OK);
+    CU_ASSERT_EQUAL(atomic_load(&allocations), start);
+    gptc_sampler_free(p);
+    gptc_session_free(s);
+}
+
 /* ---- sampling ---- */
 static gptc_sampler *sampler(float temperature, int top_k, float top_p, float min_p, uint64_t seed) {
     gptc_sampler *p = NULL;
@@ -419,6 +528,18 @@ static void test_sampler_edges(void) {
     CU_ASSERT_EQUAL(gptc_sample_logits(warm, none, 3), 0);
     CU_ASSERT_EQUAL(gptc_sample_logits(warm, tie, 0), GPTC_E_ARGUMENT);
     CU_ASSERT_EQUAL(gptc_sample_logits(NULL, tie, 4), GPTC_E_ARGUMENT);
+    const float one[1] = {-3}, near[2] = {1, 1.0001f};
+    gptc_sampler *cold = sampler(1e-45f, 0, 1, 0, 0), *only = sampler(1, 0, 1, 1, 0), *first = sampler(5, 1, 1, 0, 0);
+    for (int i = 0; i < 50; i++) {
+        CU_ASSERT_EQUAL(gptc_sample_logits(cold, near, 2), 1);      /* the smallest float as temperature */
+        CU_ASSERT_EQUAL(gptc_sample_logits(only, near, 2), 1);      /* min_p 1 */
+        CU_ASSERT_EQUAL(gptc_sample_logits(first, near, 2), 1);     /* top_k 1 */
+        CU_ASSERT_EQUAL(gptc_sample_logits(warm, one, 1), 0);       /* a vocabulary of one */
+    }
+    CU_ASSERT_EQUAL(gptc_sample_logits(warm, near, TINY_VOCAB + 1), GPTC_E_ARGUMENT);
+    gptc_sampler_free(cold);
+    gptc_sampler_free(only);
+    gptc_sampler_free(first);
     gptc_session *s = session(1, 0, 1, 0);
     CU_ASSERT_EQUAL(gptc_sample(s, 0, warm), GPTC_E_NO_LOGITS);
     CU_ASSERT_EQUAL(gptc_sample(s, 1, warm), GPTC_E_ARGUMENT);
@@ -500,6 +621,9 @@ int main(void) {
     CU_add_test(s, "modes", test_modes);
     CU_add_test(s, "errors keep the state", test_errors_keep_the_state);
     CU_add_test(s, "options", test_options);
+    CU_add_test(s, "struct_size", test_struct_size);
+    CU_add_test(s, "NULL", test_null);
+    CU_add_test(s, "steps allocate nothing", test_steps_allocate_nothing);
     CU_add_test(s, "sampler distribution", test_sampler_distribution);
     CU_add_test(s, "sampler edges", test_sampler_edges);
     CU_add_test(s, "generate", test_generate);

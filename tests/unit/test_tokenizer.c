@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define FOLDER GPTC_SOURCE_DIR "/tests/tokenizer/"
 
@@ -267,7 +266,7 @@ static void test_ill_formed(void) {
     fixture_free(&f);
 }
 
-/* A megabyte in one piece, of every kind that could go wrong, within seconds. */
+/* A megabyte in one piece, of every kind that could take quadratic time: the test would not end. */
 static void test_long(void) {
     static const char *const files[] = {"shk.json", "llama3.json", "qwen2.json", "options.json"};
     static const char *const units[] = {
@@ -276,7 +275,6 @@ static void test_long(void) {
     enum { BYTES = 1 << 20 };
     char *text = malloc(BYTES);
     CU_ASSERT_FATAL(text != NULL);
-    clock_t start = clock();
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         Fixture f;
         open_fixture(&f, files[i]);
@@ -287,9 +285,6 @@ static void test_long(void) {
         }
         fixture_free(&f);
     }
-    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    printf(" %.1f s for %zu MiB ", seconds, COUNT_OF(files) * COUNT_OF(units));
-    CU_ASSERT(seconds < 120);
     free(text);
 }
 
