@@ -51,8 +51,18 @@ static bool alike(const Graph *g, const Node *n, const bool *wide) {
     return true;
 }
 
+/* A reshape that does nothing but drop the picked axis: [.., 1, ..] -> [..]. */
+static bool drops_axis(const Graph *g, const Node *n, uint32_t axis) {
+    if (n->op != OP_RESHAPE) return false;
+    Type t = *graph_type(g, n->in[0]);
+    if (axis + 1 >= t.rank || !dim_eq(t.dim[axis], dim_const(1))) return false;
+    for (uint32_t i = axis; i + 1 < t.rank; i++) t.dim[i] = t.dim[i + 1];
+    t.rank--;
+    return type_eq(&t, graph_type(g, n->out[0]));
+}
+
 /* Takes the pick out when all that follows, up to the logits, treats every position alike. */
-static bool widen(PassCtx *cx, Graph *g, NodeId from, bool *changed) {
+static bool widen(PassCtx *cx, Graph *g, NodeId from, uint32_t axis, bool *changed) {
     Node pick = *graph_node(g, from);
     bool *wide = arena_array_of(cx->scratch, g->values.count, bool), logits = false;
     wide[pick.out[0].id] = true;
@@ -61,7 +71,7 @@ static bool widen(PassCtx *cx, Graph *g, NodeId from, bool *changed) {
         bool reads = false;
         for (uint32_t i = 0; i < n->nin; i++) reads = reads || (val_ok(n->in[i]) && wide[n->in[i].id]);
         if (!reads) continue;
-        if (!alike(g, n, wide)) return true;
+        if (!alike(g, n, wide) && !drops_axis(g, n, axis)) return true;
         wide[n->out[0].id] = true;
     }
     for (size_t i = 0; i < g->outputs.count; i++) logits = logits || wide[g->outputs.data[i].v.id];
@@ -69,13 +79,20 @@ static bool widen(PassCtx *cx, Graph *g, NodeId from, bool *changed) {
     if (!logits) return true;
     graph_replace(g, pick.out[0], pick.in[0]);
     graph_erase(g, from);
-    for (NodeId id = pick.next; node_ok(id); id = graph_node(g, id)->next) {
-        const Node *n = graph_node(g, id);
-        if (n->nout == 0 || !wide[n->out[0].id]) continue;
-        if (n->op == OP_CAST) {
-            Type t = *graph_type(g, n->in[0]);
-            t.dtype = graph_type(g, n->out[0])->dtype;
-            graph_val(g, n->out[0])->type = t;
+    NodeId next = NO_NODE;
+    for (NodeId id = pick.next; node_ok(id); id = next) {
+        Node n = *graph_node(g, id);
+        next = n.next;
+        if (n.nout == 0 || !wide[n.out[0].id]) continue;
+        if (n.op == OP_RESHAPE) {
+            graph_replace(g, n.out[0], n.in[0]);
+            graph_erase(g, id);
+            continue;
+        }
+        if (n.op == OP_CAST) {
+            Type t = *graph_type(g, n.in[0]);
+            t.dtype = graph_type(g, n.out[0])->dtype;
+            graph_val(g, n.out[0])->type = t;
         }
         if (!infer_node(g, id, cx->diag)) return false;
     }
@@ -90,9 +107,11 @@ static bool last_token_drop(PassCtx *cx, Graph *g, bool *changed) {
     FOR_NODES(g, id) {
         const Node *node = graph_node(g, id);
         if ((node->op != OP_SLICE && node->op != OP_GATHER) || node->out[0].id >= n) continue;
-        if (!taint[node->out[0].id] || last_token_axis(g, node) < 0) continue;
+        if (!taint[node->out[0].id]) continue;
+        int axis = last_token_axis(g, node);
+        if (axis < 0 || axis + 1 >= graph_type(g, node->in[0])->rank) continue;
         bool dropped = false;
-        if (!widen(cx, g, id, &dropped)) return false;
+        if (!widen(cx, g, id, (uint32_t)axis, &dropped)) return false;
         *changed = *changed || dropped;
         if (dropped) return true;
     }
