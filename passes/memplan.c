@@ -18,7 +18,7 @@ uint64_t memplan_place(Interval *iv, size_t n, Arena *a) {
     uint64_t total = 0;
     Interval **placed = arena_array_of(a, n, Interval *);
     size_t nplaced = 0;
-    qsort(iv, n, sizeof *iv, by_size);
+    if (n > 0) qsort(iv, n, sizeof *iv, by_size);
     for (size_t i = 0; i < n; i++) {
         uint64_t at = 0;
         for (size_t k = 0; k < nplaced; k++) {   /* placed is sorted by slot */
