@@ -1,5 +1,6 @@
 /* embed.c: generate text from C with a compiled model.
- *   cc embed.c -I.. -lgptc -lm -lpthread -o embed && ./embed model.bin "Once upon a time" */
+ *   cc examples/embed.c -I. build/runtime/libgptc.a -lm -lpthread -o embed && ./embed model.bin "Once upon a time"
+ * After "make install": include <gptc.h>, and cc embed.c $(pkg-config --cflags --libs gptc). */
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +25,8 @@ int main(int argc, char **argv) {
     if (!st) st = gptc_session_new(model, NULL, &session, &why);
     if (!st) st = gptc_sampler_new(model, &sampling, &sampler);
     if (!st) st = gptc_encode(model, argv[2], strlen(argv[2]), ids, 1024, &n);
-    if (!st) st = gptc_prefill(session, 0, ids, n < 1024 ? n : 1024, GPTC_LOGITS_LAST);
+    if (!st && n > 1024) st = GPTC_E_CONTEXT;
+    if (!st) st = gptc_prefill(session, 0, ids, n, GPTC_LOGITS_LAST);
     if (!st) st = gptc_generate(session, 0, sampler, 64, show, NULL, NULL);
     if (st) fprintf(stderr, "%s %s\n", gptc_strerror(st), why.text);
     gptc_sampler_free(sampler);
