@@ -59,6 +59,7 @@ static int find_logits(const Import *im, const ValId *v, const bool *present) {
 bool import_outputs(Import *im) {
     Graph *g = im->g;
     size_t n = im->noutputs;
+    shape_settle(im);
     if (n > OUTPUTS_MAX) return diag_error(im->d, loc_none(), "more than %d outputs", OUTPUTS_MAX);
     ValId *v = arena_array_of(im->scratch, n, ValId);
     bool *present = arena_array_of(im->scratch, n, bool);

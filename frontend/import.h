@@ -137,6 +137,7 @@ struct INode {
     size_t nbodies;
 };
 typedef struct { const char *param; Dim dim; } Alias;
+typedef struct { SymId sym; int64_t most; Dim of; } Lesser;   /* sym = min(of, most) */
 typedef struct {
     Arena *arena, *scratch;
     Graph *g;
@@ -148,6 +149,7 @@ typedef struct {
     VEC(Tv) tensors;              /* [0] unused */
     VEC(INode) nodes;
     VEC(Alias) aliases;           /* dim_param -> dimension */
+    VEC(Lesser) lessers;          /* lengths cut at a number, until it is known that they are not */
     uint32_t *inputs, *outputs;   /* tensor numbers of graph inputs (without initializers) and outputs */
     const OInfo **input_info;
     size_t ninputs, noutputs;
@@ -167,6 +169,10 @@ bool import_outputs(Import *im);
 /* import.c */
 bool import_run_nodes(Import *im, const INode *nodes, size_t n);
 bool dim_param_parse(Import *im, const char *text, Dim *out);
+/* unify.c */
+Dim shape_cut(Import *im, Dim d, int64_t most);       /* min(d, most) */
+/* Takes the lesser lengths that nothing decided for uncut, which bounds the context. */
+void shape_settle(Import *im);
 
 /* ---- lower.c: what an op's function works with ---- */
 typedef struct { Import *im; Graph *g; Diag *d; const INode *n; Loc loc; int64_t version; int arg; } Call;

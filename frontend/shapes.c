@@ -94,7 +94,11 @@ static Dim binary_dim(Call *c, Dim a, Dim b) {
     if (is_op(c, "Mul")) return dim_mul(g, a, b);
     if (is_op(c, "Div")) return dim_quotient(g, a, b);
     if (is_op(c, "Mod") && attr_int(c, "fmod", 0) == 0) return dim_remainder(g, a, b);
-    if (is_op(c, "Min")) return dim_extreme(g, false, a, b);
+    if (is_op(c, "Min")) {
+        Dim least = dim_extreme(g, false, a, b);
+        if (dim_known(least) || dim_is_const(a) == dim_is_const(b)) return least;
+        return dim_is_const(a) ? shape_cut(c->im, b, a.v) : shape_cut(c->im, a, b.v);
+    }
     if (is_op(c, "Max")) return dim_extreme(g, true, a, b);
     if (is_op(c, "Equal") || is_op(c, "Less") || is_op(c, "LessOrEqual") || is_op(c, "Greater") ||
         is_op(c, "GreaterOrEqual")) {
@@ -353,6 +357,22 @@ static bool reshape_fixed(Call *c, const Type *x, Dim *out, uint32_t n, int hole
     return true;
 }
 
+/* A length that stands for nothing yet is what the others leave. */
+static bool reshape_unify(Call *c, const Type *x, Dim *out, uint32_t n) {
+    Type was = *x;
+    Dim total = type_count(c->g, x);
+    for (uint32_t i = 0; i < n; i++) {
+        Dim rest = dim_const(1);
+        for (uint32_t k = 0; k < n; k++)
+            if (k != i) rest = dim_mul(c->g, rest, out[k]);
+        Dim want = dim_div(c->g, total, rest);
+        if (!dim_known(want) || dim_eq(want, out[i]) || !shape_unify(c->im, out[i], want)) continue;
+        out[i] = want;
+        return type_eq(x, &was);
+    }
+    return false;
+}
+
 bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, bool allowzero,
                           Dim *out) {
     if (n > MAX_RANK) return call_error(c, "target of rank %u is above the limit of %d", n, MAX_RANK);
@@ -382,6 +402,7 @@ bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, b
         if (hole >= 0) out[hole] = dim_const(-1);
     }
     if (reshape_fixed(c, x, out, n, hole)) return true;
+    if (hole < 0 && reshape_unify(c, x, out, n)) return true;
     Text text = text_new(c->im->scratch);
     type_print(&text, c->g, x);
     text_add(&text, " to [");
@@ -391,49 +412,4 @@ bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, b
     }
     return call_error(c, "the target does not fit: %s]%s", text.data,
                       all_const(want, n) ? "; hint: export with dynamic axes" : "");
-}
-
-/* ---- unification ---- */
-
-static bool free_symbol(const Graph *g, Dim d, SymId *out) {
-    if (dim_is_const(d) || !dim_known(d)) return false;
-    for (uint32_t s = SYM_PAST.id + 1; s < g->symbols.count; s++)
-        if (dim_eq(d, dim_sym((Graph *)(uintptr_t)g, (SymId){s}))) {
-            *out = (SymId){s};
-            return true;
-        }
-    return false;
-}
-
-static void substitute(Graph *g, Dim *d, SymId s, Dim by) {
-    if (!dim_is_const(*d) && dim_known(*d) && dim_depends(g, *d, s)) *d = dim_substitute(g, *d, s, by);
-}
-
-bool shape_unify(Import *im, Dim a, Dim b) {
-    Graph *g = im->g;
-    SymId s = {0};
-    Dim by = b;
-    if (!free_symbol(g, a, &s)) {
-        if (!free_symbol(g, b, &s)) return false;
-        by = a;
-    }
-    if (!dim_known(by) || dim_depends(g, by, s)) return false;
-    for (size_t i = 1; i < g->values.count; i++)
-        for (uint32_t k = 0; k < g->values.data[i].type.rank; k++)
-            substitute(g, &g->values.data[i].type.dim[k], s, by);
-    for (size_t i = 1; i < g->nodes.count; i++) {
-        Attr *at = &g->nodes.data[i].attr;
-        substitute(g, &at->value, s, by);
-        for (uint32_t k = 0; k < MAX_RANK; k++) substitute(g, &at->starts[k], s, by);
-    }
-    for (size_t i = 1; i < im->tensors.count; i++) {
-        Tv *t = &im->tensors.data[i];
-        for (uint32_t k = 0; k < t->type.rank; k++) substitute(g, &t->type.dim[k], s, by);
-        if (t->dims == NULL) continue;
-        Dim *dims = arena_dup(im->scratch, t->dims, t->ndims * sizeof(Dim));
-        for (uint32_t k = 0; k < t->ndims; k++) substitute(g, &dims[k], s, by);
-        t->dims = dims;
-    }
-    for (size_t i = 0; i < im->aliases.count; i++) substitute(g, &im->aliases.data[i].dim, s, by);
-    return true;
 }

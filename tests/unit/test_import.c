@@ -1,6 +1,5 @@
 /* test_import.c: the ONNX import on small files built here: what it makes of good ones, and that it
  * refuses bad ones with the right message. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "tests/unit/onnx_build.h"
+#include "tests/unit/unit.h"
 
 static Arena *arena;
 static Diag diag;
@@ -259,6 +259,30 @@ static void test_roles_indirect(void) {
     static const Role roles[3] = {ROLE_TOKENS, ROLE_MASK, ROLE_PAST};
     for (size_t i = 0; i < 3; i++) CU_ASSERT_EQUAL(model.graph->inputs.data[i].role, roles[i]);
     CU_ASSERT_EQUAL(model.graph->states.count, 1);
+    finish();
+}
+
+/* A table cut to min(16, seq) rows and added: the sequence is at most 16 long. */
+static void test_cut_length(void) {
+    start();
+    Buf g = {.n = 0};
+    static float table[64 * 8], wpe[16 * 8];
+    put_info(&g, 11, "a", 7, "n,m");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "wpe", (const int64_t[]){16, 8}, 2, wpe);
+    put_ints(&g, "one", (const int64_t[]){1}, 1);
+    put_ints(&g, "zero", (const int64_t[]){0}, 1);
+    put_ints(&g, "most", (const int64_t[]){16}, 1);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "Shape", "a", "shape", NULL);
+    put_node(&g, "Gather", "shape one", "length", NULL);
+    put_node(&g, "Min", "most length", "cut", NULL);
+    put_node(&g, "Slice", "wpe zero cut zero", "p", NULL);
+    put_node(&g, "Add", "e p", "h", NULL);
+    put_info(&g, 12, "h", 1, "n,m,8");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[batch, seq, 8]");
+    CU_ASSERT_EQUAL(model.graph->context, 16);
     finish();
 }
 
@@ -659,7 +683,7 @@ static void test_tensor_files(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite made = CU_add_suite("import", NULL, NULL);
     CU_add_test(made, "a plain function", test_plain_function);
     CU_add_test(made, "shape arithmetic leaves nothing", test_shape_arithmetic);
@@ -668,6 +692,7 @@ int main(void) {
     CU_add_test(made, "fixed shapes become symbols", test_fixed_shape);
     CU_add_test(made, "roles and states", test_roles);
     CU_add_test(made, "roles found on a detour", test_roles_indirect);
+    CU_add_test(made, "a cut length", test_cut_length);
     CU_add_test(made, "options override roles", test_options);
     CU_add_test(made, "bound inputs", test_bound_input);
     CU_add_test(made, "If", test_if);
@@ -683,9 +708,5 @@ int main(void) {
     CU_add_test(bad, "not ONNX at all", test_not_onnx);
     CU_add_test(bad, "deep nesting", test_deep_nesting);
     CU_add_test(bad, "truncated and damaged files", test_damage);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }
