@@ -2,11 +2,11 @@
  * truncation, every byte of header, table, META, TENSORS and PLAN changed with the checksums made right
  * again (so that the checks themselves are tried), and named mistakes in the plan, each refused. */
 #define _GNU_SOURCE
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "tests/unit/tiny_artifact.h"
+#include "tests/unit/unit.h"
 
 static char path[64];
 static int file = -1;
@@ -285,7 +285,7 @@ static void test_section_table(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("artifact", setup, teardown);
     CU_add_test(s, "sound", test_sound);
     CU_add_test(s, "truncations", test_truncations);
@@ -294,9 +294,5 @@ int main(void) {
     CU_add_test(s, "table flips", test_table_flips);
     CU_add_test(s, "mistakes in the plan", test_mistakes);
     CU_add_test(s, "section table", test_section_table);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    int failed = CU_get_number_of_tests_failed() > 0 || CU_get_number_of_suites_failed() > 0;
-    CU_cleanup_registry();
-    return failed;
+    return unit_end();
 }

@@ -1,11 +1,11 @@
 /* test_artifact_doc.c: docs/artifact.md gives every field of the format at its offset and with its size. */
-#include <CUnit/Basic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ir/base/base.h"
 #include "runtime/artifact.h"
+#include "tests/unit/unit.h"
 
 typedef struct { const char *type, *field; size_t size, offset, bytes; } Field;
 #define FIELD(type, field) {#type, #field, sizeof(type), offsetof(type, field), sizeof(((type *)0)->field)}
@@ -75,13 +75,9 @@ static void test_lists(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("artifact.md", NULL, NULL);
     CU_add_test(s, "fields", test_fields);
     CU_add_test(s, "lists", test_lists);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    int failed = CU_get_number_of_tests_failed() > 0 || CU_get_number_of_suites_failed() > 0;
-    CU_cleanup_registry();
-    return failed;
+    return unit_end();
 }

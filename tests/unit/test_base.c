@@ -1,5 +1,4 @@
 /* test_base.c: arenas, growing arrays, checked arithmetic, text, hash, diagnostics and files. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "ir/base/base.h"
+#include "tests/unit/unit.h"
 
 static void test_arena_zeroed_aligned(void) {
     Arena *a = arena_new();
@@ -283,7 +283,7 @@ static void test_file_inside(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite base = CU_add_suite("base", NULL, NULL);
     CU_add_test(base, "arena memory is zeroed and aligned", test_arena_zeroed_aligned);
     CU_add_test(base, "arena reset", test_arena_reset);
@@ -298,9 +298,5 @@ int main(void) {
     CU_add_test(files, "write and map", test_file_round_trip);
     CU_add_test(files, "failures leave the old file", test_file_failures);
     CU_add_test(files, "paths stay inside a folder", test_file_inside);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

@@ -1,9 +1,9 @@
 /* test_dim.c: dimension polynomials, half-precision conversions and tensor types. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <string.h>
 
 #include "ir/ir.h"
+#include "tests/unit/unit.h"
 
 static Arena *arena;
 static Graph *g;
@@ -232,7 +232,7 @@ static void test_types(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite dims = CU_add_suite("dimensions", setup, teardown);
     CU_add_test(dims, "constants", test_constants);
     CU_add_test(dims, "equal polynomials are one", test_interning);
@@ -246,9 +246,5 @@ int main(void) {
     CU_add_test(types, "half precision", test_half);
     CU_add_test(types, "dtype table", test_dtypes);
     CU_add_test(types, "shapes", test_types);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

@@ -3,12 +3,12 @@
  * tests/ir/eval/ holds small cases for every op with results computed by numpy; here are the walk
  * over them, products and attention on sizes that reach every block edge, and whole-graph
  * behaviour. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ir/ir.h"
+#include "tests/unit/unit.h"
 
 static Arena *arena;
 static Diag diag;
@@ -426,25 +426,21 @@ static void test_release(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite suite = CU_add_suite("eval", setup, teardown);
-    if (suite == NULL || !CU_add_test(suite, "elementwise", test_elementwise) ||
-        !CU_add_test(suite, "move", test_move) || !CU_add_test(suite, "reduce", test_reduce) ||
-        !CU_add_test(suite, "product", test_product) ||
-        !CU_add_test(suite, "transformer", test_transformer) ||
-        !CU_add_test(suite, "product sizes", test_product_sizes) ||
-        !CU_add_test(suite, "product of unaligned data", test_product_unaligned) ||
-        !CU_add_test(suite, "product of halves", test_product_halves) ||
-        !CU_add_test(suite, "attention and primitives", test_attention_primitives) ||
-        !CU_add_test(suite, "symbols", test_symbols) ||
-        !CU_add_test(suite, "argument errors", test_argument_errors) ||
-        !CU_add_test(suite, "range errors", test_range_errors) ||
-        !CU_add_test(suite, "one node", test_node) ||
-        !CU_add_test(suite, "early release", test_release))
-        return 1;
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    bool failed = CU_get_number_of_failures() != 0;
-    CU_cleanup_registry();
-    return failed;
+    CU_add_test(suite, "elementwise", test_elementwise);
+    CU_add_test(suite, "move", test_move);
+    CU_add_test(suite, "reduce", test_reduce);
+    CU_add_test(suite, "product", test_product);
+    CU_add_test(suite, "transformer", test_transformer);
+    CU_add_test(suite, "product sizes", test_product_sizes);
+    CU_add_test(suite, "product of unaligned data", test_product_unaligned);
+    CU_add_test(suite, "product of halves", test_product_halves);
+    CU_add_test(suite, "attention and primitives", test_attention_primitives);
+    CU_add_test(suite, "symbols", test_symbols);
+    CU_add_test(suite, "argument errors", test_argument_errors);
+    CU_add_test(suite, "range errors", test_range_errors);
+    CU_add_test(suite, "one node", test_node);
+    CU_add_test(suite, "early release", test_release);
+    return unit_end();
 }

@@ -1,10 +1,10 @@
 /* test_gate.c: a compile that went wrong after import is refused, and nothing is written. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tools/driver.h"
+#include "tests/unit/unit.h"
 
 #define EXAMPLE GPTC_SOURCE_DIR "/examples/shakespeare/model.onnx"
 
@@ -86,14 +86,10 @@ static void test_wrong_epsilon(void) {
 }
 
 int main(void) {
-    CU_initialize_registry();
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("gate", NULL, NULL);
     CU_add_test(s, "a sound compile passes", test_sound);
     CU_add_test(s, "a corrupted weight is refused", test_corrupted_weight);
     CU_add_test(s, "a wrong epsilon is refused", test_wrong_epsilon);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_tests_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

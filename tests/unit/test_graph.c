@@ -1,10 +1,10 @@
 /* test_graph.c: building, editing, copying and verifying graphs, and reading constants. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ir/ir.h"
+#include "tests/unit/unit.h"
 
 typedef struct {
     Arena *arena;
@@ -327,7 +327,7 @@ static void test_verify_state(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("graph", NULL, NULL);
     CU_add_test(s, "build", test_build);
     CU_add_test(s, "refused nodes leave no trace", test_add_refuses);
@@ -341,9 +341,5 @@ int main(void) {
     CU_add_test(v, "broken graphs", test_verify_refuses);
     CU_add_test(v, "stages", test_verify_stage);
     CU_add_test(v, "states", test_verify_state);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

@@ -1,11 +1,11 @@
 /* test_import_zoo.c: exported models, imported and run by the reference, against stored logits. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "frontend/frontend.h"
+#include "tests/unit/unit.h"
 
 #define MODELS GPTC_SOURCE_DIR "/../shared/models/"
 
@@ -199,14 +199,10 @@ int main(void) {
         printf("skipped: there are no models beside the sources (" MODELS ")\n");
         return 77;
     }
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite zoo = CU_add_suite("zoo", NULL, NULL);
     CU_add_test(zoo, "logits of one sequence", test_zoo);
     CU_add_test(zoo, "logits of a batch", test_zoo_batch);
     CU_add_test(zoo, "steps through the states", test_steps);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

@@ -2,11 +2,11 @@
  *
  * The text form states every node's type and the parser compares it with the inferred one, so a
  * text that parses is a test of the types in it. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ir/ir.h"
+#include "tests/unit/unit.h"
 
 static Arena *arena;
 static Diag diag;
@@ -243,19 +243,14 @@ static void test_attention_errors(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite suite = CU_add_suite("infer", setup, teardown);
-    if (suite == NULL || !CU_add_test(suite, "types", test_types) ||
-        !CU_add_test(suite, "elementwise errors", test_elementwise_errors) ||
-        !CU_add_test(suite, "movement errors", test_move_errors) ||
-        !CU_add_test(suite, "rank limit", test_rank_limit) ||
-        !CU_add_test(suite, "reduction errors", test_reduce_errors) ||
-        !CU_add_test(suite, "product errors", test_product_errors) ||
-        !CU_add_test(suite, "attention errors", test_attention_errors))
-        return 1;
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    bool failed = CU_get_number_of_failures() != 0;
-    CU_cleanup_registry();
-    return failed;
+    CU_add_test(suite, "types", test_types);
+    CU_add_test(suite, "elementwise errors", test_elementwise_errors);
+    CU_add_test(suite, "movement errors", test_move_errors);
+    CU_add_test(suite, "rank limit", test_rank_limit);
+    CU_add_test(suite, "reduction errors", test_reduce_errors);
+    CU_add_test(suite, "product errors", test_product_errors);
+    CU_add_test(suite, "attention errors", test_attention_errors);
+    return unit_end();
 }

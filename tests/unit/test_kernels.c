@@ -1,8 +1,8 @@
 /* The CPU kernels of every level this machine has, against plain loops in double precision, over odd shapes;
  * and with 1, 2 and 3 workers, which must give the same bits. */
 #include "runtime/cpu/cpu.h"
+#include "tests/unit/unit.h"
 
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -661,7 +661,7 @@ static void test_select(void) {
 }
 
 int main(void) {
-    CU_initialize_registry();
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("kernels", harness_open, harness_close);
     CU_add_test(s, "select", test_select);
     CU_add_test(s, "linear: shapes", test_linear_shapes);
@@ -679,9 +679,5 @@ int main(void) {
     CU_add_test(s, "reduce and softmax", test_reduce);
     CU_add_test(s, "instructions", test_instructions);
     CU_add_test(s, "pointwise", test_pointwise);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+    return unit_end();
 }

@@ -2,7 +2,6 @@
  *
  * The real ones: import, all passes up to the cache, then the stateful graph is evaluated whole, token
  * by token and in chunks of 5, feeding its states back, against logits that ONNX Runtime computed. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 
 #include "frontend/frontend.h"
 #include "passes/raise.h"
+#include "tests/unit/unit.h"
 
 #define ZOO GPTC_SOURCE_DIR "/../shared/models/zoo/"
 
@@ -308,7 +308,7 @@ static void test_cut_long(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("kvcache", NULL, NULL);
     CU_add_test(s, "views of transposed keys", test_moves_transpose_key);
     CU_add_test(s, "views of grouped heads", test_moves_grouped_heads);
@@ -316,9 +316,5 @@ int main(void) {
     CU_add_test(s, "rows cut out of a square", test_cut_row);
     CU_add_test(s, "rows of a long context", test_cut_long);
     CU_add_test(s, "exported models, whole, stepwise and in chunks", test_zoo);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    int failed = (int)CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

@@ -1,9 +1,9 @@
 /* test_passes.c: the pass table, the manager and the matching helpers. What passes do to graphs is tested by
  * the .gir files of tests/passes. */
-#include <CUnit/Basic.h>
 #include <string.h>
 
 #include "passes/pass.h"
+#include "tests/unit/unit.h"
 
 static int place(const char *name) {
     for (int i = 0; pass_table[i].name != NULL; i++)
@@ -208,7 +208,7 @@ static void test_match(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite table = CU_add_suite("table", NULL, NULL), manager = CU_add_suite("manager", NULL, NULL);
     CU_pSuite match = CU_add_suite("match", NULL, NULL);
     CU_add_test(table, "names are unique", test_table_names_are_unique);
@@ -221,9 +221,5 @@ int main(void) {
     CU_add_test(manager, "caller stops", test_caller_stops);
     CU_add_test(manager, "failures", test_failures);
     CU_add_test(match, "match", test_match);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed == 0 ? 0 : 1;
+    return unit_end();
 }

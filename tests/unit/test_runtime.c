@@ -2,13 +2,13 @@
  * whole, stepwise, in chunks, batched, with threads; sequences, errors, sampling, generation. Damaged
  * files are in test_artifact.c. */
 #define _GNU_SOURCE
-#include <CUnit/Basic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "ir/base/base.h"
 #include "tests/unit/tiny_artifact.h"
+#include "tests/unit/unit.h"
 
 /* ---- the model in doubles ---- */
 static double gelu_tanh(double x) {
@@ -609,7 +609,7 @@ static void test_generate(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("runtime", setup, teardown);
     CU_add_test(s, "info", test_info);
     CU_add_test(s, "hash", test_hash);
@@ -627,9 +627,5 @@ int main(void) {
     CU_add_test(s, "sampler distribution", test_sampler_distribution);
     CU_add_test(s, "sampler edges", test_sampler_edges);
     CU_add_test(s, "generate", test_generate);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    int failed = CU_get_number_of_tests_failed() > 0 || CU_get_number_of_suites_failed() > 0;
-    CU_cleanup_registry();
-    return failed;
+    return unit_end();
 }

@@ -1,11 +1,11 @@
 /* test_text.c: the text form: what prints parses back to the same bytes, and errors have places. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ir/ir.h"
+#include "tests/unit/unit.h"
 
 static const char *print(const Graph *g, Arena *a) {
     Text t = text_new(a);
@@ -357,7 +357,7 @@ static void test_broken_prints(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("text", NULL, NULL);
     CU_add_test(s, "a bit of everything", test_whole);
     CU_add_test(s, "constants", test_constants);
@@ -368,9 +368,5 @@ int main(void) {
     CU_add_test(s, "errors have places", test_errors);
     CU_add_test(s, "damaged texts", test_damaged);
     CU_add_test(s, "broken graphs print", test_broken_prints);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures() + CU_get_number_of_suites_failed();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_end();
 }

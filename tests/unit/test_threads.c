@@ -1,7 +1,7 @@
 /* The worker pool: every worker runs, barriers order writes, tickets are given once, sleeping works. */
 #include "runtime/threads.h"
+#include "tests/unit/unit.h"
 
-#include <CUnit/Basic.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -79,14 +79,11 @@ static void test_make_and_free(void) {
 }
 
 int main(void) {
-    CU_initialize_registry();
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("threads", NULL, NULL);
     CU_add_test(s, "one worker", test_one);
     CU_add_test(s, "two workers", test_two);
     CU_add_test(s, "more workers than processors", test_more_than_cores);
     CU_add_test(s, "make and free", test_make_and_free);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+    return unit_end();
 }

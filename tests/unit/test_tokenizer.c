@@ -4,8 +4,8 @@
 #include "ir/base/base.h"
 #include "runtime/tokenizer.h"
 #include "runtime/tokenizer_format.h"
+#include "tests/unit/unit.h"
 
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -450,7 +450,7 @@ static void test_damage(void) {
 }
 
 int main(void) {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("tokenizer", NULL, NULL);
     CU_add_test(s, "smallest", test_smallest);
     CU_add_test(s, "shk", test_shk);
@@ -464,9 +464,5 @@ int main(void) {
     CU_add_test(s, "deterministic", test_deterministic);
     CU_add_test(s, "refusals", test_refusals);
     CU_add_test(s, "damage", test_damage);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed == 0 ? 0 : 1;
+    return unit_end();
 }
