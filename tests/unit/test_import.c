@@ -8,7 +8,6 @@
 
 #include "tests/unit/onnx_build.h"
 #include "tests/unit/unit.h"
-#include "tests/unit/unit.h"
 
 static Arena *arena;
 static Diag diag;
@@ -710,5 +709,4 @@ int main(void) {
     CU_add_test(bad, "deep nesting", test_deep_nesting);
     CU_add_test(bad, "truncated and damaged files", test_damage);
     return unit_end();
-}    return unit_end();
 }
