@@ -11,6 +11,7 @@
 
 #define BLOCKED (-80.0)      /* exp(-80) = 2e-35 of a weight; fp32 ends at exp(-87.3) */
 #define SQUARE_MAX 1024
+#define PROMPT_MAX 256
 #define MAX_ROWS 96
 
 typedef struct {
@@ -78,23 +79,28 @@ static bool square_value(MaskEval *m, int64_t batch, Len len, Tensor *t) {
     return ok;
 }
 
-/* Row q alone, of a sequence of n. With a past it is the only new token; without one it is cut out. */
-static bool row_value(MaskEval *m, int64_t q, int64_t n, Tensor *t, int64_t *total) {
+/* Row q of n that are computed together, cut out. */
+static bool row_cut(MaskEval *m, int64_t q, int64_t n, Tensor *t) {
+    const Type *type = graph_type(m->g, m->mask);
+    int64_t bind[4] = {0, 1, n, 0};
     Diag d;
     diag_init(&d);
-    bool ok;
-    if (m->g->states.count > 0) {
-        *total = q + 1;
-        ok = position_value(m->g, m->mask, 1, (Len){q, 1}, t, m->cx->scratch, &d);
-    } else {
-        const Type *type = graph_type(m->g, m->mask);
-        int64_t bind[4] = {0, 1, n, 0};
-        *total = n;
-        ValId row = m->mask;
-        if (type->rank >= 2)
-            row = position_cut(m->copy, m->mask, type->rank - 2u, q, bind, COUNT_OF(bind), m->cx->scratch, &d);
-        ok = val_ok(row) && position_value(m->copy, row, 1, (Len){0, n}, t, m->cx->scratch, &d);
-    }
+    ValId row = m->mask;
+    if (type->rank >= 2)
+        row = position_cut(m->copy, m->mask, type->rank - 2u, q, bind, COUNT_OF(bind), m->cx->scratch, &d);
+    bool ok = val_ok(row) && position_value(m->copy, row, 1, (Len){0, n}, t, m->cx->scratch, &d);
+    diag_free(&d);
+    return ok;
+}
+
+/* Row q alone, of a sequence of n. With a past it is the only new token; without one it is cut out. */
+static bool row_value(MaskEval *m, int64_t q, int64_t n, Tensor *t, int64_t *total) {
+    *total = n;
+    if (m->g->states.count == 0) return row_cut(m, q, n, t);
+    *total = q + 1;
+    Diag d;
+    diag_init(&d);
+    bool ok = position_value(m->g, m->mask, 1, (Len){q, 1}, t, m->cx->scratch, &d);
     diag_free(&d);
     return ok;
 }
@@ -187,6 +193,19 @@ static int64_t context_possible(MaskEval *m, int64_t ctx) {
     return lo;
 }
 
+/* A graph with a past computes long prompts as well, maybe with another mask than single tokens. */
+static bool check_prompt(MaskEval *m, const MaskForm *f, int64_t ctx) {
+    const int64_t rows[] = {ctx / 2, ctx - 1};
+    Tensor t;
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        if (!row_cut(m, rows[i], ctx, &t))       /* no row can be cut out of it */
+            return check_square(m, f, 1, (Len){0, ctx < PROMPT_MAX ? ctx : PROMPT_MAX});
+        for (int64_t h = 0; h < m->heads; h++)
+            if (!row_agrees(m, f, &t, 0, h, 0, rows[i], ctx)) return false;
+    }
+    return true;
+}
+
 static bool check_long(MaskEval *m, MaskForm *f, NodeId n) {
     Graph *g = m->g;
     int64_t ctx = position_context(m->cx, g), total, rows[MAX_ROWS];
@@ -209,6 +228,7 @@ static bool check_long(MaskEval *m, MaskForm *f, NodeId n) {
     size_t count = test_rows(f, ctx, rows);
     for (size_t i = 0; i < count; i++)
         if (!check_row(m, f, rows[i], ctx)) return false;
+    if (ctx > 64 && g->states.count > 0 && !check_prompt(m, f, ctx)) return false;
     if (ctx > 64 && g->states.count == 0 && !check_row(m, f, ctx / 2, ctx / 2 + 1)) return false;
     return true;
 }
