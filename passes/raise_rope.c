@@ -383,7 +383,7 @@ static bool tables_make(Rope *r, const Turn *t, ValId *cos, ValId *sin) {
 
 /* ---- building ---- */
 
-typedef struct { ValId tab[2]; int32_t ti0, ti1, rotated; bool interleaved; float sine; ValId cos, sin; } Made;
+typedef struct { uint64_t entries; int32_t rotated; bool interleaved; float sine; ValId cos, sin; } Made;
 
 /* The one axis of the root that is the sequence, or -1. */
 static int sequence_axis(const Rope *r) {
@@ -452,18 +452,29 @@ static void mark_done(Rope *r, ValId v) {
     for (uint32_t i = 0; i < n; i++) mark_done(r, in[i]);
 }
 
+/* Which entry of which table each feature is multiplied by. */
+static uint64_t turn_entries(const Turn *turn) {
+    uint64_t h = 0;
+    for (int32_t j = 0; j < turn->rotated; j++)
+        for (uint32_t k = 0; k < 2; k++) {
+            const uint32_t entry[2] = {turn->f[j].t[k].tab.id, (uint32_t)turn->f[j].t[k].ti};
+            h = hash_bytes(entry, sizeof(entry), h);
+        }
+    return h;
+}
+
 /* The tables of an equal rotation, or new ones; NULL when they are no function of the position. */
 static const Made *made_get(Rope *r, const Turn *turn, Made *made) {
-    const Term *c = &turn->f[0].t[0], *s = &turn->f[0].t[1];
+    uint64_t entries = turn_entries(turn);
     uint32_t at = 0;
     for (; at < MAX_MADE && val_ok(made[at].cos); at++) {
         const Made *m = &made[at];
-        if (val_eq(m->tab[0], c->tab) && val_eq(m->tab[1], s->tab) && m->ti0 == c->ti && m->ti1 == s->ti &&
-            m->rotated == turn->rotated && m->interleaved == turn->interleaved && m->sine == turn->sine)
+        if (m->entries == entries && m->rotated == turn->rotated && m->interleaved == turn->interleaved &&
+            m->sine == turn->sine)
             return m;
     }
     if (at == MAX_MADE) at = 0;
-    Made m = {{c->tab, s->tab}, c->ti, s->ti, turn->rotated, turn->interleaved, turn->sine, NO_VAL, NO_VAL};
+    Made m = {entries, turn->rotated, turn->interleaved, turn->sine, NO_VAL, NO_VAL};
     if (!tables_make(r, turn, &m.cos, &m.sin)) return NULL;
     made[at] = m;
     return &made[at];
