@@ -2,7 +2,7 @@
 # Who may include whom: ir/base <- ir <- {frontend, passes, codegen} <- tools; the runtime stands alone;
 # codegen may also use the runtime's public and artifact headers; gptc-run and gptc-bench see gptc.h alone.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 bad=0
 check() { # check FILES-GLOB ALLOWED-REGEX
     for f in $1; do

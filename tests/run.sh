@@ -3,7 +3,7 @@
 # the include check and, where clang and clang-format are installed, a clang build and the format check.
 # Ends with "N passed, N failed, N skipped".
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
 log=$(mktemp)

@@ -129,6 +129,8 @@ bool compile_output_check(Compile *c, const char *model_path, const char *tokeni
     if (read)
         return diag_error(&c->diag, loc_file(out), "is read by this compile, so it is not written; name another "
                           "file with -o");
+    if (is_model && !strcmp(out, "-"))
+        return diag_error(&c->diag, loc_none(), "-o -: a model is read back to verify it; name a file");
     if (!is_model || stat(out, &st) != 0 || S_ISREG(st.st_mode)) return true;
     return diag_error(&c->diag, loc_file(out), "%s; name a file with -o",
                       S_ISDIR(st.st_mode) ? "is a directory" : "is no regular file, and a model is read back to "

@@ -396,7 +396,7 @@ static int file_run(Compile *c, const char *path, Options *o) {
         return print_outputs(c->graph, o, c->arena, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
     Text t = text_new(c->arena);
     graph_print(&t, c->graph);
-    if (o->out == NULL) return fwrite(t.data, 1, t.count, stdout), EXIT_DONE;
+    if (o->out == NULL || strcmp(o->out, "-") == 0) return fwrite(t.data, 1, t.count, stdout), EXIT_DONE;
     return file_write_text(o->out, t.data, t.count, &c->diag) ? EXIT_DONE : diag_report(TOOL, &c->diag);
 }
 

@@ -81,7 +81,7 @@ static void summary_written(const CompileResult *r, const char *out, double seco
 static int emit_ir(Compile *c, const char *out) {
     Text t = text_new(c->arena);
     graph_print(&t, c->graph);
-    if (!out) {
+    if (!out || !strcmp(out, "-")) {
         fwrite(t.data, 1, t.count, stdout);
         return EXIT_DONE;
     }

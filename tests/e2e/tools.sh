@@ -53,6 +53,8 @@ unchanged tokenizer.json "$example/tokenizer.json" "the tokenizer was written ov
 # outputs that cannot be
 expect 1 'no regular file' "$build/gptc" -q model.onnx -o /dev/null
 expect 1 'is a directory' "$build/gptc" -q model.onnx -o bare
+expect 1 'name a file' "$build/gptc" -q model.onnx -o -
+"$build/gptc" model.onnx --emit=ir -o - | grep -q '^gir 1' || fail "--emit=ir -o -"
 expect 1 'none/m.bin: cannot create' "$build/gptc" -q model.onnx -o none/m.bin
 expect 1 'none/d: cannot make the folder' "$build/gptc" -q model.onnx --dump-dir none/d
 full "$build/gptc" model.onnx --emit=ir

@@ -16,7 +16,7 @@ for t in $targets; do
     mkdir -p $build/corpus/$kind
     seeds=tests/corpus/$kind
     case $kind in
-    onnx) for m in ../shared/models/zoo/*/model.onnx; do
+    onnx) for m in "${GPTC_MODELS:-../shared/models}"/zoo/*/model.onnx; do
               [ -f "$m" ] && cp "$m" "$build/corpus/$kind/$(basename "$(dirname "$m")")" || true
           done ;;
     gir) seeds="$seeds tests/passes" ;;

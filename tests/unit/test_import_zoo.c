@@ -7,7 +7,7 @@
 #include "frontend/frontend.h"
 #include "tests/unit/unit.h"
 
-#define MODELS GPTC_SOURCE_DIR "/../shared/models/"
+#define MODELS GPTC_MODELS "/"
 
 typedef struct { double tolerance; const char *name; } Model;
 /* Largest error over the standard deviation of the logits; see docs on numerics for the looser ones. */

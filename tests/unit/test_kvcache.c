@@ -11,7 +11,7 @@
 #include "passes/raise.h"
 #include "tests/unit/unit.h"
 
-#define ZOO GPTC_SOURCE_DIR "/../shared/models/zoo/"
+#define ZOO GPTC_MODELS "/zoo/"
 
 static const char *const zoo[] = {
     "gpt2-dynamo18",   "gpt2-dynamo23",  "gpt2-ts",           "gpt2-ts-past",     "llama-dynamo18",
