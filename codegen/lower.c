@@ -138,6 +138,24 @@ static void lower_head(Program *p, const ArtArg *logits) {
     }
 }
 
+/* Every token id below the vocabulary and every position of the context is a row of its tables. */
+static bool tables_reach(Lower *lw) {
+    const Program *p = lw->p;
+    for (size_t i = 0; i < p->steps.count; i++) {
+        const ArtStep *s = &p->steps.data[i];
+        if (s->kernel != ART_K_GATHER) continue;
+        uint64_t rows = p->tensors.data[s->arg[0].value].art.dim[0];
+        if (s->arg[1].kind == ART_ARG_TOKENS && rows < p->meta.vocab)
+            return diag_error(lw->diag, loc_none(), "the logits are for %u tokens, but a table of the tokens has %llu "
+                              "rows; hint: give the model as many logits as embeddings", p->meta.vocab,
+                              (unsigned long long)rows);
+        if (s->arg[1].kind == ART_ARG_POSITIONS && rows < p->meta.context)
+            return diag_error(lw->diag, loc_none(), "a table of positions has %llu rows; hint: --ctx %llu",
+                              (unsigned long long)rows, (unsigned long long)rows);
+    }
+    return true;
+}
+
 static bool lower_outputs(Lower *lw, int64_t ctx) {
     Graph *g = lw->g;
     for (size_t i = 0; i < g->outputs.count; i++) {
@@ -149,7 +167,7 @@ static bool lower_outputs(Lower *lw, int64_t ctx) {
         lw->p->meta.vocab = arg.width;
         lw->p->meta.context = (uint32_t)ctx;
         lower_head(lw->p, &arg);
-        return true;
+        return tables_reach(lw);
     }
     return diag_error(lw->diag, loc_none(), "the graph has no logits output; hint: --logits NAME");
 }

@@ -29,6 +29,21 @@ expect 1 'bad.json' "$build/gptc" -q -o "$work/x.bin" --tokenizer "$work/bad.jso
 expect 3 'target' "$build/gptc" --target cuda:sm_90 "$example/model.onnx"
 [ ! -e "$work/x.bin" ] || { echo "FAIL: a failed compile left a file"; status=1; }
 
+# a text whose logits are for more tokens than it has embeddings
+cat >"$work/rows.gir" <<'EOF'
+gir 1 stage=imported
+symbol batch
+symbol seq
+symbol past
+input %1 "ids" : i64[batch, seq] role=tokens
+const %2 : f32[32, 16] = seed(1)
+const %3 : f32[16, 64] = seed(2)
+%4 : f32[batch, seq, 16] = gather(%2, %1)
+%5 : f32[batch, seq, 64] = matmul(%4, %3)
+output %5 "logits" role=logits
+EOF
+expect 1 'as many logits as embeddings' "$build/gptc" -q -o "$work/y.bin" "$work/rows.gir"
+
 # an existing output survives a failed compile
 cp "$work/good.bin" "$work/keep.bin"
 expect 1 'cut.onnx' "$build/gptc" -o "$work/keep.bin" "$work/cut.onnx"
