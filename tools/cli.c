@@ -21,8 +21,8 @@ static void print_help(const Cli *c) {
            "build lacks something, 70 a bug\n");
 }
 
-static int usage_error(const Cli *c, const char *what, const char *arg) {
-    fprintf(stderr, "%s: %s: %s; see %s --help\n", c->tool, what, arg, c->tool);
+int cli_usage(const char *tool, const char *what, const char *arg) {
+    fprintf(stderr, "%s: %s%s%s; see %s --help\n", tool, what, arg ? ": " : "", arg ? arg : "", tool);
     return EXIT_USAGE;
 }
 
@@ -35,7 +35,7 @@ static int store(const Cli *c, const CliOption *o, const char *value) {
     case CLI_INT: *(int64_t *)o->to = strtoll(value, &end, 10); break;
     case CLI_FLOAT: *(double *)o->to = strtod(value, &end); break;
     }
-    if (!end || *end || end == value || errno) return usage_error(c, "no number", value);
+    if (!end || *end || end == value || errno) return cli_usage(c->tool, "no number", value);
     return -1;
 }
 
@@ -65,7 +65,7 @@ int cli_parse(Cli *c, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i], *value;
         if (only_positional || arg[0] != '-' || !arg[1]) {
-            if (c->count == c->max) return usage_error(c, "one argument too many", arg);
+            if (c->count == c->max) return cli_usage(c->tool, "one argument too many", arg);
             c->positional[c->count++] = arg;
             continue;
         }
@@ -82,9 +82,9 @@ int cli_parse(Cli *c, int argc, char **argv) {
             return cli_finish(c->tool, EXIT_DONE);
         }
         const CliOption *o = find(c, arg, &value);
-        if (!o) return usage_error(c, "no such option", arg);
+        if (!o) return cli_usage(c->tool, "no such option", arg);
         bool needs = o->kind != CLI_FLAG && o->kind != CLI_OPTIONAL;
-        if (needs && !value && i + 1 == argc) return usage_error(c, "a value is missing after", arg);
+        if (needs && !value && i + 1 == argc) return cli_usage(c->tool, "a value is missing after", arg);
         if (needs && !value) value = argv[++i];
         if (o->kind == CLI_OPTIONAL && !value) value = "";
         int status = store(c, o, value);

@@ -34,6 +34,8 @@ typedef struct {
 /* -1: go on. Otherwise the exit status (help, version, or a usage error that was printed). */
 int cli_parse(Cli *c, int argc, char **argv);
 
+/* Prints "TOOL: WHAT: ARG; see TOOL --help" to stderr; arg may be NULL. Returns EXIT_USAGE. */
+int cli_usage(const char *tool, const char *what, const char *arg);
 /* Prints "TOOL: WHERE: the status in words: DETAIL" to stderr; where and detail may be NULL or "". Returns
  * the exit status that s means. */
 int cli_fail(const char *tool, const char *where, gptc_status s, const char *detail);

@@ -39,11 +39,6 @@ static int64_t cores(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-static int usage(const char *what, const char *arg) {
-    fprintf(stderr, "gptc-bench: %s%s%s; see gptc-bench --help\n", what, arg ? ": " : "", arg ? arg : "");
-    return EXIT_USAGE;
-}
-
 /* ---- options ---- */
 static int parse_options(int argc, char **argv, Options *o) {
     const CliOption table[] = {
@@ -61,12 +56,12 @@ static int parse_options(int argc, char **argv, Options *o) {
                .options = table, .positional = &o->model, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
-    if (!o->model) return usage("no model", NULL);
+    if (!o->model) return cli_usage("gptc-bench", "no model", NULL);
     const int64_t zero[] = {o->prompt, o->count, o->depth, o->level, o->threads}, one[] = {o->repeat, o->batch};
     bool ok = o->repeat <= MAX_REPEATS;
     for (int i = 0; i < 5; i++) ok = ok && zero[i] >= 0 && zero[i] < 1 << 28;
     for (int i = 0; i < 2; i++) ok = ok && one[i] >= 1 && one[i] < 1 << 28;
-    return ok ? -1 : usage("value out of range", NULL);
+    return ok ? -1 : cli_usage("gptc-bench", "value out of range", NULL);
 }
 
 /* ---- the machine's read rate ---- */

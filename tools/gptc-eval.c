@@ -353,10 +353,7 @@ int main(int argc, char **argv) {
                         : o.stepwise && o.chunk ? "--stepwise or --chunk, not both"
                         : o.chunk < 0 || o.window < 0 || o.threads < 0 || o.threads > INT32_MAX ? "value out of range"
                                                                                                : NULL;
-    if (wrong) {
-        fprintf(stderr, TOOL ": %s; see " TOOL " --help\n", wrong);
-        return EXIT_USAGE;
-    }
+    if (wrong) return cli_usage(TOOL, wrong, NULL);
     if (o.dump && (file_same(o.dump, path) || file_same(o.dump, o.tokens) || (o.expect && file_same(o.dump, o.expect)))) {
         fprintf(stderr, TOOL ": %s: is also read, so it is not written; name another file\n", o.dump);
         return EXIT_USAGE;

@@ -303,10 +303,7 @@ int main(int argc, char **argv) {
                .options = options, .positional = &path, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
-    if (!path) {
-        fprintf(stderr, "gptc-inspect: a file is needed; see gptc-inspect --help\n");
-        return EXIT_USAGE;
-    }
+    if (!path) return cli_usage("gptc-inspect", "a file is needed", NULL);
     bool artifact = is_artifact(path);
     if (artifact ? o.dot : o.plan || o.tensors) {
         fprintf(stderr, "gptc-inspect: %s: %s\n", path, artifact ? "--dot shows graphs, and this is a compiled model"

@@ -472,10 +472,10 @@ int main(int argc, char **argv) {
         list_passes();
         return cli_finish(TOOL, EXIT_DONE);
     }
-    if (cli.count == 0 || (o.diff && cli.count < 2) || o.range < 1) {
-        fprintf(stderr, TOOL ": no file to work on; see " TOOL " --help\n");
-        return EXIT_USAGE;
-    }
+    if (cli.count == 0) return cli_usage(TOOL, "no file to work on", NULL);
+    if (o.diff != (cli.count == 2)) return cli_usage(TOOL, "two files go with --diff, one with all else", NULL);
+    if (o.range < 1 || o.ctx < 0 || o.ctx > ART_MAX_CONTEXT || o.level > 3)
+        return cli_usage(TOOL, "value out of range", o.range < 1 ? "--range" : o.level > 3 ? "--level" : "--ctx");
     if (o.diff) return cli_finish(TOOL, diff_run(file[0], file[1], &o));
     o.pipeline = o.level >= 0;
     if (o.level < 0) o.level = 1;

@@ -26,11 +26,6 @@ typedef struct {
     double prefill_seconds, decode_seconds;
 } Run;
 
-static int usage(const char *what, const char *arg) {
-    fprintf(stderr, "gptc-run: %s%s%s; see gptc-run --help\n", what, arg ? ": " : "", arg ? arg : "");
-    return EXIT_USAGE;
-}
-
 static int fail(gptc_status s, const char *detail) { return cli_fail("gptc-run", NULL, s, detail); }
 
 /* ---- options ---- */
@@ -70,16 +65,16 @@ static int parse_options(int argc, char **argv, Options *o) {
                .options = table, .positional = &o->model, .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
-    if (!o->model) return usage("no model", NULL);
-    if (wrong_value(o)) return usage("value out of range", wrong_value(o));
+    if (!o->model) return cli_usage("gptc-run", "no model", NULL);
+    if (wrong_value(o)) return cli_usage("gptc-run", "value out of range", wrong_value(o));
     int sources = (o->prompt != NULL) + (o->file != NULL) + (o->tokens != NULL);
-    if (sources > 1) return usage("one of --prompt, --file and --tokens only", NULL);
-    if (!sources && !o->interactive) return usage("nothing to continue: --prompt, --file, --tokens or -i", NULL);
+    if (sources > 1) return cli_usage("gptc-run", "one of --prompt, --file and --tokens only", NULL);
+    if (!sources && !o->interactive) return cli_usage("gptc-run", "nothing to continue: --prompt, --file, --tokens or -i", NULL);
     if (!strcmp(o->device, "cuda")) {
         fputs("gptc-run: this build has no CUDA backend; --device cpu works\n", stderr);
         return EXIT_MACHINE;
     }
-    return strcmp(o->device, "cpu") ? usage("no such device", o->device) : -1;
+    return strcmp(o->device, "cpu") ? cli_usage("gptc-run", "no such device", o->device) : -1;
 }
 
 /* ---- input ---- */
@@ -217,7 +212,7 @@ static int run_once(Run *r) {
     int32_t *ids = NULL;
     if (o->tokens) {
         ids = parse_ids(o->tokens, &n);
-        if (!ids) return usage("not a list of token ids", o->tokens);
+        if (!ids) return cli_usage("gptc-run", "not a list of token ids", o->tokens);
     } else {
         if (o->file && !(prompt = text = read_file(o->file, &bytes))) {
             fprintf(stderr, "gptc-run: %s: cannot read: %s\n", o->file, strerror(errno));
@@ -227,7 +222,7 @@ static int run_once(Run *r) {
     }
     int status = EXIT_DONE;
     if (!st && !n) {
-        status = usage("the prompt has no tokens; give some text or ids", NULL);
+        status = cli_usage("gptc-run", "the prompt has no tokens; give some text or ids", NULL);
     } else if (!st) {
         for (size_t i = 0; i < n && o->tokens; i++) print_token(r, ids[i]);
         if (!o->tokens) fwrite(prompt, 1, bytes, stdout);

@@ -35,10 +35,8 @@ static int fail(const Compile *c) {
 
 /* Options that this version accepts but cannot honour end the run before any work is done. */
 static int check_options(const Options *o) {
-    if (o->ctx < 0 || o->ctx > ART_MAX_CONTEXT || o->eos < -1) {
-        fprintf(stderr, "gptc: %s: value out of range; see gptc --help\n", o->eos < -1 ? "--eos" : "--ctx");
-        return EXIT_USAGE;
-    }
+    if (o->ctx < 0 || o->ctx > ART_MAX_CONTEXT || o->eos < -1)
+        return cli_usage("gptc", "value out of range", o->eos < -1 ? "--eos" : "--ctx");
     if (o->target && strcmp(o->target, "cpu") != 0) {
         fprintf(stderr, "gptc: --target %s: this version has the target cpu alone\n", o->target);
         return EXIT_MACHINE;
@@ -195,10 +193,7 @@ int main(int argc, char **argv) {
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     bool verb = cli.count > 0 && !strcmp(args[0], "compile");
-    if (cli.count != (verb ? 2u : 1u)) {
-        fprintf(stderr, "gptc: one model is needed; see gptc --help\n");
-        return EXIT_USAGE;
-    }
+    if (cli.count != (verb ? 2u : 1u)) return cli_usage("gptc", "one model is needed", NULL);
     status = check_options(&o);
     return status >= 0 ? status : cli_finish("gptc", compile(&o, args[verb]));
 }

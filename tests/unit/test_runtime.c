@@ -2,6 +2,7 @@
  * whole, stepwise, in chunks, batched, with threads; sequences, errors, sampling, generation. Damaged
  * files are in test_artifact.c. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -251,6 +252,31 @@ static void test_batch(void) {
         }
         CU_ASSERT_TRUE(ok);
         gptc_session_free(s);
+    }
+}
+
+/* A model is shared, a session belongs to its thread. */
+static void *steps_of_one(void *which) {
+    int w = *(const int *)which;
+    gptc_session *s = NULL;
+    gptc_session_options o = {.threads = 2, .chunk = 7};
+    bool ok = gptc_session_new(model, &o, &s, NULL) == GPTC_OK;
+    ok = ok && gptc_prefill(s, 0, text[w], 20, GPTC_LOGITS_LAST) == GPTC_OK && same(gptc_logits(s, 0), w, 19);
+    for (int i = 20; i < LENGTH && ok; i++)
+        ok = gptc_step(s, &text[w][i], 1) == GPTC_OK && same(gptc_logits(s, 0), w, i);
+    gptc_session_free(s);
+    return ok ? which : NULL;
+}
+
+static void test_sessions_of_threads(void) {
+    static int which[3] = {0, 1, 2};
+    pthread_t thread[3];
+    for (int i = 0; i < 3; i++)
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&thread[i], NULL, steps_of_one, &which[i]), 0);
+    for (int i = 0; i < 3; i++) {
+        void *ok = NULL;
+        pthread_join(thread[i], &ok);
+        CU_ASSERT_PTR_NOT_NULL(ok);
     }
 }
 
@@ -616,6 +642,7 @@ int main(void) {
     CU_add_test(s, "whole and in chunks", test_whole_and_chunks);
     CU_add_test(s, "stepwise", test_stepwise);
     CU_add_test(s, "batch", test_batch);
+    CU_add_test(s, "sessions of several threads", test_sessions_of_threads);
     CU_add_test(s, "levels", test_levels);
     CU_add_test(s, "rewind and fork", test_rewind_and_fork);
     CU_add_test(s, "modes", test_modes);
