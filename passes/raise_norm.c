@@ -39,8 +39,9 @@ static bool centred(const Graph *g, ValId d, ValId *x) {
     Node *n = NULL;
     ValId of = NO_VAL;
     if (!match_op(g, d, OP_SUB, &n) || !mean_last(g, n->in[1], &of)) return false;
+    if (!match_same(g, of, n->in[0])) return false;
     *x = n->in[0];
-    return match_same(g, of, *x);
+    return true;
 }
 
 /* d / sqrt(mean(d^2) + eps) -> norm(x) */
