@@ -143,6 +143,11 @@ static gptc_status prefill(Bench *b, int32_t sequence, int64_t n) {
     return gptc_prefill(b->s, sequence, b->tokens, (size_t)n, GPTC_LOGITS_LAST);
 }
 
+static double per_second(int64_t n, double since) {
+    double seconds = cli_seconds() - since;
+    return seconds > 0 ? (double)n / seconds : 0;
+}
+
 /* Tokens/s of one prefill and one decode, each on top of `depth` tokens. */
 static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) {
     const Options *o = b->o;
@@ -153,7 +158,7 @@ static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) 
     }
     double t = cli_seconds();
     if (!st && o->prompt) st = prefill(b, 0, o->prompt);
-    *prefill_rate = (double)o->prompt / (cli_seconds() - t);
+    *prefill_rate = per_second(o->prompt, t);
     if (!st) st = gptc_rewind(b->s, 0, (int32_t)o->depth);
     if (!st && !o->depth) for (int32_t q = 0; q < o->batch && !st; q++) st = prefill(b, q, 1);
     t = cli_seconds();
@@ -161,7 +166,7 @@ static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) 
         for (int32_t q = 0; q < o->batch; q++) b->tokens[q] = random_token(&b->random, b->vocab);
         st = gptc_step(b->s, b->tokens, (int32_t)o->batch);
     }
-    *decode_rate = (double)o->count * (double)o->batch / (cli_seconds() - t);
+    *decode_rate = per_second(o->count * o->batch, t);
     return st;
 }
 
