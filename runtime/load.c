@@ -18,7 +18,7 @@
 #error "the format is little-endian and so must the machine be"
 #endif
 
-enum { MAX_SECTIONS = 64, NAMED_SECTIONS = ART_IR + 1 };
+enum { MAX_SECTIONS = 64, NAMED_SECTIONS = ART_IR + 1, PATH_SHOWN = 100 };
 static const char *const section_names[NAMED_SECTIONS] = {
     "?", "META", "TENSORS", "WEIGHTS", "PLAN", "TOKENIZER", "PROVENANCE", "KERNELS", "REPORT", "IR"};
 
@@ -252,7 +252,10 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
     gptc_status st = model_open(m, path, o.verify, &inner);
     if (st) {
         gptc_close(m);
-        return status_fail(why, st, "%s: %s", path, inner.text);
+        /* of a long path the end: the reason must fit */
+        size_t n = strlen(path);
+        return status_fail(why, st, "%s%s: %s", n > PATH_SHOWN ? "..." : "",
+                           n > PATH_SHOWN ? path + n - PATH_SHOWN : path, inner.text);
     }
     *out = m;
     return GPTC_OK;

@@ -384,6 +384,14 @@ static void test_options(void) {
     gptc_model *m;
     CU_ASSERT_EQUAL(gptc_open("/nonexistent", NULL, &m, &why), GPTC_E_IO);
     CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "/nonexistent"));
+    char far[600];
+    memset(far, 'x', sizeof far);
+    memcpy(far, "/nonexistent/", 13);
+    strcpy(far + sizeof far - 8, "end.bin");
+    CU_ASSERT_EQUAL(gptc_open(far, NULL, &m, &why), GPTC_E_IO);
+    const char *end = strstr(why.text, "end.bin: ");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(end);
+    CU_ASSERT_NOT_EQUAL(end[9], 0);         /* the reason is still there */
     CU_ASSERT_EQUAL(gptc_open("/tmp", NULL, &m, &why), GPTC_E_IO);
     CU_ASSERT_EQUAL(gptc_open("/dev/null", NULL, &m, &why), GPTC_E_IO);
     gptc_open_options level = {.cpu_level = 99};
