@@ -171,6 +171,7 @@ bool import_run_nodes(Import *im, const INode *nodes, size_t n);
 bool dim_param_parse(Import *im, const char *text, Dim *out);
 /* unify.c */
 Dim shape_cut(Import *im, Dim d, int64_t most);       /* min(d, most) */
+Dim shape_rest(Import *im, Dim x, int64_t least);     /* max(x, least), x = a number less a length */
 /* Takes the lesser lengths that nothing decided for uncut, which bounds the context. */
 void shape_settle(Import *im);
 

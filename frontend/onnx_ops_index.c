@@ -41,6 +41,16 @@ static bool lower_gather_nd(Call *c) {
     ValId in[2] = {in_val(c, 0), in_val(c, 1)};
     Attr a = attr_default();
     a.batch_dims = attr_int(c, "batch_dims", 0);
+    if (!val_ok(in[0]) || !val_ok(in[1])) return false;
+    const Type *t = type_of(c, in[1]);
+    if (a.batch_dims == 0 && t->rank > 0 && type_of(c, in[0])->rank > 0 &&
+        dim_eq(t->dim[t->rank - 1], dim_const(1))) {   /* tuples of one: rows of the first axis */
+        Dim dims[MAX_RANK];
+        memcpy(dims, t->dim, sizeof(dims));
+        in[1] = emit_reshape(c, in[1], t->rank - 1u, dims);
+        a.axis = 0;
+        return out_val(c, 0, emit(c, OP_GATHER, in, 2, &a, NULL));
+    }
     return out_val(c, 0, emit(c, OP_GATHER_ND, in, 2, &a, NULL));
 }
 

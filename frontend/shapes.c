@@ -99,7 +99,11 @@ static Dim binary_dim(Call *c, Dim a, Dim b) {
         if (dim_known(least) || dim_is_const(a) == dim_is_const(b)) return least;
         return dim_is_const(a) ? shape_cut(c->im, b, a.v) : shape_cut(c->im, a, b.v);
     }
-    if (is_op(c, "Max")) return dim_extreme(g, true, a, b);
+    if (is_op(c, "Max")) {
+        Dim most = dim_extreme(g, true, a, b);
+        if (dim_known(most) || dim_is_const(a) == dim_is_const(b)) return most;
+        return dim_is_const(a) ? shape_rest(c->im, b, a.v) : shape_rest(c->im, a, b.v);
+    }
     if (is_op(c, "Equal") || is_op(c, "Less") || is_op(c, "LessOrEqual") || is_op(c, "Greater") ||
         is_op(c, "GreaterOrEqual")) {
         int64_t r = dim_compare(g, c->n->op, a, b);

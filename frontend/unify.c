@@ -25,6 +25,16 @@ Dim shape_cut(Import *im, Dim d, int64_t most) {
     return dim_sym(g, l.sym);
 }
 
+/* max(n - d, least) = n - min(d, n - least), where n is the number in x = n - d. */
+Dim shape_rest(Import *im, Dim x, int64_t least) {
+    Graph *g = im->g;
+    int64_t zeros[64] = {0}, n = 0;
+    if (g->symbols.count > COUNT_OF(zeros) || !dim_eval(g, x, zeros, g->symbols.count, &n)) return DIM_UNKNOWN;
+    if (n <= least || n - least > DIM_MAX / 4) return DIM_UNKNOWN;
+    Dim cut = shape_cut(im, dim_sub(g, dim_const(n), x), n - least);
+    return dim_known(cut) ? dim_sub(g, dim_const(n), cut) : DIM_UNKNOWN;
+}
+
 /* Sequences that fit: the largest n so that `of` is at most `most` whether n tokens come at once or last. */
 static int64_t lesser_context(const Graph *g, const Lesser *l) {
     int64_t lo = 0, hi = l->most + 1;

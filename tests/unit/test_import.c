@@ -284,6 +284,43 @@ static void test_cut_length(void) {
     CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[batch, seq, 8]");
     CU_ASSERT_EQUAL(model.graph->context, 16);
     finish();
+
+    /* The last min(16, seq) rows: from max(16 - seq, 0) on. */
+    start();
+    g.n = 0;
+    put_info(&g, 11, "a", 7, "n,m");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "wpe", (const int64_t[]){16, 8}, 2, wpe);
+    put_ints(&g, "one", (const int64_t[]){1}, 1);
+    put_ints(&g, "zero", (const int64_t[]){0}, 1);
+    put_ints(&g, "most", (const int64_t[]){16}, 1);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "Shape", "a", "shape", NULL);
+    put_node(&g, "Gather", "shape one", "length", NULL);
+    put_node(&g, "Sub", "most length", "rest", NULL);
+    put_node(&g, "Max", "rest zero", "from", NULL);
+    put_node(&g, "Slice", "wpe from most zero", "p", NULL);
+    put_node(&g, "Add", "e p", "h", NULL);
+    put_info(&g, 12, "h", 1, "n,m,8");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[0].v), "f32[batch, seq, 8]");
+    CU_ASSERT_EQUAL(model.graph->context, 16);
+    finish();
+}
+
+/* GatherND by tuples of one index is Gather. */
+static void test_gather_rows(void) {
+    start();
+    Buf g = {.n = 0};
+    put_info(&g, 11, "x", 1, "4,n,8");
+    put_ints(&g, "last", (const int64_t[]){-1}, 1);
+    put_node(&g, "GatherND", "x last", "y", NULL);
+    put_info(&g, 12, "y", 1, "n,8");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    ValId y = model.graph->outputs.data[0].v;
+    CU_ASSERT_EQUAL(graph_def_op(model.graph, y), OP_GATHER);
+    CU_ASSERT_STRING_EQUAL(type_text(y), "f32[n, 8]");
+    finish();
 }
 
 static void test_options(void) {
@@ -693,6 +730,7 @@ int main(void) {
     CU_add_test(made, "roles and states", test_roles);
     CU_add_test(made, "roles found on a detour", test_roles_indirect);
     CU_add_test(made, "a cut length", test_cut_length);
+    CU_add_test(made, "rows by index tuples", test_gather_rows);
     CU_add_test(made, "options override roles", test_options);
     CU_add_test(made, "bound inputs", test_bound_input);
     CU_add_test(made, "If", test_if);
