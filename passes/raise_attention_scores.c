@@ -1,7 +1,7 @@
 /* raise_attention_scores.c: attention from softmax(scores) times v.
  *
  *   %5 = matmul(q, k^T)            scales on q, on k or on scores; masks added or selected, several
- *   %6 = softmax(... %5 ...)   ->  of them; softcap; casts; reshapes that merge batch and heads;
+ *   %6 = softmax(... %5 ...)   ->  of them, or multiplied; softcap; casts; reshapes that merge batch and heads;
  *   %7 = matmul(%6, v)             the guard against NaN; sinks; key heads repeated for query heads
  *
  *   %7 = reshape(transpose(attention(q', k', v', mask)))       q'[batch, seq, heads, d]
@@ -18,7 +18,7 @@
 #define MAX_MASKS 8
 #define NEVER (-1000.0)    /* a score set to this or less has no weight beside any other */
 
-typedef enum { MASK_ADD, MASK_ALLOWED, MASK_BLOCKED } MaskKind;
+typedef enum { MASK_ADD, MASK_ALLOWED, MASK_BLOCKED, MASK_TIMES } MaskKind;
 typedef struct { ValId v; MaskKind kind; double scale; Type at; } MaskPart;
 typedef struct {
     PassCtx *cx;
@@ -125,6 +125,15 @@ static ValId unrounded(const Match *m, ValId v) {
     return NO_VAL;
 }
 
+/* exp(x) / sum(exp(x)) over the last axis: x, or NO_VAL. */
+static ValId softmax_by_hand(const Match *m, const Node *n) {
+    const Node *e = def_of(m, n->in[0]), *sum = def_of(m, n->in[1]);
+    if (e == NULL || e->op != OP_EXP || sum == NULL || sum->op != OP_REDUCE_SUM) return NO_VAL;
+    uint32_t last = graph_type(m->g, n->in[0])->rank - 1u;
+    bool over = val_eq(sum->in[0], n->in[0]) && sum->attr.keep && sum->attr.axes == 1u << last;
+    return over ? e->in[0] : NO_VAL;
+}
+
 /* From the left operand of the second product up to the softmax; its operand, or NO_VAL. */
 static ValId climb_weights(Match *m, ValId p) {
     for (uint32_t depth = 0; depth < 16; depth++) {
@@ -157,6 +166,7 @@ static ValId climb_weights(Match *m, ValId p) {
             p = x;
             break;
         }
+        case OP_DIV: return softmax_by_hand(m, n);
         case OP_SOFTMAX:
             return n->attr.axis + 1 == graph_type(m->g, p)->rank ? n->in[0] : NO_VAL;
         default: return NO_VAL;
@@ -193,7 +203,13 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
             a = n->in[1];
             b = n->in[0];
         }
-        if (!tainted(m, a) || !is_scalar(m, b, &c) || c == 0) return false;
+        if (!tainted(m, a)) return false;
+        if (!is_scalar(m, b, &c)) {   /* w * m + never * (1 - m): what was added after has to block the rest */
+            if (n->op == OP_DIV || m->softcap != 0 || !mask_push(m, b, MASK_TIMES, 1, n->out[0])) return false;
+            *s = a;
+            return true;
+        }
+        if (c == 0) return false;
         m->scale *= n->op == OP_MUL ? c : 1 / c;
         *s = a;
         return true;
@@ -394,6 +410,23 @@ static ValId to_f32(Match *m, ValId v) {
     return graph_add(m->g, OP_CAST, &v, 1, NULL, &t, m->loc, m->cx->diag);
 }
 
+/* What w * v adds up to beside w when v is 1 where w counts and 0 where `sum`, added after, blocks it:
+ * nothing, or never. Any other v gives NaN, which no form of mask agrees with. */
+static ValId times_form(Match *m, ValId v, ValId sum) {
+    Graph *g = m->g;
+    if (!val_ok(sum) || !val_ok(v = to_f32(m, v))) return NO_VAL;
+    ValId one = add2(m, OP_EQ, v, graph_const_f32(g, 1)), none = add2(m, OP_EQ, v, graph_const_f32(g, 0));
+    ValId low = add2(m, OP_LE, sum, graph_const_f32(g, (float)NEVER));
+    if (!val_ok(one) || !val_ok(none) || !val_ok(low)) return NO_VAL;
+    ValId blocked = add2(m, OP_AND, none, low);
+    if (!val_ok(blocked)) return NO_VAL;
+    ValId in[3] = {blocked, graph_const_f32(g, -INFINITY), graph_const_f32(g, NAN)};
+    in[2] = graph_add(g, OP_WHERE, in, 3, NULL, NULL, m->loc, m->cx->diag);
+    in[0] = one;
+    in[1] = graph_const_f32(g, 0);
+    return val_ok(in[2]) ? graph_add(g, OP_WHERE, in, 3, NULL, NULL, m->loc, m->cx->diag) : NO_VAL;
+}
+
 /* One mask operand of all parts. False on an error; *out stays none without parts. */
 static bool mask_combine(Match *m, ValId *out) {
     ValId allowed = NO_VAL, sum = NO_VAL;
@@ -402,7 +435,11 @@ static bool mask_combine(Match *m, ValId *out) {
         MaskPart *p = &m->mask[i];
         ValId v = mask_form(m, p->v, &p->at);
         if (!val_ok(v)) return false;
-        if (p->kind == MASK_ADD) {
+        if (p->kind == MASK_TIMES) {
+            v = times_form(m, v, sum);
+            if (val_ok(v)) v = add2(m, OP_ADD, sum, v);
+            sum = v;
+        } else if (p->kind == MASK_ADD) {
             v = to_f32(m, v);
             if (val_ok(v) && p->scale != 1) v = add2(m, OP_MUL, v, graph_const_f32(g, (float)p->scale));
             if (val_ok(v) && val_ok(sum)) v = add2(m, OP_ADD, sum, v);
