@@ -205,7 +205,10 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
         }
         if (!tainted(m, a)) return false;
         if (!is_scalar(m, b, &c)) {   /* w * m + never * (1 - m): what was added after has to block the rest */
-            if (n->op == OP_DIV || m->softcap != 0 || !mask_push(m, b, MASK_TIMES, 1, n->out[0])) return false;
+            bool added = false;
+            for (uint32_t i = 0; i < m->nmasks; i++) added = added || m->mask[i].kind == MASK_ADD;
+            if (n->op == OP_DIV || m->softcap != 0 || !added) return false;
+            if (!mask_push(m, b, MASK_TIMES, 1, n->out[0])) return false;
             *s = a;
             return true;
         }
@@ -414,7 +417,7 @@ static ValId to_f32(Match *m, ValId v) {
  * nothing, or never. Any other v gives NaN, which no form of mask agrees with. */
 static ValId times_form(Match *m, ValId v, ValId sum) {
     Graph *g = m->g;
-    if (!val_ok(sum) || !val_ok(v = to_f32(m, v))) return NO_VAL;
+    if (!val_ok(v = to_f32(m, v))) return NO_VAL;
     ValId one = add2(m, OP_EQ, v, graph_const_f32(g, 1)), none = add2(m, OP_EQ, v, graph_const_f32(g, 0));
     ValId low = add2(m, OP_LE, sum, graph_const_f32(g, (float)NEVER));
     if (!val_ok(one) || !val_ok(none) || !val_ok(low)) return NO_VAL;
