@@ -4,13 +4,13 @@
  * spellings), rotary embeddings, gates, residual patterns, heads and movement. It is compiled, and the
  * compiler's own gate compares what comes out with the reference on the imported graph. Weights are
  * scaled so that scores, activations and caps leave their linear range. */
-#include <CUnit/Basic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/unit.h"
 #include "tools/driver.h"
 
 #define MODELS 120
@@ -496,12 +496,8 @@ int main(int argc, char **argv) {
         arena_free(a);
         return 0;
     }
-    if (CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (unit_begin()) return 1;
     CU_pSuite suite = CU_add_suite("random models", NULL, NULL);
     CU_add_test(suite, "every model compiles and agrees with the reference", test_models);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures ? 1 : 0;
+    return unit_end();
 }
