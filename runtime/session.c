@@ -261,7 +261,10 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
     if (st) return st;
     s->pool = pool_new(threads);
     if (!s->pool) return status_fail(why, GPTC_E_MEMORY, "cannot start %u threads", threads);
-    for (uint32_t i = 0; i < s->model->plan->n_steps; i++) resolve(s, i, &s->launches[i]);
+    for (uint32_t i = 0; i < s->model->plan->n_steps; i++) {
+        resolve(s, i, &s->launches[i]);
+        s->launches[i].alone = step_alone(&s->launches[i]);
+    }
     return GPTC_OK;
 }
 

@@ -1,13 +1,15 @@
 /* step.c: runs the launches of a session over some rows.
  *
  * One pool_run covers the whole program: every worker walks the list of launches, each kernel does the
- * worker's share, and a barrier follows each. Before the head the rows whose logits are wanted are
- * gathered at the front of the one buffer that is alive there, so the head costs only their number. */
+ * worker's share, and a barrier follows each. Of a single row, cheap kernels are not shared out: worker 0
+ * runs each stretch of them alone, and one barrier follows the stretch. Before the head the rows whose
+ * logits are wanted are gathered at the front of the one buffer that is alive there, so the head costs only
+ * their number. */
 #include "runtime/runtime.h"
 
 #include <string.h>
 
-typedef struct { gptc_session *s; uint32_t wanted; bool compact; } Job;
+typedef struct { gptc_session *s; uint32_t rows, wanted; bool compact; } Job;
 
 static void rows_set(Launch *l, uint32_t rows) {
     switch (l->kernel) {
@@ -50,20 +52,41 @@ static void rows_compact(gptc_session *s, uint32_t wanted) {
         if (s->wanted[i] != i) memcpy(at + i * width, at + s->wanted[i] * width, width * sizeof(float));
 }
 
+/* Of one row, in passes over it. */
+#define ALONE_FLOATS 32768
+
+bool step_alone(const Launch *l) {
+    switch (l->kernel) {
+    case ART_K_GATHER: return l->u.gather.width <= ALONE_FLOATS;
+    case ART_K_NORM: return l->u.norm.groups * l->u.norm.width <= ALONE_FLOATS;
+    case ART_K_ROPE: return l->u.rope.heads * l->u.rope.dim <= ALONE_FLOATS;
+    case ART_K_STORE: return l->u.store.state.heads * l->u.store.state.dim <= ALONE_FLOATS;
+    case ART_K_POINTWISE: return (uint64_t)l->u.pointwise.width * l->u.pointwise.count <= ALONE_FLOATS;
+    default: return false;
+    }
+}
+
 static void work(void *ctx, uint32_t worker, uint32_t workers) {
     const Job *job = ctx;
     gptc_session *s = job->s;
     const ArtPlan *p = s->model->plan;
     const CpuWorker w = {.index = worker, .count = workers, .pool = s->pool,
                          .local = s->local + worker * CPU_LOCAL_BYTES, .shared = s->shared};
+    CpuWorker alone = w;
+    alone.count = 1;
     uint32_t end = job->wanted ? p->n_steps : p->head_step;
     for (uint32_t i = 0; i < end; i++) {
-        if (i == p->head_step && job->compact) {
+        const Launch *l = &s->launches[i];
+        if (job->compact && i == p->head_step) {
             if (worker == 0) rows_compact(s, job->wanted);
             pool_barrier(s->pool);
         }
-        launch(s->model->kernels, &w, &s->launches[i]);
-        if (i + 1 < p->n_steps) pool_barrier(s->pool);
+        uint32_t rows = i < p->head_step ? job->rows : job->wanted;
+        bool single = rows == 1 && l->alone;
+        if (!single) launch(s->model->kernels, &w, l);
+        else if (worker == 0) launch(s->model->kernels, &alone, l);
+        bool on = single && i + 1 < end && i + 1 != p->head_step && s->launches[i + 1].alone;
+        if (!on) pool_barrier(s->pool);
     }
     if (p->head_step == p->n_steps && job->compact && worker == 0) rows_compact(s, job->wanted);
 }
@@ -77,7 +100,7 @@ void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
         s->head.positions[i] = s->body.positions[row];
         s->head.sequences[i] = s->body.sequences[row];
     }
-    Job job = {s, n_wanted, n_wanted && n_wanted < n};
+    Job job = {s, n, n_wanted, n_wanted && n_wanted < n};
     pool_run(s->pool, work, &job);
     s->rows_computed += n;
 }

@@ -73,14 +73,14 @@ static Block block_at(const Plan *p, size_t row) {
 
 static void times_keys(size_t queries, size_t panels, size_t dim, TileA a, TileB b, TileC c) {
     switch (queries) {
-#define CASE(mr) case mr: strip_rows(mr, ART_F32, false, panels, dim, a, b, c, false); break;
+#define CASE(mr) case mr: strip_rows(mr, ART_F32, panels, dim, a, b, c, false); break;
         TILE_CASES(CASE)
 #undef CASE
     }
 }
 static void times_values(size_t queries, size_t panels, size_t keys, TileA a, TileB b, TileC c) {
     switch (queries) {
-#define CASE(mr) case mr: strip_rows(mr, ART_F32, false, panels, keys, a, b, c, true); break;
+#define CASE(mr) case mr: strip_rows(mr, ART_F32, panels, keys, a, b, c, true); break;
         TILE_CASES(CASE)
 #undef CASE
     }

@@ -6,7 +6,9 @@
  *   kernels->norm(&worker, &norm_args);      pool_barrier(worker.pool);
  *   kernels->linear(&worker, &linear_args);  pool_barrier(worker.pool);
  *
- * A kernel may make barriers of its own, and none may follow another without a barrier between, even if
+ * Gather, norm, rope, store, move, pointwise, reduce and softmax use neither the pool nor shared scratch:
+ * a worker with index 0 and count 1 may run several of them one after the other, alone.
+ * Others: A kernel may make barriers of its own, and none may follow another without a barrier between, even if
  * they touch different buffers (they share scratch and the ticket counter). Results do not depend on the
  * number of workers. rows may be 0: nothing is done.
  *

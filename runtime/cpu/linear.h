@@ -1,7 +1,7 @@
 /* linear.h: x w with its epilogue, for few rows and for many.
  *
- * Few rows (at most MR): bound by memory. Workers draw panels; each panel is one stream from memory,
- * multiplied with all rows on the way.
+ * Few rows (at most MR): bound by memory. Workers draw four panels at a time, four streams from memory,
+ * multiplied with the rows on the way.
  *
  * Many rows: bound by arithmetic (blocking after Goto and van de Geijn). All workers pack a chunk of x as
  * blocks of at most MR rows, [k][rows], into shared scratch. Then they draw groups of panels; for a group
@@ -16,6 +16,8 @@
 
 #define KC 384
 #define GROUP_PANELS 4
+#define DRAW_PANELS 4           /* streams from memory, when rows are few */
+#define FEW_K 512               /* of 4 panels that stays in L2 between passes */
 
 /* One row of one panel: 16 sums to columns col.. of out. */
 INLINE void epilogue(const CpuLinear *l, uint32_t act, size_t row, size_t col, const float *sum) {
@@ -55,34 +57,38 @@ static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t p
     }
 }
 
-static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, const float *x, size_t stride,
-                     const void *w, TileC c) {
-    TileA a = {x, stride, 1};
-    TileB b = {w, 16, k * 16};
+static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c, bool add) {
     switch (rows) {
 #define CASE(mr) \
     case mr: \
-        if (dtype == ART_F32) { strip_rows(mr, ART_F32, true, panels, k, a, b, c, false); } \
-        else if (dtype == ART_F16) { strip_rows(mr, ART_F16, true, panels, k, a, b, c, false); } \
-        else { strip_rows(mr, ART_BF16, true, panels, k, a, b, c, false); } \
+        if (dtype == ART_F32) { strip_rows(mr, ART_F32, panels, k, a, b, c, add); } \
+        else if (dtype == ART_F16) { strip_rows(mr, ART_F16, panels, k, a, b, c, add); } \
+        else { strip_rows(mr, ART_BF16, panels, k, a, b, c, add); } \
         break;
         TILE_CASES(CASE)
 #undef CASE
     }
 }
 
+/* One panel after the other would be one stream, and a core reads several streams nearly twice as fast. So
+ * when all rows at once leave registers for one panel only, they take turns, a piece of k at a time. */
 static void linear_few(const CpuWorker *w, const CpuLinear *l) {
-    size_t panels = (l->n + 15u) / 16, panel_bytes = (size_t)l->k * 16 * type_bytes(l->dtype);
-    size_t draw = panel_bytes >= 32768 ? 1 : 32768 / max_size(panel_bytes, 512);
-    float sum[MR * 16 * 4];
-    for (;;) {
-        size_t p = pool_ticket(w->pool) * draw, end = min_size(p + draw, panels);
-        if (p >= panels) { break; }
-        for (; p < end; p++) {
-            TileC c = {sum, 16, MR * 16};
-            few_rows(l->rows, l->dtype, 1, l->k, l->x, l->x_stride, (const char *)l->w + p * panel_bytes, c);
-            epilogue_block(l, 0, l->rows, p, 1, c);
+    size_t panels = (l->n + 15u) / 16, es = type_bytes(l->dtype);
+    uint32_t turns = tile_panels((int)l->rows) > 1 || MR < 4 ? 1 : 2, first = (l->rows + turns - 1) / turns;
+    size_t step = turns > 1 ? FEW_K : l->k;
+    float sum[MR * 16 * DRAW_PANELS];
+    for (size_t p; (p = pool_ticket(w->pool) * (size_t)DRAW_PANELS) < panels;) {
+        size_t n = min_size(DRAW_PANELS, panels - p);
+        for (size_t k0 = 0; k0 < l->k; k0 += step) {
+            TileB b = {(const char *)l->w + (p * l->k + k0) * 16 * es, 16, (size_t)l->k * 16};
+            for (uint32_t r = 0; r < l->rows; r += first) {
+                TileA a = {l->x + r * l->x_stride + k0, l->x_stride, 1};
+                TileC c = {sum + r * 16, 16, MR * 16};
+                uint32_t rows = r + first < l->rows ? first : l->rows - r;
+                few_rows(rows, l->dtype, n, min_size(step, l->k - k0), a, b, c, k0 > 0);
+            }
         }
+        epilogue_block(l, 0, l->rows, p, n, (TileC){sum, 16, MR * 16});
     }
 }
 
@@ -125,8 +131,8 @@ static void many_rows(size_t rows, size_t panels, size_t k, const float *packed,
     switch (rows) {
 #define CASE(mr) \
     case mr: \
-        if (panels == NP) { tile_sum(mr, NP, ART_F32, false, k, (TileA){packed, 1, mr}, b, c, add); } \
-        else { tile_sum(mr, 1, ART_F32, false, k, (TileA){packed, 1, mr}, b, c, add); } \
+        if (panels == NP) { tile_sum(mr, NP, ART_F32, k, (TileA){packed, 1, mr}, b, c, add); } \
+        else { tile_sum(mr, 1, ART_F32, k, (TileA){packed, 1, mr}, b, c, add); } \
         break;
         TILE_CASES(CASE)
 #undef CASE

@@ -9,7 +9,6 @@
 #include "runtime/cpu/vec.h"
 
 #define TILE_VECTORS (MR * NP * NV)
-#define PREFETCH_BYTES 2048
 
 /* A matrix A: element (r, k) at a[r * row + k * step]. B: 16 columns of k at b[k * step] of its type,
  * the next 16 columns `panel` elements on. C: row r of panel p at c[r * row + p * panel]. */
@@ -38,17 +37,13 @@ INLINE void tile_step(int mr, int np, uint32_t dtype, TileA a, TileB b, size_t k
     }
 }
 
-/* stream: B is read once from memory, so fetch it ahead. add: C += instead of C =. */
-INLINE void tile_sum(int mr, int np, uint32_t dtype, bool stream, size_t k, TileA a, TileB b, TileC c, bool add) {
+/* add: C += instead of C =. */
+INLINE void tile_sum(int mr, int np, uint32_t dtype, size_t k, TileA a, TileB b, TileC c, bool add) {
     const int vectors = mr * np * NV, ku = tile_sets(vectors);
     V acc[4 * TILE_VECTORS];
     UNROLL for (int i = 0; i < ku * vectors; i++) { acc[i] = v_zero(); }
     size_t i = 0;
     for (; i + (size_t)ku <= k; i += (size_t)ku) {
-        if (stream) {
-            const char *ahead = (const char *)b.b + i * b.step * type_bytes(dtype) + PREFETCH_BYTES;
-            UNROLL for (int u = 0; u < ku; u++) { __builtin_prefetch(ahead + u * 16 * (int)type_bytes(dtype)); }
-        }
         UNROLL for (int u = 0; u < ku; u++) { tile_step(mr, np, dtype, a, b, i + (size_t)u, acc + u * vectors); }
     }
     for (; i < k; i++) { tile_step(mr, np, dtype, a, b, i, acc); }
@@ -64,17 +59,16 @@ INLINE void tile_sum(int mr, int np, uint32_t dtype, bool stream, size_t k, Tile
     }
 }
 
-INLINE void strip_rows(int mr, uint32_t dtype, bool stream, size_t panels, size_t k, TileA a, TileB b, TileC c,
-                       bool add) {
+INLINE void strip_rows(int mr, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c, bool add) {
     const int np = tile_panels(mr);
     size_t p = 0;
     for (; p + (size_t)np <= panels; p += (size_t)np) {
-        tile_sum(mr, np, dtype, stream, k, a, b, c, add);
+        tile_sum(mr, np, dtype, k, a, b, c, add);
         b.b = (const char *)b.b + (size_t)np * b.panel * type_bytes(dtype);
         c.c += (size_t)np * c.panel;
     }
     for (; np > 1 && p < panels; p++) {
-        tile_sum(mr, 1, dtype, stream, k, a, b, c, add);
+        tile_sum(mr, 1, dtype, k, a, b, c, add);
         b.b = (const char *)b.b + b.panel * type_bytes(dtype);
         c.c += c.panel;
     }

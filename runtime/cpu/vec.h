@@ -112,7 +112,16 @@ INLINE V v_from_f16(VH h) {
     return (V)((VU)f | special | (u & 0x8000) << 16);
 #endif
 }
-INLINE V v_from_bf16(VH h) { return (V)(__builtin_convertvector(h, VU) << 16); }
+INLINE V v_from_bf16(VH h) {
+#if CPU_LEVEL == 3
+    VU u = (VU)_mm512_cvtepu16_epi32((__m256i)h);
+#elif CPU_LEVEL == 2
+    VU u = (VU)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    VU u = __builtin_convertvector(h, VU);
+#endif
+    return (V)(u << 16);
+}
 
 /* VW numbers at element i of an array of ART_F32, ART_F16 or ART_BF16. */
 INLINE V v_load_as(uint32_t dtype, const void *p, size_t i) {
