@@ -111,7 +111,8 @@ TARGET static void read_all(const Job *j, const CpuWorker *w) {
     for (size_t n = 0; n < quarter; n += 64) {
 #pragma GCC unroll 8
         for (size_t i = 0; i < 8; i++) {
-            s[i] = _mm256_add_ps(s[i], _mm256_loadu_ps((const float *)(const void *)(p + i / 2 * quarter + n + i % 2 * 32)));
+            s[i] = _mm256_add_ps(
+                s[i], _mm256_loadu_ps((const float *)(const void *)(p + i / 2 * quarter + n + i % 2 * 32)));
         }
     }
     for (int i = 1; i < 8; i++) { s[0] += s[i]; }
@@ -138,17 +139,30 @@ static void run_nothing(const Job *j, const CpuWorker *w) { (void)j, (void)w; }
 static void linear_line(Bench *b, const void *weights, uint32_t rows, uint32_t k, uint32_t n, uint32_t dtype,
                         uint32_t act) {
     float *x = memory((size_t)rows * k * 4), *out = memory((size_t)rows * n * 4);
-    CpuLinear l = {.rows = rows, .k = k, .n = n, .dtype = dtype, .act = act, .x = x, .w = weights, .x_stride = k,
-                   .out_stride = n, .out = out};
+    CpuLinear l = {.rows = rows,
+                   .k = k,
+                   .n = n,
+                   .dtype = dtype,
+                   .act = act,
+                   .x = x,
+                   .w = weights,
+                   .x_stride = k,
+                   .out_stride = n,
+                   .out = out};
     Job j = {.fn = run_linear, .args = &l};
     double t = seconds(b, &j), flops = 2.0 * rows * k * n, bytes = (double)k * n * (dtype == ART_F32 ? 4 : 2);
-    printf("linear %4u x %5u x %5u %-4s%-5s %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n", rows, k, n,
-           dtype == ART_F32 ? "f32" : dtype == ART_F16 ? "f16" : "bf16", act ? " gelu" : "", t * 1e3,
-           flops / t * 1e-9, flops / t * 1e-7 / b->gflops, bytes / t * 1e-9, bytes / t * 1e-7 / b->gbytes);
+    printf("linear %4u x %5u x %5u %-4s%-5s %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n", rows, k,
+           n,
+           dtype == ART_F32   ? "f32"
+           : dtype == ART_F16 ? "f16"
+                              : "bf16",
+           act ? " gelu" : "", t * 1e3, flops / t * 1e-9, flops / t * 1e-7 / b->gflops, bytes / t * 1e-9,
+           bytes / t * 1e-7 / b->gbytes);
     free(x), free(out);
 }
 
-static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv, uint32_t dim, uint32_t tokens) {
+static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv, uint32_t dim,
+                           uint32_t tokens) {
     CpuState k = {NULL, kv, dim, tokens, 1}, v = {NULL, kv, dim, tokens, 0};
     size_t kf = cpu_state_floats(kv, dim, tokens, 1), vf = cpu_state_floats(kv, dim, tokens, 0);
     k.data = memory(kf * 4), v.data = memory(vf * 4);
@@ -159,21 +173,41 @@ static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv,
         at[i] = (int32_t)(tokens - rows + i);
         pairs += at[i] + 1;
     }
-    CpuAttention a = {.rows = rows, .heads = heads, .kv_heads = kv, .dim = dim, .vdim = dim, .scale = 0.1f, .q = q,
-                      .q_stride = heads * dim, .out_stride = heads * dim, .positions = at, .sequences = seq, .k = k,
-                      .v = v, .out = out};
+    CpuAttention a = {.rows = rows,
+                      .heads = heads,
+                      .kv_heads = kv,
+                      .dim = dim,
+                      .vdim = dim,
+                      .scale = 0.1f,
+                      .q = q,
+                      .q_stride = heads * dim,
+                      .out_stride = heads * dim,
+                      .positions = at,
+                      .sequences = seq,
+                      .k = k,
+                      .v = v,
+                      .out = out};
     Job j = {.fn = run_attention, .args = &a};
     double t = seconds(b, &j), flops = pairs * 4 * heads * dim, bytes = (double)(kf + vf) * 4;
-    printf("attention %4u rows %2u/%2u heads x %3u, %5u keys %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n",
-           rows, heads, kv, dim, tokens, t * 1e3, flops / t * 1e-9, flops / t * 1e-7 / b->gflops, bytes / t * 1e-9,
-           bytes / t * 1e-7 / b->gbytes);
+    printf("attention %4u rows %2u/%2u heads x %3u, %5u keys %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s "
+           "%5.1f %%\n",
+           rows, heads, kv, dim, tokens, t * 1e3, flops / t * 1e-9, flops / t * 1e-7 / b->gflops,
+           bytes / t * 1e-9, bytes / t * 1e-7 / b->gbytes);
     free(k.data), free(v.data), free(q), free(out), free(at), free(seq);
 }
 
 static void norm_line(Bench *b, uint32_t rows, uint32_t width) {
     float *x = memory((size_t)rows * width * 4), *out = memory((size_t)rows * width * 4);
-    CpuNorm a = {.rows = rows, .groups = 1, .width = width, .eps = 1e-5f, .x = x, .gamma = x, .beta = x,
-                 .x_stride = width, .out_stride = width, .out = out};
+    CpuNorm a = {.rows = rows,
+                 .groups = 1,
+                 .width = width,
+                 .eps = 1e-5f,
+                 .x = x,
+                 .gamma = x,
+                 .beta = x,
+                 .x_stride = width,
+                 .out_stride = width,
+                 .out = out};
     Job j = {.fn = run_norm, .args = &a};
     double t = seconds(b, &j);
     printf("norm %4u x %5u %33.4f ms %43.2f GB/s\n", rows, width, t * 1e3, rows * width * 8.0 / t * 1e-9);
@@ -195,7 +229,9 @@ int main(int argc, char **argv) {
     Job none = {.fn = run_nothing};
     printf("%s, %u threads: %.1f GFLOP/s in registers, reads %.2f GB/s, a barrier %.2f us\n", b.k->name,
            pool_workers(b.pool), b.gflops, b.gbytes, seconds(&b, &none) * 1e6);
-    for (uint32_t rows = 1; rows <= 5; rows += rows == 2 ? 2 : 1) { linear_line(&b, w, rows, 768, 50257, ART_F32, 0); }
+    for (uint32_t rows = 1; rows <= 5; rows += rows == 2 ? 2 : 1) {
+        linear_line(&b, w, rows, 768, 50257, ART_F32, 0);
+    }
     linear_line(&b, w, 1, 3072, 12288, ART_F32, 0);
     linear_line(&b, w, 1, 768, 50257, ART_F16, 0);
     linear_line(&b, w, 1, 768, 50257, ART_BF16, 0);

@@ -15,9 +15,9 @@ typedef struct {
 } WeightView;
 
 typedef struct {
-    ArtTensor art;           /* offset is set by the packer */
-    WeightView view;         /* PANEL16: dim[0] = outputs, dim[1] = inputs */
-    const char *name;        /* may be NULL */
+    ArtTensor art;    /* offset is set by the packer */
+    WeightView view;  /* PANEL16: dim[0] = outputs, dim[1] = inputs */
+    const char *name; /* may be NULL */
 } ProgramTensor;
 
 /* What the packer writes: the plan with its tensors. Lives in the arena given to lower(). */
@@ -28,9 +28,9 @@ typedef struct {
     VEC(const char *) state_names;
     VEC(ArtStep) steps;
     VEC(ArtInsn) insns;
-    VEC(ValId) step_out;     /* the value each step makes */
+    VEC(ValId) step_out; /* the value each step makes */
     ArtPlan plan;
-    ArtMeta meta;            /* vocab, context, layers, state bytes */
+    ArtMeta meta; /* vocab, context, layers, state bytes */
 } Program;
 
 /* weights.c */
@@ -47,19 +47,19 @@ typedef struct Lower {
     Program *p;
     Diag *diag;
     Arena *arena;
-    const NodeId *nodes;     /* of the running region, in order */
+    const NodeId *nodes; /* of the running region, in order */
     uint32_t nnodes, region;
 } Lower;
 typedef struct {
     const char *name, *why;
     bool (*match)(Lower *lw);
-    bool (*emit)(Lower *lw);  /* false with the diag set */
+    bool (*emit)(Lower *lw); /* false with the diag set */
 } KernelRule;
 typedef struct {
     const char *name, *doc;
-    const KernelRule *rules;  /* ends with name NULL */
+    const KernelRule *rules; /* ends with name NULL */
 } Target;
-extern const Target target_cpu;  /* cpu/rules.c */
+extern const Target target_cpu; /* cpu/rules.c */
 
 /* lower.c: regions to steps, in their order. */
 bool lower(Graph *g, const Target *t, int64_t ctx, Arena *a, Program **out, Diag *d);
@@ -67,23 +67,30 @@ bool lower_row_arg(Lower *lw, ValId v, ArtArg *out);        /* a row value's buf
 ArtStep *lower_step(Lower *lw, uint32_t kernel, ValId out); /* a new step that writes out's buffer */
 
 /* pack.c: writes the artifact to a temporary beside path. */
-typedef struct { const char *key, *value; } MetaPair;
 typedef struct {
-    const MetaPair *meta;  size_t nmeta;     /* META strings */
-    const void *tokenizer; size_t tokenizer_bytes;
-    const char *provenance, *report, *ir;    /* text sections, may be NULL */
-    int32_t stop_tokens[8]; uint32_t n_stop_tokens;
-    int32_t bos_token;                       /* -1 = none */
+    const char *key, *value;
+} MetaPair;
+typedef struct {
+    const MetaPair *meta;
+    size_t nmeta; /* META strings */
+    const void *tokenizer;
+    size_t tokenizer_bytes;
+    const char *provenance, *report, *ir; /* text sections, may be NULL */
+    int32_t stop_tokens[8];
+    uint32_t n_stop_tokens;
+    int32_t bos_token; /* -1 = none */
 } PackExtra;
-typedef struct { uint64_t file_bytes, weight_bytes, source_bytes; } PackStats;
+typedef struct {
+    uint64_t file_bytes, weight_bytes, source_bytes;
+} PackStats;
 FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackStats *stats, Diag *d);
 
 /* gate.c: runs the imported graph and the artifact on the same tokens and compares, whole, stepwise, in
  * chunks of 5, alone and two sequences at once. False with the diag set when they disagree. */
 typedef struct {
-    double max_err, rms_err, ref_std;        /* absolute, and the reference's deviation */
-    const char *worst;                       /* "stepwise" … */
-    int64_t tokens;                          /* rows of the reference that were computed */
+    double max_err, rms_err, ref_std; /* absolute, and the reference's deviation */
+    const char *worst;                /* "stepwise" … */
+    int64_t tokens;                   /* rows of the reference that were computed */
 } GateReport;
 bool gate_exact(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);
 

@@ -9,19 +9,19 @@
 #include <string.h>
 
 #define GATE_BATCH 2
-#define GATE_TOKENS 40                  /* a sequence, when the budget allows */
+#define GATE_TOKENS 40 /* a sequence, when the budget allows */
 #define GATE_MIN_TOKENS 6
-#define GATE_PREFIXES 12                /* tokens when every prefix is run by itself */
-#define GATE_FLOPS 12e9                 /* of the reference: some seconds */
+#define GATE_PREFIXES 12 /* tokens when every prefix is run by itself */
+#define GATE_FLOPS 12e9  /* of the reference: some seconds */
 #define GATE_CHUNK 5
 
 typedef struct {
-    const float *ref;                   /* [batch][tokens][vocab] */
+    const float *ref; /* [batch][tokens][vocab] */
     int64_t tokens, vocab;
     double max, sum2;
     int64_t count;
     const char *mode, *worst;
-    int64_t row0;                       /* of `ref`, of the running sequence */
+    int64_t row0; /* of `ref`, of the running sequence */
 } Compare;
 
 static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
@@ -30,7 +30,7 @@ static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t row
     const float *ref = c->ref + (c->row0 + first) * c->vocab;
     for (int64_t i = 0; i < (int64_t)rows * c->vocab; i++) {
         double e = fabs((double)logits[i] - (double)ref[i]);
-        if (!(e <= c->max)) {           /* also takes NaN */
+        if (!(e <= c->max)) { /* also takes NaN */
             c->max = isnan(e) ? INFINITY : e;
             c->worst = c->mode;
         }
@@ -55,7 +55,8 @@ static double constant_elements(const Graph *g) {
     for (size_t i = 1; i < g->values.count; i++) {
         const Value *v = &g->values.data[i];
         size_t bytes;
-        if (v->kind == V_CONST && type_static_bytes(&v->type, &bytes)) n += (double)bytes / (double)dtype_size(v->type.dtype);
+        if (v->kind == V_CONST && type_static_bytes(&v->type, &bytes))
+            n += (double)bytes / (double)dtype_size(v->type.dtype);
     }
     return n;
 }
@@ -63,7 +64,7 @@ static double constant_elements(const Graph *g) {
 /* Whether the graph computes in floats narrower than fp32 (weights stored so do not count). */
 static bool computes_narrow(const Graph *g, Arena *a) {
     const bool *taint = graph_taint(g, a);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         DType t = graph_type(g, n->out[0])->dtype;
         if (taint[n->out[0].id] && (t == DT_F16 || t == DT_BF16)) return true;
@@ -71,8 +72,8 @@ static bool computes_narrow(const Graph *g, Arena *a) {
     return false;
 }
 
-static Tensor input_tensor(const Graph *g, const Port *p, const int64_t *bind, size_t nbind, const int32_t *tokens,
-                           Arena *a) {
+static Tensor input_tensor(const Graph *g, const Port *p, const int64_t *bind, size_t nbind,
+                           const int32_t *tokens, Arena *a) {
     const Type *t = graph_type(g, p->v);
     Tensor x = {.dtype = t->dtype, .rank = t->rank};
     size_t count = 1;
@@ -82,7 +83,9 @@ static Tensor input_tensor(const Graph *g, const Port *p, const int64_t *bind, s
     }
     x.data = arena_array(a, count + 1, dtype_size(t->dtype));
     for (size_t i = 0; i < count; i++) {
-        int64_t v = p->role == ROLE_TOKENS ? tokens[i] : p->role == ROLE_POSITIONS ? (int64_t)i % x.dim[x.rank - 1] : 1;
+        int64_t v = p->role == ROLE_TOKENS      ? tokens[i]
+                    : p->role == ROLE_POSITIONS ? (int64_t)i % x.dim[x.rank - 1]
+                                                : 1;
         switch (t->dtype) {
         case DT_I64: ((int64_t *)x.data)[i] = v; break;
         case DT_I32: ((int32_t *)x.data)[i] = (int32_t)v; break;
@@ -105,7 +108,8 @@ static ValId logits_of(const Graph *g) {
 static bool last_only(const Graph *g) {
     ValId v = logits_of(g);
     for (uint32_t i = 0; val_ok(v) && i < graph_type(g, v)->rank; i++)
-        if (!dim_known(graph_type(g, v)->dim[i]) || dim_depends(g, graph_type(g, v)->dim[i], SYM_SEQ)) return false;
+        if (!dim_known(graph_type(g, v)->dim[i]) || dim_depends(g, graph_type(g, v)->dim[i], SYM_SEQ))
+            return false;
     return val_ok(v);
 }
 
@@ -129,7 +133,8 @@ static bool reference_run(Graph *g, const int32_t *ids, int64_t tokens, Arena *a
 }
 
 /* [batch][tokens][vocab], flat; a graph that computes the last token's logits is run on every prefix. */
-static bool reference(Graph *g, const int32_t *ids, int64_t tokens, int64_t vocab, Arena *a, Tensor *out, Diag *d) {
+static bool reference(Graph *g, const int32_t *ids, int64_t tokens, int64_t vocab, Arena *a, Tensor *out,
+                      Diag *d) {
     if (!last_only(g)) return reference_run(g, ids, tokens, a, out, d);
     *out = (Tensor){.dtype = DT_F32, .rank = 1, .dim = {GATE_BATCH * tokens * vocab}};
     float *all = arena_array_of(a, tensor_count(out), float);
@@ -172,7 +177,7 @@ static gptc_status run_modes(gptc_session *s, const int32_t *ids, Compare *c) {
         st = gptc_prefill_all(s, 0, ids + i, (size_t)k, compare_rows, c);
     }
     if (!st) st = gptc_rewind(s, 0, 0);
-    c->mode = "last row alone";             /* the head runs on fewer rows than the body */
+    c->mode = "last row alone"; /* the head runs on fewer rows than the body */
     c->row0 = 0;
     if (!st) st = gptc_prefill(s, 0, ids, (size_t)n, GPTC_LOGITS_LAST);
     if (!st) st = compare_last(s, 0, n - 1, c);
@@ -192,7 +197,8 @@ static gptc_status run_modes(gptc_session *s, const int32_t *ids, Compare *c) {
 static gptc_status run_artifact(const char *path, const int32_t *ids, Compare *c, gptc_detail *why) {
     gptc_model *m = NULL;
     gptc_session *s = NULL;
-    gptc_session_options so = {.struct_size = sizeof so, .sequences = GATE_BATCH, .context = (int32_t)c->tokens};
+    gptc_session_options so = {
+        .struct_size = sizeof so, .sequences = GATE_BATCH, .context = (int32_t)c->tokens};
     gptc_status st = gptc_open(path, NULL, &m, why);
     if (!st) st = gptc_session_new(m, &so, &s, why);
     if (!st) st = run_modes(s, ids, c);
@@ -206,7 +212,9 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     gptc_detail why = {""};
     gptc_model_info info;
     gptc_status st = gptc_open(artifact, NULL, &m, &why);
-    if (st) return diag_bug(d, loc_none(), "the written file does not open: %s (%s)", gptc_strerror(st), why.text);
+    if (st)
+        return diag_bug(d, loc_none(), "the written file does not open: %s (%s)", gptc_strerror(st),
+                        why.text);
     gptc_model_get_info(m, &info);
     gptc_close(m);
     int64_t tokens = (int64_t)(GATE_FLOPS / (2 * GATE_BATCH * (constant_elements(g) + 1)));
@@ -216,7 +224,7 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     if (tokens > info.context) tokens = info.context;
     int32_t *ids = arena_array_of(a, (size_t)(GATE_BATCH * tokens), int32_t);
     for (int64_t i = 0; i < GATE_BATCH * tokens; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;   /* Knuth's MMIX generator */
+        seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
         ids[i] = (int32_t)((seed >> 33) % (uint64_t)info.vocab);
     }
     Tensor ref;
@@ -226,16 +234,21 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
         return diag_bug(d, loc_none(), "the reference's logits have another shape than the artifact's");
     for (size_t i = 0; i < tensor_count(&ref); i++)
         if (!isfinite(c.ref[i]))
-            return diag_error(d, loc_none(), "the graph's own logits are not finite, so nothing can be verified; no file "
+            return diag_error(d, loc_none(),
+                              "the graph's own logits are not finite, so nothing can be verified; no file "
                               "was written");
     st = run_artifact(artifact, ids, &c, &why);
-    if (st) return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st), why.text);
+    if (st)
+        return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st),
+                        why.text);
     double std = deviation(ref.data, (int64_t)tensor_count(&ref));
-    *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst, GATE_BATCH * tokens};
+    *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst,
+                        GATE_BATCH * tokens};
     double tolerance = computes_narrow(g, a) ? TOL_LOGITS_F16 : TOL_LOGITS_F32;
     if (c.max <= tolerance * std) return true;
-    return diag_error(d, loc_none(),
-                      "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
-                      "no file was written; hint: gptc-opt --diff of two dumps finds the first value that differs",
-                      c.max, c.max / std, std, tolerance, c.worst);
+    return diag_error(
+        d, loc_none(),
+        "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
+        "no file was written; hint: gptc-opt --diff of two dumps finds the first value that differs",
+        c.max, c.max / std, std, tolerance, c.worst);
 }

@@ -45,7 +45,7 @@ static bool lower_states(Lower *lw) {
     for (size_t i = 0; i < g->states.count; i++) {
         const State *s = &g->states.data[i];
         Type t = *graph_type(g, s->out);
-        t.dim[s->axis] = dim_sym(g, SYM_SEQ);   /* one position of the state is one row */
+        t.dim[s->axis] = dim_sym(g, SYM_SEQ); /* one position of the state is one row */
         int64_t width = 1, last = 1;
         for (uint32_t k = 0; k < t.rank; k++)
             if (dim_is_const(t.dim[k])) {
@@ -54,7 +54,7 @@ static bool lower_states(Lower *lw) {
             }
         if (width <= 0 || width > INT32_MAX || last <= 0)
             return diag_error(lw->diag, loc_none(), "state \"%s\" has no fixed width", s->name);
-        ArtState as = {(uint32_t)(width / last), (uint32_t)last, UINT32_MAX, UINT32_MAX};   /* no reader yet */
+        ArtState as = {(uint32_t)(width / last), (uint32_t)last, UINT32_MAX, UINT32_MAX}; /* no reader yet */
         VEC_PUSH(p->arena, &p->states, as);
         VEC_PUSH(p->arena, &p->state_names, s->name);
         p->meta.state_bytes_per_token += (uint64_t)width * 4;
@@ -66,7 +66,7 @@ static bool lower_states(Lower *lw) {
 /* Products first: a table that is also a product's weight is then stored once, in the product's order. */
 static bool lower_weights_first(Lower *lw) {
     Graph *g = lw->g;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         WeightView w;
         if (n->op != OP_LINEAR || !n->region) continue;
@@ -108,7 +108,7 @@ static size_t alive_across(const Program *p, size_t j, const ArtArg *logits, Art
         for (uint32_t i = 0; i < (s ? kernel_inputs[s->kernel] : 1); i++) {
             const ArtArg *arg = s ? &s->arg[i] : logits;
             if (arg->kind != ART_ARG_ROWS) continue;
-            bool local = false, known = false;     /* local: written again between j and k */
+            bool local = false, known = false; /* local: written again between j and k */
             for (size_t m = j; m < k && !local; m++) local = writes(&p->steps.data[m], arg->value);
             for (size_t m = 0; m < n; m++) known |= out[m].value == arg->value;
             if (local || known) continue;
@@ -146,9 +146,10 @@ static bool tables_reach(Lower *lw) {
         if (s->kernel != ART_K_GATHER) continue;
         uint64_t rows = p->tensors.data[s->arg[0].value].art.dim[0];
         if (s->arg[1].kind == ART_ARG_TOKENS && rows < p->meta.vocab)
-            return diag_error(lw->diag, loc_none(), "the logits are for %u tokens, but a table of the tokens has %llu "
-                              "rows; hint: give the model as many logits as embeddings", p->meta.vocab,
-                              (unsigned long long)rows);
+            return diag_error(lw->diag, loc_none(),
+                              "the logits are for %u tokens, but a table of the tokens has %llu "
+                              "rows; hint: give the model as many logits as embeddings",
+                              p->meta.vocab, (unsigned long long)rows);
         if (s->arg[1].kind == ART_ARG_POSITIONS && rows < p->meta.context)
             return diag_error(lw->diag, loc_none(), "a table of positions has %llu rows; hint: --ctx %llu",
                               (unsigned long long)rows, (unsigned long long)rows);

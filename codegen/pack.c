@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PANEL 16
-#define BLOCK_PANELS 16      /* panels gathered at once: 256 outputs, 1 KB of every row of a [K, N] matrix */
+#define BLOCK_PANELS 16 /* panels gathered at once: 256 outputs, 1 KB of every row of a [K, N] matrix */
 
 typedef struct {
     FileWriter *w;
@@ -78,9 +78,12 @@ static void fill_panels(const ProgramTensor *t, int64_t r0, int64_t n, uint8_t *
             int64_t r = by_row ? i : j, c = by_row ? j : i;
             int64_t from = w->offset + (r0 + r) * rs + c * cs;
             int64_t to = (r / PANEL * cols + c) * PANEL + r % PANEL;
-            if (!wide) ((uint16_t *)dst)[to] = load_16(w, from);
-            else if (w->dtype == DT_F32) ((float *)dst)[to] = load_f32(w, from);
-            else ((float *)dst)[to] = view_f32(w, from);
+            if (!wide)
+                ((uint16_t *)dst)[to] = load_16(w, from);
+            else if (w->dtype == DT_F32)
+                ((float *)dst)[to] = load_f32(w, from);
+            else
+                ((float *)dst)[to] = view_f32(w, from);
         }
     }
 }
@@ -131,8 +134,10 @@ static void put_weights(Packer *k, Program *p) {
         ProgramTensor *t = &p->tensors.data[i];
         put_pad(k, start, 64);
         t->art.offset = file_offset(k->w) - start;
-        if (t->art.layout == ART_PANEL16) put_panels(k, t);
-        else put_plain(k, t);
+        if (t->art.layout == ART_PANEL16)
+            put_panels(k, t);
+        else
+            put_plain(k, t);
     }
     end(k);
 }
@@ -152,7 +157,8 @@ static void put_meta(Packer *k, Program *p, const PackExtra *x, Arena *a) {
         add_string(&strings, x->meta[i].value);
     }
     for (size_t i = 0; i < p->states.count; i++)
-        p->states.data[i].name_offset = add_string(&strings, p->state_names.data[i] ? p->state_names.data[i] : "");
+        p->states.data[i].name_offset =
+            add_string(&strings, p->state_names.data[i] ? p->state_names.data[i] : "");
     for (size_t i = 0; i < p->tensors.count; i++) {
         ProgramTensor *t = &p->tensors.data[i];
         t->art.name_offset = t->name ? add_string(&strings, t->name) : UINT32_MAX;
@@ -202,7 +208,8 @@ FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackSta
         arena_free(a);
         return NULL;
     }
-    uint32_t total = 4u + (x->tokenizer_bytes > 0) + (x->provenance != NULL) + (x->report != NULL) + (x->ir != NULL);
+    uint32_t total =
+        4u + (x->tokenizer_bytes > 0) + (x->provenance != NULL) + (x->report != NULL) + (x->ir != NULL);
     ArtHeader h = {.major = ART_MAJOR, .minor = ART_MINOR};
     memcpy(h.magic, ART_MAGIC, sizeof h.magic);
     file_write(k.w, &h, sizeof h);

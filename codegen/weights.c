@@ -3,9 +3,7 @@
 
 #include <string.h>
 
-uint32_t art_dtype(DType t) {
-    return t == DT_F16 ? ART_F16 : t == DT_BF16 ? ART_BF16 : ART_F32;
-}
+uint32_t art_dtype(DType t) { return t == DT_F16 ? ART_F16 : t == DT_BF16 ? ART_BF16 : ART_F32; }
 
 /* The chain of views from v up to its constant; -1 when it is too long or something else is in it. */
 static int weight_chain(const Graph *g, ValId v, NodeId *chain, int cap) {
@@ -42,8 +40,7 @@ static bool view_apply(WeightView *w, const Graph *g, const Node *n) {
     WeightView old = *w;
     const Type *to = graph_type(g, n->out[0]);
     switch (n->op) {
-    case OP_CAST:
-        return cast_is_exact(graph_type(g, n->in[0])->dtype, to->dtype);
+    case OP_CAST: return cast_is_exact(graph_type(g, n->in[0])->dtype, to->dtype);
     case OP_TRANSPOSE:
         for (uint32_t i = 0; i < w->rank; i++) {
             w->dim[i] = old.dim[n->attr.perm[i]];
@@ -58,8 +55,7 @@ static bool view_apply(WeightView *w, const Graph *g, const Node *n) {
             w->dim[i] = to->dim[i].v;
         }
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -100,7 +96,8 @@ double weight_get(const WeightView *w, const int64_t *index) {
 }
 
 static bool same_elements(const WeightView *a, const WeightView *b) {
-    if (a->data != b->data || a->dtype != b->dtype || a->rank != b->rank || a->offset != b->offset) return false;
+    if (a->data != b->data || a->dtype != b->dtype || a->rank != b->rank || a->offset != b->offset)
+        return false;
     for (uint32_t i = 0; i < a->rank; i++)
         if (a->dim[i] != b->dim[i] || (a->dim[i] > 1 && a->stride[i] != b->stride[i])) return false;
     return true;

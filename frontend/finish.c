@@ -91,8 +91,10 @@ bool import_outputs(Import *im) {
         for (size_t s = 0; s < g->states.count; s++)
             found |= val_eq(g->states.data[s].in, g->inputs.data[i].v);
         if (!found)
-            return diag_error(im->d, loc_none(), "no output extends the past input '%s' by a plain "
-                              "concat; hint: export with present outputs", g->inputs.data[i].name);
+            return diag_error(im->d, loc_none(),
+                              "no output extends the past input '%s' by a plain "
+                              "concat; hint: export with present outputs",
+                              g->inputs.data[i].name);
     }
     Symbol *seq = &g->symbols.data[SYM_SEQ.id];
     if (tokens && g->context != 0 && (seq->max == 0 || seq->max > g->context)) seq->max = g->context;

@@ -11,29 +11,36 @@
 #define BODY_DEPTH_MAX 16
 #define NODES_MAX ((uint64_t)2000000)
 
-typedef struct { const char *name; uint64_t hash; uint32_t id; bool formal; } Entry;  /* formal: a
+typedef struct {
+    const char *name;
+    uint64_t hash;
+    uint32_t id;
+    bool formal;
+} Entry; /* formal: a
     function's output, bound to the call's and not yet defined */
 typedef struct Scope Scope;
 struct Scope {
-    const Scope *parent;          /* enclosing graph; NULL for the main graph and functions */
+    const Scope *parent; /* enclosing graph; NULL for the main graph and functions */
     Entry *slots;
-    size_t cap, count;            /* cap is a power of two */
+    size_t cap, count; /* cap is a power of two */
 };
 typedef struct {
     const OOpset *opsets;
     size_t nopsets;
-    const OAttr *attrs;           /* of the call, for ref_attr_name */
+    const OAttr *attrs; /* of the call, for ref_attr_name */
     size_t nattrs;
-    unsigned functions, bodies;   /* depth */
+    unsigned functions, bodies; /* depth */
     bool main;
-    uint32_t index;               /* ONNX node of the outermost call */
+    uint32_t index; /* ONNX node of the outermost call */
 } Where;
-typedef struct { INode *data; size_t count, cap; } Nodes;
+typedef struct {
+    INode *data;
+    size_t count, cap;
+} Nodes;
 
 static Entry *scope_slot(const Scope *s, const char *name, uint64_t hash) {
     size_t i = (size_t)hash & (s->cap - 1);
-    while (s->slots[i].name != NULL &&
-           (s->slots[i].hash != hash || strcmp(s->slots[i].name, name) != 0))
+    while (s->slots[i].name != NULL && (s->slots[i].hash != hash || strcmp(s->slots[i].name, name) != 0))
         i = (i + 1) & (s->cap - 1);
     return &s->slots[i];
 }
@@ -93,8 +100,7 @@ static int64_t opset_of(const Import *im, const Where *w, const char *domain) {
 
 static const OFunc *function_find(const Import *im, const ONode *n) {
     for (size_t i = 0; i < im->model.nfuncs; i++)
-        if (strcmp(im->model.funcs[i].name, n->op) == 0 &&
-            strcmp(im->model.funcs[i].domain, n->domain) == 0)
+        if (strcmp(im->model.funcs[i].name, n->op) == 0 && strcmp(im->model.funcs[i].domain, n->domain) == 0)
             return &im->model.funcs[i];
     return NULL;
 }
@@ -110,12 +116,13 @@ static bool add_graph_values(Import *im, const OGraph *g, Scope *s, bool inputs)
         scope_add(im, s, t->name, id);
     }
     if (g->nsparse != 0)
-        return diag_error(im->d, loc_none(), "sparse initializers are not supported; hint: store "
+        return diag_error(im->d, loc_none(),
+                          "sparse initializers are not supported; hint: store "
                           "them as dense tensors");
     for (size_t i = 0; inputs && i < g->ninputs; i++) {
         const OInfo *info = &g->inputs[i];
         uint32_t id = scope_local(s, info->name);
-        if (id != 0 && im->tensors.data[id].init != NULL) continue;   /* a default value */
+        if (id != 0 && im->tensors.data[id].init != NULL) continue; /* a default value */
         if (id != 0 || info->name[0] == '\0')
             return diag_error(im->d, loc_none(), "graph input '%s' is %s", info->name,
                               id != 0 ? "declared twice" : "without a name");
@@ -127,8 +134,7 @@ static bool add_graph_values(Import *im, const OGraph *g, Scope *s, bool inputs)
     return true;
 }
 
-static bool flatten_nodes(Import *im, const ONode *nodes, size_t n, Scope *s, const Where *w,
-                          Nodes *out);
+static bool flatten_nodes(Import *im, const ONode *nodes, size_t n, Scope *s, const Where *w, Nodes *out);
 
 static const OAttr *resolve_attrs(Import *im, const ONode *n, const Where *w, size_t *count) {
     *count = n->nattrs;
@@ -146,20 +152,24 @@ static const OAttr *resolve_attrs(Import *im, const ONode *n, const Where *w, si
                 a.name = n->attrs[i].name;
                 found = true;
             }
-        if (found) attrs[(*count)++] = a;   /* else the op's default holds */
+        if (found) attrs[(*count)++] = a; /* else the op's default holds */
     }
     return attrs;
 }
 
-static bool inline_function(Import *im, const OFunc *f, const ONode *n, const INode *call,
-                            const Where *w, Nodes *out) {
+static bool inline_function(Import *im, const OFunc *f, const ONode *n, const INode *call, const Where *w,
+                            Nodes *out) {
     Loc loc = node_loc(im, n->name, call->index);
     if (w->functions >= FUNCTION_DEPTH_MAX)
-        return diag_error(im->d, loc, "function '%s' calls itself, or calls are nested more than %d "
-                          "deep", f->name, FUNCTION_DEPTH_MAX);
+        return diag_error(im->d, loc,
+                          "function '%s' calls itself, or calls are nested more than %d "
+                          "deep",
+                          f->name, FUNCTION_DEPTH_MAX);
     if (n->nin > f->nin || n->nout > f->nout)
-        return diag_error(im->d, loc, "function '%s' takes %zu inputs and gives %zu outputs; the node "
-                          "has %zu and %zu", f->name, f->nin, f->nout, n->nin, n->nout);
+        return diag_error(im->d, loc,
+                          "function '%s' takes %zu inputs and gives %zu outputs; the node "
+                          "has %zu and %zu",
+                          f->name, f->nin, f->nout, n->nin, n->nout);
     Scope s = {0};
     for (size_t i = 0; i < call->nin; i++)
         if (call->in[i] != 0) scope_add(im, &s, f->in[i], call->in[i]);
@@ -169,8 +179,13 @@ static bool inline_function(Import *im, const OFunc *f, const ONode *n, const IN
         if (from != 0) {
             /* An input handed straight through. */
             if (to == 0) continue;
-            INode same = {.name = n->name, .op = "Identity", .domain = "", .version = 13,
-                          .index = call->index, .nin = 1, .nout = 1};
+            INode same = {.name = n->name,
+                          .op = "Identity",
+                          .domain = "",
+                          .version = 13,
+                          .index = call->index,
+                          .nin = 1,
+                          .nout = 1};
             same.in = arena_dup(im->scratch, &from, sizeof(from));
             same.out = arena_dup(im->scratch, &to, sizeof(to));
             VEC_PUSH(im->scratch, out, same);
@@ -180,8 +195,8 @@ static bool inline_function(Import *im, const OFunc *f, const ONode *n, const IN
         scope_add(im, &s, f->out[i], to);
         scope_entry(&s, f->out[i])->formal = true;
     }
-    Where inner = {f->opsets, f->nopsets, call->attrs, call->nattrs, w->functions + 1, w->bodies,
-                   false, call->index};
+    Where inner = {f->opsets,        f->nopsets, call->attrs, call->nattrs,
+                   w->functions + 1, w->bodies,  false,       call->index};
     return flatten_nodes(im, f->nodes, f->nnodes, &s, &inner, out);
 }
 
@@ -220,12 +235,16 @@ static bool flatten_bodies(Import *im, INode *x, const Scope *s, const Where *w,
     return true;
 }
 
-static bool flatten_node(Import *im, const ONode *n, uint32_t index, Scope *s, const Where *w,
-                         Nodes *out) {
+static bool flatten_node(Import *im, const ONode *n, uint32_t index, Scope *s, const Where *w, Nodes *out) {
     Loc loc = node_loc(im, n->name, index);
     if (++im->inlined > NODES_MAX) return diag_error(im->d, loc, "more than two million nodes");
-    INode x = {.name = n->name, .op = n->op, .domain = n->domain, .index = index, .nin = n->nin,
-               .nout = n->nout, .version = opset_of(im, w, n->domain)};
+    INode x = {.name = n->name,
+               .op = n->op,
+               .domain = n->domain,
+               .index = index,
+               .nin = n->nin,
+               .nout = n->nout,
+               .version = opset_of(im, w, n->domain)};
     x.attrs = resolve_attrs(im, n, w, &x.nattrs);
     x.in = arena_array_of(im->scratch, n->nin, uint32_t);
     x.out = arena_array_of(im->scratch, n->nout, uint32_t);
@@ -245,8 +264,7 @@ static bool flatten_node(Import *im, const ONode *n, uint32_t index, Scope *s, c
     return true;
 }
 
-static bool flatten_nodes(Import *im, const ONode *nodes, size_t n, Scope *s, const Where *w,
-                          Nodes *out) {
+static bool flatten_nodes(Import *im, const ONode *nodes, size_t n, Scope *s, const Where *w, Nodes *out) {
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < nodes[i].nout; j++) {
             const char *name = nodes[i].out[j];
@@ -271,14 +289,22 @@ static bool flatten_nodes(Import *im, const ONode *nodes, size_t n, Scope *s, co
 typedef struct {
     Import *im;
     const Nodes *all;
-    uint32_t *def;                /* tensor -> node + 1 */
-    uint8_t *state;               /* 0 new, 1 open, 2 done */
-    struct { uint32_t node; size_t next; uint32_t *deps; size_t ndeps; } *stack;
+    uint32_t *def;  /* tensor -> node + 1 */
+    uint8_t *state; /* 0 new, 1 open, 2 done */
+    struct {
+        uint32_t node;
+        size_t next;
+        uint32_t *deps;
+        size_t ndeps;
+    } * stack;
     size_t depth;
 } Sort;
 
 static void body_deps(const IBody *b, Arena *a, uint32_t **deps, size_t *n, size_t *cap) {
-    struct { uint32_t *data; size_t count, cap; } v = {*deps, *n, *cap};
+    struct {
+        uint32_t *data;
+        size_t count, cap;
+    } v = {*deps, *n, *cap};
     for (size_t i = 0; i < b->nnodes; i++) {
         for (size_t j = 0; j < b->nodes[i].nin; j++)
             if (b->nodes[i].in[j] != 0) VEC_PUSH(a, &v, b->nodes[i].in[j]);
@@ -301,8 +327,7 @@ static void sort_push(Sort *s, uint32_t node) {
     if (x->nbodies != 0) {
         uint32_t *deps = arena_dup(s->im->scratch, x->in, x->nin * sizeof(*x->in));
         size_t n = x->nin, cap = x->nin;
-        for (size_t i = 0; i < x->nbodies; i++)
-            body_deps(&x->bodies[i], s->im->scratch, &deps, &n, &cap);
+        for (size_t i = 0; i < x->nbodies; i++) body_deps(&x->bodies[i], s->im->scratch, &deps, &n, &cap);
         s->stack[s->depth].deps = deps;
         s->stack[s->depth].ndeps = n;
     }
@@ -355,15 +380,13 @@ bool import_flatten(Import *im) {
     Scope s = {0};
     Nodes all = {0};
     Where w = {.opsets = im->model.opsets, .nopsets = im->model.nopsets, .main = true};
-    if (!add_graph_values(im, g, &s, true) ||
-        !flatten_nodes(im, g->nodes, g->nnodes, &s, &w, &all))
+    if (!add_graph_values(im, g, &s, true) || !flatten_nodes(im, g->nodes, g->nnodes, &s, &w, &all))
         return false;
     im->outputs = arena_array_of(im->scratch, g->noutputs, uint32_t);
     for (size_t i = 0; i < g->noutputs; i++) {
         im->outputs[i] = scope_local(&s, g->outputs[i].name);
         if (im->outputs[i] == 0)
-            return diag_error(im->d, loc_none(), "graph output '%s' is not defined",
-                              g->outputs[i].name);
+            return diag_error(im->d, loc_none(), "graph output '%s' is not defined", g->outputs[i].name);
     }
     im->noutputs = g->noutputs;
     return sort_nodes(im, &all);

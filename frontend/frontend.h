@@ -5,30 +5,33 @@
 #include "ir/ir.h"
 
 /* What the user may say about inputs and outputs; NULL = inferred from how a value is used. */
-typedef struct { const char *name; Tensor value; } BoundInput;
+typedef struct {
+    const char *name;
+    Tensor value;
+} BoundInput;
 typedef struct {
     const char *input_ids, *positions, *mask, *logits;
-    const BoundInput *bound;     /* inputs that are constants in this compile (a shape, an axis); their data */
-    size_t nbound;               /* is copied, and they are no inputs of the graph */
+    const BoundInput *bound; /* inputs that are constants in this compile (a shape, an axis); their data */
+    size_t nbound;           /* is copied, and they are no inputs of the graph */
 } ImportOptions;
 
 /* One imported model. The graph borrows the mapped files, so close it after the graph's last use. */
 typedef struct {
-    Graph *graph;                /* stage imported; in `arena` */
-    FileView model;              /* model.onnx */
-    VEC(FileView) external;      /* external data files, mapped */
-    const char *producer;        /* may be NULL */
-    int64_t opset;               /* of the default domain */
-    uint32_t nnodes;             /* ONNX nodes, after inlining */
-    uint64_t file_hash;          /* of model.onnx's bytes */
+    Graph *graph;           /* stage imported; in `arena` */
+    FileView model;         /* model.onnx */
+    VEC(FileView) external; /* external data files, mapped */
+    const char *producer;   /* may be NULL */
+    int64_t opset;          /* of the default domain */
+    uint32_t nnodes;        /* ONNX nodes, after inlining */
+    uint64_t file_hash;     /* of model.onnx's bytes */
 } OnnxModel;
 
 /* import.c: reads, checks and lowers. All unsupported nodes are reported at once. False with the
  * diag set; out is then empty and needs no close. */
 bool onnx_import(const char *path, const ImportOptions *opt, Arena *a, OnnxModel *out, Diag *d);
 /* The same from memory (fuzzing, tests); dir is where external data is looked up, NULL refuses it. */
-bool onnx_import_bytes(const uint8_t *data, size_t bytes, const char *dir, const ImportOptions *opt,
-                       Arena *a, OnnxModel *out, Diag *d);
+bool onnx_import_bytes(const uint8_t *data, size_t bytes, const char *dir, const ImportOptions *opt, Arena *a,
+                       OnnxModel *out, Diag *d);
 void onnx_close(OnnxModel *m);
 
 /* onnx_tensor.c: a TensorProto file (tokens.pb, logits.pb) into an arena tensor, and back. */

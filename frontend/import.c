@@ -8,10 +8,9 @@
 
 /* ---- op tables ---- */
 
-static const OpRule *const TABLES[] = {onnx_rules_math, onnx_rules_move, onnx_rules_shape,
-                                       onnx_rules_reduce, onnx_rules_nn, onnx_rules_attention,
-                                       onnx_rules_einsum, onnx_rules_index, onnx_rules_quant,
-                                       onnx_rules_control};
+static const OpRule *const TABLES[] = {
+    onnx_rules_math,      onnx_rules_move,   onnx_rules_shape, onnx_rules_reduce, onnx_rules_nn,
+    onnx_rules_attention, onnx_rules_einsum, onnx_rules_index, onnx_rules_quant,  onnx_rules_control};
 
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version) {
     for (size_t t = 0; t < COUNT_OF(TABLES); t++)
@@ -30,7 +29,9 @@ static bool op_known(const char *domain, const char *op) {
 }
 
 const char *op_hint(const char *domain, const char *op) {
-    static const struct { const char *domain, *op, *hint; } hints[] = {
+    static const struct {
+        const char *domain, *op, *hint;
+    } hints[] = {
         {"", "NonZero", "the result's size depends on data; export the experts without routing by NonZero"},
         {"", "Loop", "export without loops"},
         {"", "Scan", "export without loops"},
@@ -41,12 +42,12 @@ const char *op_hint(const char *domain, const char *op) {
         {"", "Conv", "convolutions are not supported"},
         {"", "LSTM", "recurrent layers are not supported"},
         {"", "GRU", "recurrent layers are not supported"},
-        {"com.microsoft", "PagedAttention", "export with a contiguous cache, for example with "
-                                            "GroupQueryAttention or the plain exporter"},
+        {"com.microsoft", "PagedAttention",
+         "export with a contiguous cache, for example with "
+         "GroupQueryAttention or the plain exporter"},
     };
     for (size_t i = 0; i < COUNT_OF(hints); i++)
-        if (strcmp(hints[i].op, op) == 0 && strcmp(hints[i].domain, domain) == 0)
-            return hints[i].hint;
+        if (strcmp(hints[i].op, op) == 0 && strcmp(hints[i].domain, domain) == 0) return hints[i].hint;
     if (strcmp(domain, "com.microsoft") == 0)
         return "an ONNX Runtime operator; export without ONNX Runtime's optimizer or builder";
     if (op_known(domain, op)) return "this opset version of the operator is not supported";
@@ -69,8 +70,7 @@ static bool check_support(Import *im) {
         const INode *n = &im->nodes.data[i];
         if (op_rule_find(n->domain, n->op, n->version) == NULL) report(im, n, &count);
     }
-    if (count > REPORT_MAX)
-        diag_error(im->d, loc_none(), "%zu more unsupported nodes", count - REPORT_MAX);
+    if (count > REPORT_MAX) diag_error(im->d, loc_none(), "%zu more unsupported nodes", count - REPORT_MAX);
     return count == 0;
 }
 
@@ -111,8 +111,8 @@ static const char *skip_spaces(const char *s) {
 }
 
 static bool word_char(char ch) {
-    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
-           ch == '_' || ch == '.';
+    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '_' ||
+           ch == '.';
 }
 
 static Dim dim_named(Import *im, const char *name, size_t n) {
@@ -123,8 +123,7 @@ static Dim dim_named(Import *im, const char *name, size_t n) {
     /* batch, seq and past have a meaning of their own, that a name alone does not give. */
     SymId s = symbol_find(im->g, name, n);
     char *text = arena_strndup(im->arena, name, n);
-    if (s.id != 0 && s.id <= SYM_PAST.id && im->roles != NULL)
-        text = arena_printf(im->arena, "%s_dim", text);
+    if (s.id != 0 && s.id <= SYM_PAST.id && im->roles != NULL) text = arena_printf(im->arena, "%s_dim", text);
     Dim d = dim_sym(im->g, symbol_add(im->g, text, strlen(text)));
     Alias a = {arena_strndup(im->scratch, name, n), d};
     VEC_PUSH(im->scratch, &im->aliases, a);
@@ -207,7 +206,11 @@ static bool import_model(Import *im) {
 
 static bool import_source(const TensorSource *src, const ImportOptions *opt, OnnxModel *out, Diag *d) {
     static const ImportOptions none = {0};
-    Import im = {.arena = src->arena, .scratch = arena_new(), .d = d, .out = out, .src = *src,
+    Import im = {.arena = src->arena,
+                 .scratch = arena_new(),
+                 .d = d,
+                 .out = out,
+                 .src = *src,
                  .opt = opt == NULL ? &none : opt};
     im.g = graph_new(src->arena);
     out->graph = im.g;
@@ -218,8 +221,8 @@ static bool import_source(const TensorSource *src, const ImportOptions *opt, Onn
     return ok;
 }
 
-bool onnx_import_bytes(const uint8_t *data, size_t bytes, const char *dir, const ImportOptions *opt,
-                       Arena *a, OnnxModel *out, Diag *d) {
+bool onnx_import_bytes(const uint8_t *data, size_t bytes, const char *dir, const ImportOptions *opt, Arena *a,
+                       OnnxModel *out, Diag *d) {
     *out = (OnnxModel){0};
     TensorSource src = {data, bytes, NULL, dir, a, out};
     return import_source(&src, opt, out, d);
@@ -237,8 +240,9 @@ bool onnx_import(const char *path, const ImportOptions *opt, Arena *a, OnnxModel
     TensorSource src = {f.data, f.bytes, name, dir, a, out};
     size_t before = d->items.count;
     if (import_source(&src, opt, out, d)) return true;
-    for (size_t i = before; i < d->items.count; i++)   /* what has no node is about the file */
-        if (d->items.data[i].loc.kind == LOC_NONE) d->items.data[i].loc = loc_file(arena_strdup(d->arena, path));
+    for (size_t i = before; i < d->items.count; i++) /* what has no node is about the file */
+        if (d->items.data[i].loc.kind == LOC_NONE)
+            d->items.data[i].loc = loc_file(arena_strdup(d->arena, path));
     return false;
 }
 

@@ -18,12 +18,12 @@ bool onnx_scan(const uint8_t *data, size_t bytes, bool tensor, Arena *a, uint8_t
 /* ---- onnx.c: the view; only borrowed pointers, checked counts ---- */
 typedef struct OGraph OGraph;
 typedef struct {
-    const char *name;             /* "" when absent */
-    int type;                     /* ONNX element type number */
+    const char *name; /* "" when absent */
+    int type;         /* ONNX element type number */
     size_t rank;
     const int64_t *dim;
     bool has_raw;
-    uint64_t raw_offset, raw_bytes;   /* into the scanned bytes, checked */
+    uint64_t raw_offset, raw_bytes; /* into the scanned bytes, checked */
     const float *floats;
     const double *doubles;
     const int32_t *int32s;
@@ -31,12 +31,21 @@ typedef struct {
     const uint64_t *uint64s;
     size_t nfloats, ndoubles, nint32s, nint64s, nuint64s, nstrings;
     bool external;
-    const char *location, *offset_text, *length_text;  /* NULL when absent */
+    const char *location, *offset_text, *length_text; /* NULL when absent */
 } OTensor;
-typedef enum { OA_OTHER, OA_FLOAT, OA_INT, OA_STRING, OA_TENSOR, OA_GRAPH, OA_FLOATS, OA_INTS,
-               OA_STRINGS } OAttrKind;
+typedef enum {
+    OA_OTHER,
+    OA_FLOAT,
+    OA_INT,
+    OA_STRING,
+    OA_TENSOR,
+    OA_GRAPH,
+    OA_FLOATS,
+    OA_INTS,
+    OA_STRINGS
+} OAttrKind;
 typedef struct {
-    const char *name, *ref;       /* ref: the function attribute it stands for, or NULL */
+    const char *name, *ref; /* ref: the function attribute it stands for, or NULL */
     OAttrKind kind;
     float f;
     int64_t i;
@@ -45,7 +54,7 @@ typedef struct {
     const OGraph *g;
     const float *floats;
     const int64_t *ints;
-    size_t n;                     /* of floats, ints, strings */
+    size_t n; /* of floats, ints, strings */
 } OAttr;
 typedef struct {
     const char *name, *op, *domain;
@@ -54,10 +63,13 @@ typedef struct {
     const OAttr *attrs;
     size_t nattrs;
 } ONode;
-typedef struct { int64_t value; const char *param; } ODim;   /* param NULL: value, -1 = not given */
+typedef struct {
+    int64_t value;
+    const char *param;
+} ODim; /* param NULL: value, -1 = not given */
 typedef struct {
     const char *name;
-    bool tensor, has_shape;       /* tensor false: a sequence, map or optional */
+    bool tensor, has_shape; /* tensor false: a sequence, map or optional */
     int type;
     size_t rank;
     const ODim *dim;
@@ -68,7 +80,10 @@ struct OGraph {
     const OInfo *inputs, *outputs;
     size_t nnodes, ninits, ninputs, noutputs, nsparse;
 };
-typedef struct { const char *domain; int64_t version; } OOpset;
+typedef struct {
+    const char *domain;
+    int64_t version;
+} OOpset;
 typedef struct {
     const char *name, *domain;
     const char *const *in, *const *out;
@@ -91,20 +106,20 @@ bool onnx_view_tensor(const uint8_t *data, size_t bytes, Arena *a, OTensor *out,
 
 /* ---- onnx_tensor.c: elements of a TensorProto ---- */
 typedef struct {
-    const uint8_t *data;          /* the scanned bytes */
+    const uint8_t *data; /* the scanned bytes */
     size_t bytes;
-    const char *name;             /* file name for file("...") constants; NULL: they print as data */
-    const char *dir;              /* of external data; NULL refuses it */
-    Arena *arena;                 /* of the graph */
-    OnnxModel *model;             /* collects mapped external files; may be NULL */
+    const char *name; /* file name for file("...") constants; NULL: they print as data */
+    const char *dir;  /* of external data; NULL refuses it */
+    Arena *arena;     /* of the graph */
+    OnnxModel *model; /* collects mapped external files; may be NULL */
 } TensorSource;
 typedef struct {
     DType dtype;
     size_t rank;
     int64_t dim[MAX_RANK];
     size_t count, bytes;
-    const void *data;             /* borrowed from a mapped file, or in the arena */
-    const char *path;             /* not NULL: data is path at offset */
+    const void *data; /* borrowed from a mapped file, or in the arena */
+    const char *path; /* not NULL: data is path at offset */
     uint64_t offset;
 } TensorData;
 bool tensor_load(const OTensor *t, const TensorSource *src, TensorData *out, Loc loc, Diag *d);
@@ -121,23 +136,35 @@ typedef struct {
     Type type;
     const Dim *dims;
     uint32_t ndims;
-    const OTensor *init;          /* an initializer; loaded when first used */
+    const OTensor *init; /* an initializer; loaded when first used */
 } Tv;
 typedef struct INode INode;
-typedef struct { INode *nodes; size_t nnodes; uint32_t *out; size_t nout; } IBody;
+typedef struct {
+    INode *nodes;
+    size_t nnodes;
+    uint32_t *out;
+    size_t nout;
+} IBody;
 struct INode {
     const char *name, *op, *domain;
-    int64_t version;              /* opset version of its domain */
-    uint32_t index;               /* of the ONNX node it comes from */
-    uint32_t *in, *out;           /* tensor numbers; 0 = left out */
+    int64_t version;    /* opset version of its domain */
+    uint32_t index;     /* of the ONNX node it comes from */
+    uint32_t *in, *out; /* tensor numbers; 0 = left out */
     size_t nin, nout;
     const OAttr *attrs;
     size_t nattrs;
-    IBody *bodies;                /* of graph attributes, in attribute order */
+    IBody *bodies; /* of graph attributes, in attribute order */
     size_t nbodies;
 };
-typedef struct { const char *param; Dim dim; } Alias;
-typedef struct { SymId sym; int64_t most; Dim of; } Lesser;   /* sym = min(of, most) */
+typedef struct {
+    const char *param;
+    Dim dim;
+} Alias;
+typedef struct {
+    SymId sym;
+    int64_t most;
+    Dim of;
+} Lesser; /* sym = min(of, most) */
 typedef struct {
     Arena *arena, *scratch;
     Graph *g;
@@ -146,18 +173,18 @@ typedef struct {
     OModel model;
     OnnxModel *out;
     TensorSource src;
-    VEC(Tv) tensors;              /* [0] unused */
+    VEC(Tv) tensors; /* [0] unused */
     VEC(INode) nodes;
-    VEC(Alias) aliases;           /* dim_param -> dimension */
-    VEC(Lesser) lessers;          /* lengths cut at a number, until it is known that they are not */
-    uint32_t *inputs, *outputs;   /* tensor numbers of graph inputs (without initializers) and outputs */
+    VEC(Alias) aliases;         /* dim_param -> dimension */
+    VEC(Lesser) lessers;        /* lengths cut at a number, until it is known that they are not */
+    uint32_t *inputs, *outputs; /* tensor numbers of graph inputs (without initializers) and outputs */
     const OInfo **input_info;
     size_t ninputs, noutputs;
-    Role *roles;                  /* of inputs */
-    bool *dynamic;                /* by value id: computed from an input's data; grows */
+    Role *roles;   /* of inputs */
+    bool *dynamic; /* by value id: computed from an input's data; grows */
     size_t ndynamic;
-    uint64_t inlined;             /* nodes made so far, bounded */
-    bool fixed;                   /* tokens have literal dims */
+    uint64_t inlined; /* nodes made so far, bounded */
+    bool fixed;       /* tokens have literal dims */
 } Import;
 
 /* flatten.c */
@@ -170,37 +197,45 @@ bool import_outputs(Import *im);
 bool import_run_nodes(Import *im, const INode *nodes, size_t n);
 bool dim_param_parse(Import *im, const char *text, Dim *out);
 /* unify.c */
-Dim shape_cut(Import *im, Dim d, int64_t most);       /* min(d, most) */
-Dim shape_rest(Import *im, Dim x, int64_t least);     /* max(x, least), x = a number less a length */
+Dim shape_cut(Import *im, Dim d, int64_t most);   /* min(d, most) */
+Dim shape_rest(Import *im, Dim x, int64_t least); /* max(x, least), x = a number less a length */
 /* Takes the lesser lengths that nothing decided for uncut, which bounds the context. */
 void shape_settle(Import *im);
 
 /* ---- lower.c: what an op's function works with ---- */
-typedef struct { Import *im; Graph *g; Diag *d; const INode *n; Loc loc; int64_t version; int arg; } Call;
+typedef struct {
+    Import *im;
+    Graph *g;
+    Diag *d;
+    const INode *n;
+    Loc loc;
+    int64_t version;
+    int arg;
+} Call;
 typedef bool (*LowerFn)(Call *c);
 
 /* inputs */
 bool in_has(const Call *c, size_t i);
-Tv *in_tv(const Call *c, size_t i);                   /* i must be there */
+Tv *in_tv(const Call *c, size_t i); /* i must be there */
 const Type *in_type(const Call *c, size_t i);
-ValId in_val(Call *c, size_t i);                      /* as data; NO_VAL with the diag set */
-const Dim *in_dims(Call *c, size_t i, uint32_t *n);   /* as a shape value, or NULL */
+ValId in_val(Call *c, size_t i);                    /* as data; NO_VAL with the diag set */
+const Dim *in_dims(Call *c, size_t i, uint32_t *n); /* as a shape value, or NULL */
 /* A list of integers: a shape value whose elements are all constants. False with the diag set. */
 bool in_ints(Call *c, size_t i, const char *what, const int64_t **out, size_t *n);
 bool in_int(Call *c, size_t i, const char *what, int64_t *out);
 /* outputs */
 bool out_used(const Call *c, size_t o);
-bool out_val(Call *c, size_t o, ValId v);             /* false when v is none */
+bool out_val(Call *c, size_t o, ValId v); /* false when v is none */
 bool out_dims(Call *c, size_t o, DType t, uint32_t rank, const Dim *dims, uint32_t n);
-bool out_same(Call *c, size_t o, size_t i);           /* output o is input i */
+bool out_same(Call *c, size_t o, size_t i); /* output o is input i */
 /* attributes */
 const OAttr *attr_find(const Call *c, const char *name);
 int64_t attr_int(const Call *c, const char *name, int64_t def);
 float attr_float(const Call *c, const char *name, float def);
 const char *attr_string(const Call *c, const char *name, const char *def);
-const int64_t *attr_ints(const Call *c, const char *name, size_t *n);   /* NULL when absent */
-bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out);      /* negative ones from the end */
-bool call_error(Call *c, const char *fmt, ...) BASE_PRINTF(2, 3);       /* returns false */
+const int64_t *attr_ints(const Call *c, const char *name, size_t *n); /* NULL when absent */
+bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out);    /* negative ones from the end */
+bool call_error(Call *c, const char *fmt, ...) BASE_PRINTF(2, 3);     /* returns false */
 
 /* nodes; all take NO_VAL operands to mean that the diag is set, and return NO_VAL then */
 ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result);
@@ -214,24 +249,24 @@ ValId emit_transpose(Call *c, ValId v, const uint8_t *perm);
 ValId emit_slice(Call *c, ValId v, uint32_t axis, Dim start, int64_t step, Dim length);
 ValId emit_reduce(Call *c, Op op, ValId v, uint32_t axes, bool keep);
 ValId emit_concat(Call *c, const ValId *in, size_t nin, uint32_t axis);
-ValId emit_insert_axis(Call *c, ValId v, uint32_t axis);                /* of length 1 */
+ValId emit_insert_axis(Call *c, ValId v, uint32_t axis); /* of length 1 */
 ValId emit_scalar(Call *c, DType t, double v);
-ValId emit_const(Call *c, Type t, const void *data, size_t bytes);      /* data is copied */
+ValId emit_const(Call *c, Type t, const void *data, size_t bytes); /* data is copied */
 ValId emit_iota(Call *c, DType t, Dim n);
-ValId emit_dim(Call *c, DType t, Dim v);                                /* a scalar */
+ValId emit_dim(Call *c, DType t, Dim v); /* a scalar */
 /* Axis `axis` of *v is a number that stands for `want`, or a free symbol that must equal it: gives the
  * same value with that axis typed so. False when it is neither (no diag). */
 bool align_axis(Call *c, ValId *v, uint32_t axis, Dim want);
 const Type *type_of(const Call *c, ValId v);
 bool value_dynamic(const Import *im, ValId v);
 void dynamic_set(Import *im, ValId v, bool dynamic);
-ValId tensor_value(Import *im, uint32_t id, Loc loc);  /* materialises */
-bool tensor_loaded(Import *im, uint32_t id, Loc loc);  /* an initializer becomes a constant */
+ValId tensor_value(Import *im, uint32_t id, Loc loc); /* materialises */
+bool tensor_loaded(Import *im, uint32_t id, Loc loc); /* an initializer becomes a constant */
 
 /* ---- shapes.c: arithmetic of shape values ---- */
 typedef enum { SIGN_UNKNOWN, SIGN_NEG, SIGN_ZERO, SIGN_POS, SIGN_NONNEG, SIGN_NONPOS } Sign;
-Sign dim_sign(const Graph *g, Dim d);                 /* over all bindings with batch, seq >= 1 */
-bool dim_less_equal(const Graph *g, Dim a, Dim b);    /* known to be so */
+Sign dim_sign(const Graph *g, Dim d);              /* over all bindings with batch, seq >= 1 */
+bool dim_less_equal(const Graph *g, Dim a, Dim b); /* known to be so */
 /* Try an op on shape values. True when output 0 was made; false (no diag) to lower it on tensors. */
 bool shape_elementwise(Call *c);
 bool shape_gather(Call *c);
@@ -250,14 +285,14 @@ bool shape_unify(Import *im, Dim a, Dim b);
 /* ---- the tables of onnx_ops*.c ---- */
 typedef struct {
     const char *domain, *op;
-    int64_t since, until;         /* opset versions, both included; until 0 = open */
+    int64_t since, until; /* opset versions, both included; until 0 = open */
     LowerFn fn;
-    int arg;                      /* for fn: an Op or a variant */
+    int arg; /* for fn: an Op or a variant */
 } OpRule;
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
     onnx_rules_nn[], onnx_rules_attention[], onnx_rules_einsum[], onnx_rules_index[], onnx_rules_quant[],
     onnx_rules_control[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
-const char *op_hint(const char *domain, const char *op);    /* why it is missing; "" when unknown */
+const char *op_hint(const char *domain, const char *op); /* why it is missing; "" when unknown */
 
 #endif

@@ -35,9 +35,7 @@ void dynamic_set(Import *im, ValId v, bool dynamic) {
     im->dynamic[v.id] = dynamic;
 }
 
-bool value_dynamic(const Import *im, ValId v) {
-    return v.id < im->ndynamic && im->dynamic[v.id];
-}
+bool value_dynamic(const Import *im, ValId v) { return v.id < im->ndynamic && im->dynamic[v.id]; }
 
 bool tensor_loaded(Import *im, uint32_t id, Loc loc) {
     Tv *t = &im->tensors.data[id];
@@ -99,17 +97,11 @@ ValId tensor_value(Import *im, uint32_t id, Loc loc) {
 
 /* ---- inputs ---- */
 
-bool in_has(const Call *c, size_t i) {
-    return i < c->n->nin && c->n->in[i] != 0;
-}
+bool in_has(const Call *c, size_t i) { return i < c->n->nin && c->n->in[i] != 0; }
 
-Tv *in_tv(const Call *c, size_t i) {
-    return &c->im->tensors.data[c->n->in[i]];
-}
+Tv *in_tv(const Call *c, size_t i) { return &c->im->tensors.data[c->n->in[i]]; }
 
-const Type *in_type(const Call *c, size_t i) {
-    return &in_tv(c, i)->type;
-}
+const Type *in_type(const Call *c, size_t i) { return &in_tv(c, i)->type; }
 
 ValId in_val(Call *c, size_t i) {
     if (!in_has(c, i)) {
@@ -165,9 +157,7 @@ bool in_int(Call *c, size_t i, const char *what, int64_t *out) {
 
 /* ---- outputs ---- */
 
-bool out_used(const Call *c, size_t o) {
-    return o < c->n->nout && c->n->out[o] != 0;
-}
+bool out_used(const Call *c, size_t o) { return o < c->n->nout && c->n->out[o] != 0; }
 
 bool out_val(Call *c, size_t o, ValId v) {
     if (!val_ok(v)) return false;
@@ -234,8 +224,7 @@ const int64_t *attr_ints(const Call *c, const char *name, size_t *n) {
 
 bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out) {
     int64_t r = (int64_t)rank, a = axis < 0 ? axis + r : axis;
-    if (a < 0 || a >= r)
-        return call_error(c, "axis %lld is outside rank %zu", (long long)axis, rank);
+    if (a < 0 || a >= r) return call_error(c, "axis %lld is outside rank %zu", (long long)axis, rank);
     *out = (uint32_t)a;
     return true;
 }
@@ -282,8 +271,10 @@ static void align_matmul(Call *c, ValId *in) {
     b = graph_type(c->g, in[1]);
     Dim ka = a->dim[a->rank - 1], kb = b->dim[b->rank - 2];
     if (dim_eq(ka, kb)) return;
-    if (dim_is_const(kb)) align_axis(c, &in[1], b->rank - 2, ka);
-    else align_axis(c, &in[0], a->rank - 1, kb);
+    if (dim_is_const(kb))
+        align_axis(c, &in[1], b->rank - 2, ka);
+    else
+        align_axis(c, &in[0], a->rank - 1, kb);
 }
 
 static void align_concat(Call *c, ValId *in, size_t nin, uint32_t axis) {
@@ -308,9 +299,7 @@ static void align_concat(Call *c, ValId *in, size_t nin, uint32_t axis) {
 
 /* ---- nodes ---- */
 
-const Type *type_of(const Call *c, ValId v) {
-    return graph_type(c->g, v);
-}
+const Type *type_of(const Call *c, ValId v) { return graph_type(c->g, v); }
 
 static bool fold_worth(const Call *c, Op op, const ValId *in, size_t nin, ValId v) {
     const Type *t = graph_type(c->g, v);
@@ -343,8 +332,8 @@ static ValId fold(Call *c, const ValId *in, size_t nin, ValId v) {
     for (size_t i = 0; i < nin; i++) {
         if (!val_ok(in[i])) continue;
         const Type *t = graph_type(c->g, in[i]);
-        operands[i] = (Tensor){.dtype = t->dtype, .rank = t->rank,
-                               .data = (void *)(uintptr_t)graph_constant(c->g, in[i])->data};
+        operands[i] = (Tensor){
+            .dtype = t->dtype, .rank = t->rank, .data = (void *)(uintptr_t)graph_constant(c->g, in[i])->data};
         for (uint32_t k = 0; k < t->rank; k++) operands[i].dim[k] = t->dim[k].v;
         list[i] = &operands[i];
     }
@@ -365,9 +354,12 @@ ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const 
         dynamic |= val_ok(in[i]) && value_dynamic(c->im, in[i]);
     }
     if (nin > 1 && (c->im->fixed || c->g->symbols.count > SYM_PAST.id + 1)) {
-        if (info->flags & F_ELEM) align_broadcast(c, operands, nin, 0);
-        else if (op == OP_MATMUL) align_matmul(c, operands);
-        else if (op == OP_CONCAT) align_concat(c, operands, nin, (uint32_t)attr->axis);
+        if (info->flags & F_ELEM)
+            align_broadcast(c, operands, nin, 0);
+        else if (op == OP_MATMUL)
+            align_matmul(c, operands);
+        else if (op == OP_CONCAT)
+            align_concat(c, operands, nin, (uint32_t)attr->axis);
     }
     ValId v = graph_add(c->g, op, operands, nin, attr, result, c->loc, c->d);
     if (!val_ok(v)) return v;
@@ -377,9 +369,7 @@ ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const 
     return v;
 }
 
-ValId emit1(Call *c, Op op, ValId a) {
-    return emit(c, op, &a, 1, NULL, NULL);
-}
+ValId emit1(Call *c, Op op, ValId a) { return emit(c, op, &a, 1, NULL, NULL); }
 
 ValId emit2(Call *c, Op op, ValId a, ValId b) {
     ValId in[2] = {a, b};

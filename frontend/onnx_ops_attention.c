@@ -11,11 +11,11 @@
 static const uint8_t SWAP_HEADS[4] = {0, 2, 1, 3};
 
 typedef struct {
-    ValId q, k, v;                /* token-major */
-    ValId mask;                   /* as IR attention takes it, or none */
-    Dim offset;                   /* keys before the first query: the past's length */
-    bool packed, causal, square;  /* square: as many new keys as queries */
-    int64_t left, right;          /* window, -1 = unbounded */
+    ValId q, k, v;               /* token-major */
+    ValId mask;                  /* as IR attention takes it, or none */
+    Dim offset;                  /* keys before the first query: the past's length */
+    bool packed, causal, square; /* square: as many new keys as queries */
+    int64_t left, right;         /* window, -1 = unbounded */
     float scale, softcap;
 } Att;
 
@@ -52,9 +52,7 @@ static bool with_past(Call *c, ValId *kv, size_t i, size_t o) {
     return val_ok(*kv) && out_val(c, o, present);
 }
 
-static ValId allowed_and(Call *c, ValId a, ValId b) {
-    return val_ok(a) ? emit2(c, OP_AND, a, b) : b;
-}
+static ValId allowed_and(Call *c, ValId a, ValId b) { return val_ok(a) ? emit2(c, OP_AND, a, b) : b; }
 
 /* Which keys (last axis) each query (axis before) may see, for causal and windows that do not stand
  * at the end of the keys, and for keys that are only padding. */
@@ -118,9 +116,12 @@ static bool attention_mask(Call *c, Att *a) {
     if (plain) return true;
     ValId allowed = NO_VAL;
     if (!explicit_mask(c, a, &allowed)) return false;
-    if (!val_ok(a->mask)) a->mask = allowed;
-    else if (type_of(c, a->mask)->dtype == DT_BOOL) a->mask = emit2(c, OP_AND, a->mask, allowed);
-    else a->mask = emit3(c, OP_WHERE, allowed, a->mask, graph_const_f32(c->g, -INFINITY));
+    if (!val_ok(a->mask))
+        a->mask = allowed;
+    else if (type_of(c, a->mask)->dtype == DT_BOOL)
+        a->mask = emit2(c, OP_AND, a->mask, allowed);
+    else
+        a->mask = emit3(c, OP_WHERE, allowed, a->mask, graph_const_f32(c->g, -INFINITY));
     return val_ok(a->mask);
 }
 
@@ -166,8 +167,10 @@ static bool attention_products(Call *c, const Att *a) {
 }
 
 static bool lower_attention(Call *c) {
-    Att a = {.left = attr_int(c, "left_window_size", -1), .right = attr_int(c, "right_window_size", -1),
-             .causal = attr_int(c, "is_causal", 0) != 0, .softcap = attr_float(c, "softcap", 0)};
+    Att a = {.left = attr_int(c, "left_window_size", -1),
+             .right = attr_int(c, "right_window_size", -1),
+             .causal = attr_int(c, "is_causal", 0) != 0,
+             .softcap = attr_float(c, "softcap", 0)};
     if (a.left >= INT32_MAX) a.left = -1;
     if (a.right >= INT32_MAX) a.right = -1;
     bool packed_kv = false;
@@ -210,8 +213,10 @@ static ValId rotary_table(Call *c, size_t i, uint32_t head_axis) {
     if (in_has(c, 3) && val_ok(t)) {
         ValId in[2] = {t, in_val(c, 3)};
         Attr a = attr_default();
-        if (val_ok(in[1])) t = emit(c, OP_GATHER, in, 2, &a, NULL);
-        else return NO_VAL;
+        if (val_ok(in[1]))
+            t = emit(c, OP_GATHER, in, 2, &a, NULL);
+        else
+            return NO_VAL;
     }
     if (val_ok(t) && type_of(c, t)->rank != 3) {
         call_error(c, "the cosines and sines have rank %u", type_of(c, t)->rank);
@@ -237,8 +242,8 @@ static bool lower_rotary(Call *c) {
     if (t.rank != 4 || !dim_is_const(t.dim[3])) return call_error(c, "the head size is not constant");
     int64_t d = t.dim[3].v;
     if (r == 0) r = d;
-    if (r < 0 || r > d || r % 2 != 0) return call_error(c, "%lld of %lld cannot be rotated",
-                                                        (long long)r, (long long)d);
+    if (r < 0 || r > d || r % 2 != 0)
+        return call_error(c, "%lld of %lld cannot be rotated", (long long)r, (long long)d);
     Dim half = dim_const(r / 2);
     ValId cosine = rotary_table(c, 1, packed ? 2 : 1), sine = rotary_table(c, 2, packed ? 2 : 1);
     if (!val_ok(cosine) || !val_ok(sine)) return false;

@@ -39,8 +39,7 @@ static bool lower_if(Call *c) {
     size_t k = 0;
     for (size_t i = 0; i < c->n->nattrs; i++) {
         if (c->n->attrs[i].kind != OA_GRAPH) continue;
-        if (strcmp(c->n->attrs[i].name, yes ? "then_branch" : "else_branch") == 0)
-            body = &c->n->bodies[k];
+        if (strcmp(c->n->attrs[i].name, yes ? "then_branch" : "else_branch") == 0) body = &c->n->bodies[k];
         k++;
     }
     if (body == NULL) return call_error(c, "the branch taken is missing");

@@ -7,11 +7,12 @@
 
 #include "frontend/import.h"
 
-typedef struct { char in[2][MAX_RANK + 1], out[MAX_RANK + 1]; size_t nin; } Equation;
+typedef struct {
+    char in[2][MAX_RANK + 1], out[MAX_RANK + 1];
+    size_t nin;
+} Equation;
 
-static bool has(const char *s, char ch) {
-    return ch != '\0' && strchr(s, ch) != NULL;
-}
+static bool has(const char *s, char ch) { return ch != '\0' && strchr(s, ch) != NULL; }
 
 static bool term_add(Call *c, char *term, char ch) {
     size_t n = strlen(term);
@@ -56,8 +57,10 @@ static ValId sum_alone(Call *c, ValId v, char *term, const char *other, const ch
     char left[MAX_RANK + 1] = {0};
     size_t n = 0;
     for (size_t i = 0; term[i] != '\0'; i++) {
-        if (!has(other, term[i]) && !has(out, term[i])) axes |= 1u << i;
-        else left[n++] = term[i];
+        if (!has(other, term[i]) && !has(out, term[i]))
+            axes |= 1u << i;
+        else
+            left[n++] = term[i];
     }
     memcpy(term, left, sizeof(left));
     return axes == 0 ? v : emit_reduce(c, OP_REDUCE_SUM, v, axes, false);

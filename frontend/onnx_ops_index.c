@@ -44,7 +44,7 @@ static bool lower_gather_nd(Call *c) {
     if (!val_ok(in[0]) || !val_ok(in[1])) return false;
     const Type *t = type_of(c, in[1]);
     if (a.batch_dims == 0 && t->rank > 0 && type_of(c, in[0])->rank > 0 &&
-        dim_eq(t->dim[t->rank - 1], dim_const(1))) {   /* tuples of one: rows of the first axis */
+        dim_eq(t->dim[t->rank - 1], dim_const(1))) { /* tuples of one: rows of the first axis */
         Dim dims[MAX_RANK];
         memcpy(dims, t->dim, sizeof(dims));
         in[1] = emit_reshape(c, in[1], t->rank - 1u, dims);
@@ -58,8 +58,7 @@ static bool lower_gather_elements(Call *c) {
     ValId in[2] = {in_val(c, 0), in_val(c, 1)};
     Attr a = attr_default();
     uint32_t axis = 0;
-    if (!val_ok(in[0]) || !axis_norm(c, attr_int(c, "axis", 0), type_of(c, in[0])->rank, &axis))
-        return false;
+    if (!val_ok(in[0]) || !axis_norm(c, attr_int(c, "axis", 0), type_of(c, in[0])->rank, &axis)) return false;
     a.axis = axis;
     return out_val(c, 0, emit(c, OP_GATHER_ELEMENTS, in, 2, &a, NULL));
 }
@@ -85,8 +84,7 @@ static bool lower_scatter_elements(Call *c) {
     ValId in[3] = {in_val(c, 0), in_val(c, 1), in_val(c, 2)};
     Attr a = attr_default();
     uint32_t axis = 0;
-    if (!val_ok(in[0]) || !axis_norm(c, attr_int(c, "axis", 0), type_of(c, in[0])->rank, &axis))
-        return false;
+    if (!val_ok(in[0]) || !axis_norm(c, attr_int(c, "axis", 0), type_of(c, in[0])->rank, &axis)) return false;
     a.axis = axis;
     return reduction(c, &a.reduce) && out_val(c, 0, emit(c, OP_SCATTER_ELEMENTS, in, 3, &a, NULL));
 }
@@ -150,11 +148,10 @@ static bool lower_nonzero(Call *c) {
     }
     int64_t *out = arena_array_of(c->im->scratch, (size_t)hits * t->rank, int64_t);
     for (uint32_t k = 0; k < t->rank; k++)
-        for (int64_t i = 0; i < hits; i++)
-            out[(int64_t)k * hits + i] = at[i] / stride[k] % t->dim[k].v;
+        for (int64_t i = 0; i < hits; i++) out[(int64_t)k * hits + i] = at[i] / stride[k] % t->dim[k].v;
     Dim dims[2] = {dim_const(t->rank), dim_const(hits)};
-    return out_val(c, 0, emit_const(c, type_make(DT_I64, 2, dims), out,
-                                    (size_t)hits * t->rank * sizeof(int64_t)));
+    return out_val(c, 0,
+                   emit_const(c, type_make(DT_I64, 2, dims), out, (size_t)hits * t->rank * sizeof(int64_t)));
 }
 
 const OpRule onnx_rules_index[] = {

@@ -8,9 +8,7 @@ static bool lower_unary(Call *c) {
     return shape_elementwise(c) || out_val(c, 0, emit1(c, (Op)c->arg, in_val(c, 0)));
 }
 
-static bool lower_same(Call *c) {
-    return out_same(c, 0, 0);
-}
+static bool lower_same(Call *c) { return out_same(c, 0, 0); }
 
 static bool lower_binary(Call *c) {
     return shape_elementwise(c) || out_val(c, 0, emit2(c, (Op)c->arg, in_val(c, 0), in_val(c, 1)));
@@ -123,7 +121,11 @@ static bool lower_clip(Call *c) {
 
 /* ---- activations, put together from primitives ---- */
 
-typedef struct { Call *c; ValId x; DType t; } Act;
+typedef struct {
+    Call *c;
+    ValId x;
+    DType t;
+} Act;
 
 static bool act_begin(Call *c, Act *a) {
     *a = (Act){c, in_val(c, 0), DT_F32};
@@ -133,9 +135,7 @@ static bool act_begin(Call *c, Act *a) {
     return true;
 }
 
-static ValId num(const Act *a, double v) {
-    return emit_scalar(a->c, a->t, v);
-}
+static ValId num(const Act *a, double v) { return emit_scalar(a->c, a->t, v); }
 
 /* x > 0 ? yes : no */
 static ValId positive(const Act *a, ValId yes, ValId no) {
@@ -158,8 +158,7 @@ static ValId hard_sigmoid(const Act *a, double alpha, double beta) {
 static ValId activation(Call *c, const Act *a) {
     ValId zero = num(a, 0);
     switch (c->arg) {
-    case ELU:
-        return positive(a, a->x, exp_minus_one(a, a->x, (double)attr_float(c, "alpha", 1)));
+    case ELU: return positive(a, a->x, exp_minus_one(a, a->x, (double)attr_float(c, "alpha", 1)));
     case SELU: {
         double alpha = (double)attr_float(c, "alpha", 1.67326319217681884765625f);
         double gamma = (double)attr_float(c, "gamma", 1.05070102214813232421875f);
@@ -177,8 +176,7 @@ static ValId activation(Call *c, const Act *a) {
         ValId low = exp_minus_one(a, emit2(c, OP_DIV, a->x, num(a, alpha)), alpha);
         return emit2(c, OP_ADD, emit2(c, OP_MAX, a->x, zero), emit2(c, OP_MIN, low, zero));
     }
-    case SOFTSIGN:
-        return emit2(c, OP_DIV, a->x, emit2(c, OP_ADD, emit1(c, OP_ABS, a->x), num(a, 1)));
+    case SOFTSIGN: return emit2(c, OP_DIV, a->x, emit2(c, OP_ADD, emit1(c, OP_ABS, a->x), num(a, 1)));
     case MISH: return emit2(c, OP_MUL, a->x, emit1(c, OP_TANH, emit1(c, OP_SOFTPLUS, a->x)));
     case THRESHOLDED_RELU: {
         ValId above = emit2(c, OP_LT, num(a, (double)attr_float(c, "alpha", 1)), a->x);

@@ -11,7 +11,7 @@ static bool lower_reshape(Call *c) {
     const Dim *want = in_dims(c, 1, &n);
     if (want == NULL || in_type(c, 1)->rank > 1)
         return call_error(c, "the target shape does not follow from the shapes of the inputs; hint: "
-                          "its length must not depend on data");
+                             "its length must not depend on data");
     Type x = *in_type(c, 0);
     Dim dims[MAX_RANK];
     if (!shape_reshape_target(c, &x, want, n, attr_int(c, "allowzero", 0) != 0, dims)) return false;
@@ -100,8 +100,7 @@ static bool lower_transpose(Call *c) {
     if (p != NULL && n != rank) return call_error(c, "perm has %zu entries for rank %u", n, rank);
     for (uint32_t i = 0; i < rank; i++) {
         int64_t from = p == NULL ? rank - 1 - i : p[i];
-        if (from < 0 || from >= rank || (seen >> from & 1))
-            return call_error(c, "perm is no permutation");
+        if (from < 0 || from >= rank || (seen >> from & 1)) return call_error(c, "perm is no permutation");
         seen |= 1u << from;
         perm[i] = (uint8_t)from;
     }
@@ -130,7 +129,10 @@ static bool lower_concat(Call *c) {
 
 /* ---- slice ---- */
 
-typedef struct { Dim start, length; int64_t step; } Range;
+typedef struct {
+    Dim start, length;
+    int64_t step;
+} Range;
 
 /* min(x, d), where a bound that depends on a symbol is taken to lie within d: the graph's author
  * slices a table by a length that it was made for. */
@@ -164,8 +166,8 @@ static bool slice_range(Call *c, Dim start, Dim end, int64_t step, Dim d, Range 
         int64_t a = start.v, b = end.v;
         if (!dim_is_const(d) || !dim_is_const(start) || !dim_is_const(end)) {
             /* A whole axis backwards: from the end (or beyond) to before its beginning. */
-            bool whole = step == -1 && dim_is_const(end) && end.v < -DIM_MAX / 4 &&
-                         dim_is_const(start) && (start.v == -1 || start.v > DIM_MAX / 4);
+            bool whole = step == -1 && dim_is_const(end) && end.v < -DIM_MAX / 4 && dim_is_const(start) &&
+                         (start.v == -1 || start.v > DIM_MAX / 4);
             if (!whole) return call_error(c, "a negative step needs constant bounds");
             *out = (Range){dim_sub(c->g, d, dim_const(1)), d, -1};
             return true;
@@ -188,8 +190,10 @@ static bool slice_range(Call *c, Dim start, Dim end, int64_t step, Dim d, Range 
     Sign s = dim_sign(c->g, length);
     if (s == SIGN_NEG || s == SIGN_NONPOS) length = dim_const(0);
     if (step > 1) {
-        if (dim_is_const(length)) length = dim_const(length.v == 0 ? 0 : (length.v - 1) / step + 1);
-        else length = dim_div(c->g, length, dim_const(step));
+        if (dim_is_const(length))
+            length = dim_const(length.v == 0 ? 0 : (length.v - 1) / step + 1);
+        else
+            length = dim_div(c->g, length, dim_const(step));
     }
     if (!dim_known(length)) return call_error(c, "the length cannot be expressed");
     if (dim_eq(length, dim_const(0))) start = dim_const(0);
@@ -281,8 +285,10 @@ static bool lower_split(Call *c) {
     if (!val_ok(v) || !axis_norm(c, attr_int(c, "axis", 0), type_of(c, v)->rank, &axis)) return false;
     const int64_t *given = NULL;
     size_t n = 0;
-    if (c->version < 13) given = attr_ints(c, "split", &n);
-    else if (in_has(c, 1) && !in_ints(c, 1, "the lengths", &given, &n)) return false;
+    if (c->version < 13)
+        given = attr_ints(c, "split", &n);
+    else if (in_has(c, 1) && !in_ints(c, 1, "the lengths", &given, &n))
+        return false;
     Dim *length = arena_array_of(c->im->scratch, c->n->nout, Dim);
     if (!split_lengths(c, type_of(c, v)->dim[axis], given, n, length)) return false;
     Dim start = dim_const(0);
@@ -299,8 +305,7 @@ static bool lower_expand(Call *c) {
     if (!in_has(c, 0) || !in_has(c, 1)) return call_error(c, "an operand is missing");
     uint32_t n = 0, k = 0;
     const Dim *want = in_dims(c, 1, &n);
-    if (want == NULL)
-        return call_error(c, "the target shape does not follow from the shapes of the inputs");
+    if (want == NULL) return call_error(c, "the target shape does not follow from the shapes of the inputs");
     Type x = *in_type(c, 0);
     uint32_t rank = n > x.rank ? n : x.rank;
     if (rank > MAX_RANK) return call_error(c, "rank %u is above the limit of %d", rank, MAX_RANK);
@@ -339,8 +344,7 @@ static bool lower_tile(Call *c) {
     for (uint32_t axis = 0; axis < rank && val_ok(v); axis++) {
         Type t = *type_of(c, v);
         if (dim_eq(repeats[axis], dim_const(1))) continue;
-        if (dim_is_const(repeats[axis]) && repeats[axis].v < 0)
-            return call_error(c, "a repeat is negative");
+        if (dim_is_const(repeats[axis]) && repeats[axis].v < 0) return call_error(c, "a repeat is negative");
         Dim length = dim_mul(c->g, t.dim[axis], repeats[axis]);
         if (dim_eq(t.dim[axis], dim_const(1))) {
             t.dim[axis] = length;
@@ -393,8 +397,10 @@ static bool pad_gather(Call *c, ValId *v, uint32_t axis, int64_t before, int64_t
     int64_t *index = arena_array_of(c->im->scratch, (size_t)n, int64_t);
     for (int64_t i = 0; i < n; i++) {
         int64_t at = i - before, m = (at % period + period) % period;
-        if (edge) index[i] = at < 0 ? 0 : at >= d.v ? d.v - 1 : at;
-        else index[i] = wrap || m < d.v ? m : period - m;
+        if (edge)
+            index[i] = at < 0 ? 0 : at >= d.v ? d.v - 1 : at;
+        else
+            index[i] = wrap || m < d.v ? m : period - m;
     }
     Dim count = dim_const(n);
     Attr a = attr_default();

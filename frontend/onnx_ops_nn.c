@@ -30,7 +30,12 @@ static bool lower_gemm(Call *c) {
 
 /* ---- normalisation over the last axes ---- */
 
-typedef struct { ValId x; Type t; uint32_t axis; Dim size; } Norm;
+typedef struct {
+    ValId x;
+    Type t;
+    uint32_t axis;
+    Dim size;
+} Norm;
 
 static bool norm_begin(Call *c, Norm *n, int64_t def) {
     n->x = in_val(c, 0);
@@ -71,9 +76,7 @@ static bool norm_make(Call *c, const Norm *n, bool rms, float eps) {
     return out_val(c, 0, emit_reshape(c, y, n->t.rank, n->t.dim));
 }
 
-static uint32_t norm_axes(const Norm *n) {
-    return ((1u << n->t.rank) - 1) & ~((1u << n->axis) - 1);
-}
+static uint32_t norm_axes(const Norm *n) { return ((1u << n->t.rank) - 1) & ~((1u << n->axis) - 1); }
 
 /* 1 / sqrt(mean(x^2) + eps), in fp32. */
 static ValId inverse_deviation(Call *c, ValId x, uint32_t axes, float eps) {

@@ -108,8 +108,8 @@ static bool lower_dynamic_quantize(Call *c) {
     ValId one = graph_const_f32(c->g, 1);
     ValId by = emit3(c, OP_WHERE, emit2(c, OP_EQ, scale, nil), one, scale);
     ValId zero = quantise(c, emit2(c, OP_DIV, emit1(c, OP_NEG, low), by), NO_VAL, DT_U8);
-    return out_val(c, 0, quantise(c, emit2(c, OP_DIV, x, by), zero, DT_U8)) &&
-           out_val(c, 1, scale) && out_val(c, 2, zero);
+    return out_val(c, 0, quantise(c, emit2(c, OP_DIV, x, by), zero, DT_U8)) && out_val(c, 1, scale) &&
+           out_val(c, 2, zero);
 }
 
 /* An integer operand less its zero point (a scalar, or one per row of A or column of B). */

@@ -3,7 +3,12 @@
 
 #include "frontend/import.h"
 
-typedef struct { ValId x; DType t; uint32_t axes; bool keep, none; } Reduce;
+typedef struct {
+    ValId x;
+    DType t;
+    uint32_t axes;
+    bool keep, none;
+} Reduce;
 
 /* Axes are an attribute up to opset 12 (ReduceSum) or 17 (the others), then an input. */
 static bool reduce_begin(Call *c, Reduce *r) {
@@ -28,7 +33,7 @@ static bool reduce_begin(Call *c, Reduce *r) {
 
 static ValId reduce(Call *c, const Reduce *r, Op op, ValId v) {
     if (!val_ok(v) || r->axes == 0) return v;
-    bool flag = type_of(c, v)->dtype == DT_BOOL;    /* max and min of bools are or and and */
+    bool flag = type_of(c, v)->dtype == DT_BOOL; /* max and min of bools are or and and */
     if (!flag) return emit_reduce(c, op, v, r->axes, r->keep);
     return emit_cast(c, emit_reduce(c, op, emit_cast(c, v, DT_I32), r->axes, r->keep), DT_BOOL);
 }
@@ -61,8 +66,10 @@ static bool lower_reduce_with(Call *c) {
     case SUM_SQUARE: v = reduce(c, &r, OP_REDUCE_SUM, emit2(c, OP_MUL, x, x)); break;
     case L2: {
         v = reduce(c, &r, OP_REDUCE_SUM, emit2(c, OP_MUL, x, x));
-        if (dtype_is_float(r.t)) v = emit1(c, OP_SQRT, v);
-        else v = emit_cast(c, emit1(c, OP_SQRT, emit_cast(c, v, DT_F64)), r.t);
+        if (dtype_is_float(r.t))
+            v = emit1(c, OP_SQRT, v);
+        else
+            v = emit_cast(c, emit1(c, OP_SQRT, emit_cast(c, v, DT_F64)), r.t);
         break;
     }
     case LOG_SUM: v = emit1(c, OP_LOG, reduce(c, &r, OP_REDUCE_SUM, x)); break;
@@ -106,8 +113,7 @@ static bool lower_cumsum(Call *c) {
     Attr a = attr_default();
     int64_t given = 0;
     uint32_t axis = 0;
-    if (!val_ok(v) || !in_int(c, 1, "the axis", &given) ||
-        !axis_norm(c, given, type_of(c, v)->rank, &axis))
+    if (!val_ok(v) || !in_int(c, 1, "the axis", &given) || !axis_norm(c, given, type_of(c, v)->rank, &axis))
         return false;
     a.axis = axis;
     a.exclusive = attr_int(c, "exclusive", 0) != 0;
@@ -178,8 +184,7 @@ static bool lower_topk(Call *c) {
     a.smallest = attr_int(c, "largest", 1) == 0;
     ValId best = emit(c, OP_TOPK, &v, 1, &a, NULL);
     if (!val_ok(best)) return false;
-    return out_val(c, 0, best) &&
-           out_val(c, 1, graph_node(c->g, graph_def(c->g, best))->out[1]);
+    return out_val(c, 0, best) && out_val(c, 1, graph_node(c->g, graph_def(c->g, best))->out[1]);
 }
 
 const OpRule onnx_rules_reduce[] = {

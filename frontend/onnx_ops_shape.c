@@ -113,7 +113,7 @@ static bool lower_range(Call *c) {
             if (!val_ok(x)) return false;
             if (graph_constant(c->g, x) == NULL)
                 return call_error(c, "start, limit and delta do not follow from the shapes of the "
-                                  "inputs; hint: the length must not depend on data");
+                                     "inputs; hint: the length must not depend on data");
             return range_constant(c, type);
         }
     }

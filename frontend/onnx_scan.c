@@ -14,7 +14,12 @@
 
 typedef enum { M_MODEL, M_GRAPH, M_NODE, M_ATTR, M_TENSOR, M_INFO, M_TYPE, M_FUNC, M_LEAF, M_NONE } Message;
 typedef enum { KEEP, RAW, SUB, EMPTY } Action;
-typedef struct { Message message; uint32_t field; Action action; Message sub; } Rule;
+typedef struct {
+    Message message;
+    uint32_t field;
+    Action action;
+    Message sub;
+} Rule;
 
 /* Fields that are not listed are dropped. EMPTY keeps that a field is there, not what it holds. */
 static const Rule RULES[] = {
@@ -41,7 +46,7 @@ static const Rule RULES[] = {
 
 typedef struct {
     const uint8_t *data;
-    uint8_t *out;       /* NULL while counting */
+    uint8_t *out; /* NULL while counting */
     size_t n;
     Diag *d;
 } Scan;
@@ -117,8 +122,10 @@ static bool scan_field(Scan *s, const Rule *r, uint64_t tag, size_t at, size_t e
     }
     size_t length_at = s->n;
     s->n += LENGTH_BYTES;
-    if (r->sub == M_LEAF) put(s, s->data + at, end - at);
-    else if (!scan_message(s, r->sub, at, end, depth + 1)) return false;
+    if (r->sub == M_LEAF)
+        put(s, s->data + at, end - at);
+    else if (!scan_message(s, r->sub, at, end, depth + 1))
+        return false;
     set_length(s, length_at, s->n - length_at - LENGTH_BYTES);
     return true;
 }

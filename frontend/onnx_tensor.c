@@ -68,21 +68,20 @@ static const FileView *external_file(const OTensor *t, const TensorSource *src, 
     return &m->external.data[m->external.count - 1];
 }
 
-static bool load_external(const OTensor *t, const TensorSource *src, TensorData *out, Loc loc,
-                          Diag *d) {
+static bool load_external(const OTensor *t, const TensorSource *src, TensorData *out, Loc loc, Diag *d) {
     uint64_t offset = 0, length = out->bytes;
     if ((t->offset_text != NULL && !parse_number(t->offset_text, &offset)) ||
         (t->length_text != NULL && !parse_number(t->length_text, &length)))
         return tensor_error(t, loc, d, "external offset or length is not a number");
     if (length != out->bytes)
-        return diag_error(d, loc, "tensor '%s': needs %zu bytes, external data declares %llu",
-                          t->name, out->bytes, (unsigned long long)length);
+        return diag_error(d, loc, "tensor '%s': needs %zu bytes, external data declares %llu", t->name,
+                          out->bytes, (unsigned long long)length);
     const FileView *f = external_file(t, src, loc, d);
     if (f == NULL) return false;
     if (offset > f->bytes || length > f->bytes - offset)
-        return diag_error(d, loc, "tensor '%s': bytes %llu to %llu lie outside '%s' (%zu bytes)",
-                          t->name, (unsigned long long)offset,
-                          (unsigned long long)(offset + length), t->location, f->bytes);
+        return diag_error(d, loc, "tensor '%s': bytes %llu to %llu lie outside '%s' (%zu bytes)", t->name,
+                          (unsigned long long)offset, (unsigned long long)(offset + length), t->location,
+                          f->bytes);
     out->data = f->data + offset;
     out->path = arena_strdup(src->arena, t->location);
     out->offset = offset;
@@ -156,8 +155,8 @@ bool tensor_load(const OTensor *t, const TensorSource *src, TensorData *out, Loc
         if (!load_external(t, src, out, loc, d)) return false;
     } else if (t->has_raw) {
         if (t->raw_bytes != out->bytes)
-            return diag_error(d, loc, "tensor '%s': needs %zu bytes, holds %llu", t->name,
-                              out->bytes, (unsigned long long)t->raw_bytes);
+            return diag_error(d, loc, "tensor '%s': needs %zu bytes, holds %llu", t->name, out->bytes,
+                              (unsigned long long)t->raw_bytes);
         out->data = src->data + t->raw_offset;
         out->path = src->name;
         out->offset = t->raw_offset;
@@ -177,11 +176,10 @@ bool onnx_tensor_read(const char *path, Arena *a, Tensor *out, Diag *d) {
     OTensor t;
     TensorData x;
     TensorSource src = {f.data, f.bytes, NULL, NULL, a, NULL};
-    bool ok = onnx_view_tensor(f.data, f.bytes, scratch, &t, d) &&
-              tensor_load(&t, &src, &x, loc_file(path), d);
+    bool ok =
+        onnx_view_tensor(f.data, f.bytes, scratch, &t, d) && tensor_load(&t, &src, &x, loc_file(path), d);
     if (ok) {
-        *out = (Tensor){.dtype = x.dtype, .rank = (uint8_t)x.rank,
-                        .data = arena_dup(a, x.data, x.bytes)};
+        *out = (Tensor){.dtype = x.dtype, .rank = (uint8_t)x.rank, .data = arena_dup(a, x.data, x.bytes)};
         memcpy(out->dim, x.dim, sizeof(x.dim));
     }
     arena_free(scratch);

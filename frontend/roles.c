@@ -12,12 +12,14 @@
 
 #include "frontend/import.h"
 
-typedef struct { uint32_t node, slot; } Use;
+typedef struct {
+    uint32_t node, slot;
+} Use;
 typedef struct {
     Import *im;
-    uint32_t *first, *count;      /* by tensor, into uses */
+    uint32_t *first, *count; /* by tensor, into uses */
     Use *uses;
-    bool *seen;                   /* by tensor, for one walk */
+    bool *seen; /* by tensor, for one walk */
     uint32_t *todo;
     size_t ntodo;
 } Walk;
@@ -30,8 +32,7 @@ static void walk_init(Walk *w, Import *im) {
     w->seen = arena_array_of(im->scratch, n, bool);
     w->todo = arena_array_of(im->scratch, n, uint32_t);
     for (size_t i = 0; i < im->nodes.count; i++)
-        for (size_t j = 0; j < im->nodes.data[i].nin; j++, total++)
-            w->count[im->nodes.data[i].in[j]]++;
+        for (size_t j = 0; j < im->nodes.data[i].nin; j++, total++) w->count[im->nodes.data[i].in[j]]++;
     w->uses = arena_array_of(im->scratch, total, Use);
     for (size_t i = 1; i <= n; i++) w->first[i] = w->first[i - 1] + w->count[i - 1];
     memset(w->count, 0, n * sizeof(*w->count));
@@ -69,14 +70,19 @@ static uint32_t weight_of(const Walk *w, uint32_t tensor) {
     for (int steps = 0; steps < 8 && tensor != 0; steps++) {
         if (w->im->tensors.data[tensor].init != NULL) return tensor;
         const INode *n = producer(w, tensor);
-        if (n == NULL || n->nin == 0 || !one_of(n->op, "Identity Cast DequantizeLinear Transpose"))
-            return 0;
+        if (n == NULL || n->nin == 0 || !one_of(n->op, "Identity Cast DequantizeLinear Transpose")) return 0;
         tensor = n->in[0];
     }
     return 0;
 }
 
-typedef struct { bool gathers, rotates, sums; int64_t rows; bool past; uint32_t past_axis; bool state_op; } Found;
+typedef struct {
+    bool gathers, rotates, sums;
+    int64_t rows;
+    bool past;
+    uint32_t past_axis;
+    bool state_op;
+} Found;
 
 static void push(Walk *w, uint32_t t) {
     if (t == 0 || w->seen[t]) return;
@@ -111,8 +117,8 @@ static Found walk_index(Walk *w, uint32_t input) {
             Use u = w->uses[w->first[t] + i];
             const INode *n = &w->im->nodes.data[u.node];
             visit_index_use(w, n, u.slot, &f);
-            bool on = (keeps_elements(n->op) && u.slot == 0) ||
-                      one_of(n->op, "MatMul Mul Concat Einsum Add Sub");
+            bool on =
+                (keeps_elements(n->op) && u.slot == 0) || one_of(n->op, "MatMul Mul Concat Einsum Add Sub");
             if (on && n->nout > 0) push(w, n->out[0]);
         }
     }
@@ -145,7 +151,7 @@ static bool transposed_axis(const INode *n, uint32_t rank, uint32_t *axis) {
 static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
     Found f = {0};
     uint32_t t = input;
-    uint32_t at[MAX_RANK];        /* at[i]: where axis i of the input now is */
+    uint32_t at[MAX_RANK]; /* at[i]: where axis i of the input now is */
     for (uint32_t i = 0; i < rank; i++) at[i] = i;
     for (int steps = 0; steps < 16; steps++) {
         uint32_t next = 0;
@@ -185,13 +191,9 @@ static bool is_named(const char *option, const char *name) {
     return option != NULL && strcmp(option, name) == 0;
 }
 
-static bool integer_type(int type) {
-    return type == 6 || type == 7;
-}
+static bool integer_type(int type) { return type == 6 || type == 7; }
 
-static bool float_type(int type) {
-    return type == 1 || type == 10 || type == 11 || type == 16;
-}
+static bool float_type(int type) { return type == 1 || type == 10 || type == 11 || type == 16; }
 
 static bool option_ok(const Import *im, const char *option, const char *what) {
     if (option == NULL) return true;
@@ -312,16 +314,16 @@ static bool declared_dims(Import *im, const OInfo *info, Dim *out) {
         const ODim *d = &info->dim[k];
         if (d->param != NULL) {
             if (!dim_param_parse(im, d->param, &out[k]))
-                return diag_error(im->d, loc_none(), "input '%s': cannot read dimension '%s'",
-                                  info->name, d->param);
+                return diag_error(im->d, loc_none(), "input '%s': cannot read dimension '%s'", info->name,
+                                  d->param);
         } else if (d->value >= 0) {
             out[k] = dim_const(d->value);
         } else if (d->value == -1) {
             const char *name = arena_printf(im->arena, "dim_%zu", im->g->symbols.count);
             out[k] = dim_sym(im->g, symbol_add(im->g, name, strlen(name)));
         } else {
-            return diag_error(im->d, loc_none(), "input '%s': axis %zu has negative length %lld",
-                              info->name, k, (long long)d->value);
+            return diag_error(im->d, loc_none(), "input '%s': axis %zu has negative length %lld", info->name,
+                              k, (long long)d->value);
         }
     }
     return true;
@@ -334,8 +336,10 @@ static bool role_dims(Import *im, size_t i, const Found *past, bool has_past, Di
     size_t r = info->rank;
     Role role = im->roles[i];
     if (role == ROLE_TOKENS && r != 2)
-        return diag_error(im->d, loc_none(), "the token input '%s' has rank %zu; hint: export it as "
-                          "[batch, sequence]", info->name, r);
+        return diag_error(im->d, loc_none(),
+                          "the token input '%s' has rank %zu; hint: export it as "
+                          "[batch, sequence]",
+                          info->name, r);
     if (role == ROLE_TOKENS || (role == ROLE_POSITIONS && r == 2) || (role == ROLE_MASK && r == 2)) {
         bool shared = role == ROLE_POSITIONS && info->dim[0].param == NULL && info->dim[0].value == 1 &&
                       im->g->symbols.data[SYM_BATCH.id].literal == 0;
@@ -394,15 +398,16 @@ bool import_inputs(Import *im) {
     Found *found = arena_array_of(im->scratch, im->ninputs, Found);
     Found *pasts = arena_array_of(im->scratch, im->ninputs, Found);
     im->roles = arena_array_of(im->scratch, im->ninputs, Role);
-    if (!option_ok(im, im->opt->input_ids, "tokens") ||
-        !option_ok(im, im->opt->positions, "positions") || !option_ok(im, im->opt->mask, "mask"))
+    if (!option_ok(im, im->opt->input_ids, "tokens") || !option_ok(im, im->opt->positions, "positions") ||
+        !option_ok(im, im->opt->mask, "mask"))
         return false;
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         if (!info->tensor || !info->has_shape || info->rank > MAX_RANK)
             return diag_error(im->d, loc_none(), "graph input '%s' %s", info->name,
-                              !info->tensor ? "is no tensor" : info->has_shape
-                                  ? "has too high a rank" : "has no rank; hint: run shape inference");
+                              !info->tensor     ? "is no tensor"
+                              : info->has_shape ? "has too high a rank"
+                                                : "has no rank; hint: run shape inference");
         if (dtype_from_onnx(info->type) == DT_NONE)
             return diag_error(im->d, loc_none(), "graph input '%s': element type %d is not supported",
                               info->name, info->type);
@@ -413,9 +418,11 @@ bool import_inputs(Import *im) {
         has_past |= im->roles[i] == ROLE_PAST;
         tokens |= im->roles[i] == ROLE_TOKENS;
         if (im->roles[i] == ROLE_PAST && im->input_info[i]->rank != 4)
-            return diag_error(im->d, loc_none(), "past input '%s': stacked or higher-rank states are "
+            return diag_error(im->d, loc_none(),
+                              "past input '%s': stacked or higher-rank states are "
                               "not supported; hint: export keys and values as separate inputs "
-                              "[batch, heads, past, d]", im->input_info[i]->name);
+                              "[batch, heads, past, d]",
+                              im->input_info[i]->name);
     }
     if (tokens) name_dims(im, pasts);
     for (size_t i = 0; i < im->ninputs; i++) {

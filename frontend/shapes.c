@@ -15,8 +15,8 @@ Sign dim_sign(const Graph *g, Dim d) {
     if (dim_is_const(d)) return d.v < 0 ? SIGN_NEG : d.v == 0 ? SIGN_ZERO : SIGN_POS;
     /* Rows: batch, seq, past, others. */
     static const int64_t samples[][4] = {
-        {1, 1, 0, 1},    {2, 1, 0, 2},    {1, 2, 0, 3},    {1, 1, 1, 1},     {3, 5, 7, 2},
-        {1, 64, 0, 64},  {1, 1, 64, 1},   {7, 1, 3, 9},    {1, 900, 1, 1},   {1, 1, 900, 1},
+        {1, 1, 0, 1},    {2, 1, 0, 2},    {1, 2, 0, 3},    {1, 1, 1, 1},    {3, 5, 7, 2},
+        {1, 64, 0, 64},  {1, 1, 64, 1},   {7, 1, 3, 9},    {1, 900, 1, 1},  {1, 1, 900, 1},
         {2, 97, 31, 11}, {64, 1, 1, 400}, {1, 1, 0, 4000}, {5, 4001, 0, 1}, {1, 3, 4001, 5},
     };
     int64_t bind[64];
@@ -48,9 +48,7 @@ bool dim_less_equal(const Graph *g, Dim a, Dim b) {
 
 /* ---- elementwise ---- */
 
-static int64_t bool_of(bool known, bool value) {
-    return !known ? -1 : value ? 1 : 0;
-}
+static int64_t bool_of(bool known, bool value) { return !known ? -1 : value ? 1 : 0; }
 
 /* 1, 0 or -1 for not known. */
 static int64_t dim_compare(const Graph *g, const char *op, Dim a, Dim b) {
@@ -83,9 +81,7 @@ static Dim dim_remainder(Graph *g, Dim a, Dim b) {
     return dim_known(dim_div(g, a, b)) ? dim_const(0) : DIM_UNKNOWN;
 }
 
-static bool is_op(const Call *c, const char *op) {
-    return strcmp(c->n->op, op) == 0;
-}
+static bool is_op(const Call *c, const char *op) { return strcmp(c->n->op, op) == 0; }
 
 static Dim binary_dim(Call *c, Dim a, Dim b) {
     Graph *g = c->g;
@@ -220,8 +216,7 @@ bool shape_concat(Call *c) {
 bool shape_reduce(Call *c, Op op, bool keep) {
     uint32_t n = 0;
     const Dim *x = in_dims(c, 0, &n);
-    if (x == NULL || n == 0 || in_type(c, 0)->rank != 1 || !dtype_is_int(in_type(c, 0)->dtype))
-        return false;
+    if (x == NULL || n == 0 || in_type(c, 0)->rank != 1 || !dtype_is_int(in_type(c, 0)->dtype)) return false;
     Dim r = x[0];
     for (uint32_t i = 1; i < n; i++) {
         switch (op) {
@@ -239,7 +234,7 @@ bool shape_reduce(Call *c, Op op, bool keep) {
 
 typedef struct {
     Graph *g;
-    Dim rest[MAX_RANK + 1];   /* product of the constant reading of target axes from i on */
+    Dim rest[MAX_RANK + 1]; /* product of the constant reading of target axes from i on */
     Dim *target;
     uint32_t end;
 } Split;
@@ -270,8 +265,8 @@ static bool split_axes(Split *s, uint32_t i, Dim left) {
 }
 
 /* Axes [i0, i1) of x hold as many elements as axes [j0, j1) of the target. */
-static bool symbolise_group(Graph *g, const Type *x, uint32_t i0, uint32_t i1, Dim *target,
-                            uint32_t j0, uint32_t j1) {
+static bool symbolise_group(Graph *g, const Type *x, uint32_t i0, uint32_t i1, Dim *target, uint32_t j0,
+                            uint32_t j1) {
     Dim left = dim_const(1);
     for (uint32_t i = i0; i < i1; i++) left = dim_mul(g, left, x->dim[i]);
     if (!dim_known(left)) return false;
@@ -377,8 +372,7 @@ static bool reshape_unify(Call *c, const Type *x, Dim *out, uint32_t n) {
     return false;
 }
 
-bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, bool allowzero,
-                          Dim *out) {
+bool shape_reshape_target(Call *c, const Type *x, const Dim *want, uint32_t n, bool allowzero, Dim *out) {
     if (n > MAX_RANK) return call_error(c, "target of rank %u is above the limit of %d", n, MAX_RANK);
     int hole = -1;
     for (uint32_t i = 0; i < n; i++) {

@@ -29,16 +29,21 @@ static cJSON *read_json(const char *path, Diag *d) {
 }
 
 static void add_stop(Sidecar *s, const cJSON *n) {
-    if (!cJSON_IsNumber(n) || n->valuedouble < 0 || n->valuedouble > INT32_MAX || s->nstop == COUNT_OF(s->stop)) return;
+    if (!cJSON_IsNumber(n) || n->valuedouble < 0 || n->valuedouble > INT32_MAX ||
+        s->nstop == COUNT_OF(s->stop))
+        return;
     s->stop[s->nstop++] = (int32_t)n->valuedouble;
 }
 
 static void read_ids(Sidecar *s, const cJSON *object) {
     const cJSON *eos = cJSON_GetObjectItemCaseSensitive(object, "eos_token_id"), *e;
     const cJSON *bos = cJSON_GetObjectItemCaseSensitive(object, "bos_token_id");
-    if (cJSON_IsArray(eos)) cJSON_ArrayForEach(e, eos) add_stop(s, e);
-    else add_stop(s, eos);
-    if (cJSON_IsNumber(bos) && bos->valuedouble >= 0 && bos->valuedouble <= INT32_MAX) s->bos = (int32_t)bos->valuedouble;
+    if (cJSON_IsArray(eos))
+        cJSON_ArrayForEach (e, eos) add_stop(s, e);
+    else
+        add_stop(s, eos);
+    if (cJSON_IsNumber(bos) && bos->valuedouble >= 0 && bos->valuedouble <= INT32_MAX)
+        s->bos = (int32_t)bos->valuedouble;
 }
 
 void sidecar_read(const char *model_path, Arena *a, Sidecar *out, Diag *d) {

@@ -7,9 +7,9 @@
 typedef struct {
     int32_t stop[8];
     uint32_t nstop;
-    int32_t bos;                 /* -1 = none */
-    const char *chat_template;   /* NULL = none */
-    const char *tokenizer;       /* path of tokenizer.json, NULL = none */
+    int32_t bos;               /* -1 = none */
+    const char *chat_template; /* NULL = none */
+    const char *tokenizer;     /* path of tokenizer.json, NULL = none */
 } Sidecar;
 
 /* Reads generation_config.json, genai_config.json, config.json (the first that names stop tokens) and

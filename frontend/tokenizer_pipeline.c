@@ -12,9 +12,7 @@
 static const char gpt2_split[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-static bool is_absent(const cJSON *v) {
-    return v == NULL || cJSON_IsNull(v);
-}
+static bool is_absent(const cJSON *v) { return v == NULL || cJSON_IsNull(v); }
 
 static bool refuse_step(const JsonReader *r, const char *step, const cJSON *v, const char *taken) {
     return diag_error(r->d, r->loc, "%s \"%.40s\" is not supported; supported: %s", step, json_type(v),
@@ -41,9 +39,7 @@ static bool normalizer_step(JsonReader *r, const cJSON *v, uint32_t depth) {
     return true;
 }
 
-bool read_normalizer(JsonReader *r, const cJSON *v) {
-    return is_absent(v) || normalizer_step(r, v, 0);
-}
+bool read_normalizer(JsonReader *r, const cJSON *v) { return is_absent(v) || normalizer_step(r, v, 0); }
 
 typedef struct {
     bool byte_level;

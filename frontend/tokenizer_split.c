@@ -35,9 +35,7 @@ static uint32_t node_new(Parser *p, RegexNode node) {
     return (uint32_t)(p->rx->nodes.count - 1);
 }
 
-static RegexNode *node_at(Parser *p, uint32_t n) {
-    return &p->rx->nodes.data[n];
-}
+static RegexNode *node_at(Parser *p, uint32_t n) { return &p->rx->nodes.data[n]; }
 
 static bool set_index(Parser *p, const CodeSet *s, uint32_t *out) {
     for (uint32_t i = 0; i < p->rx->sets.count; i++) {
@@ -64,9 +62,7 @@ static bool node_look(Parser *p, const CodeSet *s, bool at_end, uint32_t *out) {
     return true;
 }
 
-static int peek(const Parser *p) {
-    return p->i < p->n ? (unsigned char)p->text[p->i] : -1;
-}
+static int peek(const Parser *p) { return p->i < p->n ? (unsigned char)p->text[p->i] : -1; }
 
 static bool take(Parser *p, const char *s) {
     size_t n = strlen(s);

@@ -14,7 +14,8 @@
 Dim shape_cut(Import *im, Dim d, int64_t most) {
     Graph *g = im->g;
     Sign s = dim_sign(g, d);
-    if (most < 1 || !dim_known(d) || dim_is_const(d) || (s != SIGN_POS && s != SIGN_NONNEG)) return DIM_UNKNOWN;
+    if (most < 1 || !dim_known(d) || dim_is_const(d) || (s != SIGN_POS && s != SIGN_NONNEG))
+        return DIM_UNKNOWN;
     for (size_t i = 0; i < im->lessers.count; i++)
         if (im->lessers.data[i].most == most && dim_eq(im->lessers.data[i].of, d))
             return dim_sym(g, im->lessers.data[i].sym);
@@ -29,7 +30,8 @@ Dim shape_cut(Import *im, Dim d, int64_t most) {
 Dim shape_rest(Import *im, Dim x, int64_t least) {
     Graph *g = im->g;
     int64_t zeros[64] = {0}, n = 0;
-    if (g->symbols.count > COUNT_OF(zeros) || !dim_eval(g, x, zeros, g->symbols.count, &n)) return DIM_UNKNOWN;
+    if (g->symbols.count > COUNT_OF(zeros) || !dim_eval(g, x, zeros, g->symbols.count, &n))
+        return DIM_UNKNOWN;
     if (n <= least || n - least > DIM_MAX / 4) return DIM_UNKNOWN;
     Dim cut = shape_cut(im, dim_sub(g, dim_const(n), x), n - least);
     return dim_known(cut) ? dim_sub(g, dim_const(n), cut) : DIM_UNKNOWN;
@@ -43,8 +45,10 @@ static int64_t lesser_context(const Graph *g, const Lesser *l) {
         int64_t once[4] = {0, 1, n, 0}, step[4] = {0, 1, 1, n - 1};
         bool ok = dim_eval(g, l->of, once, COUNT_OF(once), &whole) && whole <= l->most &&
                   dim_eval(g, l->of, step, COUNT_OF(step), &last) && last <= l->most;
-        if (ok) lo = n;
-        else hi = n;
+        if (ok)
+            lo = n;
+        else
+            hi = n;
     }
     return lo;
 }

@@ -33,14 +33,20 @@ static const uint8_t *const_at(const Graph *g, ValId v, size_t i) {
 }
 
 #define READ(T, p) read_##T(p)
-#define READER(T) \
-    static T read_##T(const uint8_t *p) { T x; memcpy(&x, p, sizeof(x)); return x; }
-READER(int8_t) READER(int16_t) READER(int32_t) READER(int64_t)
-READER(uint8_t) READER(uint16_t) READER(uint32_t) READER(uint64_t)
-READER(float) READER(double)
+#define READER(T)                                                                                            \
+    static T read_##T(const uint8_t *p) {                                                                    \
+        T x;                                                                                                 \
+        memcpy(&x, p, sizeof(x));                                                                            \
+        return x;                                                                                            \
+    }
+READER(int8_t)
+READER(int16_t)
+READER(int32_t)
+READER(int64_t) READER(uint8_t) READER(uint16_t) READER(uint32_t) READER(uint64_t) READER(float)
+    READER(double)
 #undef READER
 
-static double float_at(DType t, const uint8_t *p) {
+        static double float_at(DType t, const uint8_t *p) {
     switch (t) {
     case DT_F16: return (double)half_to_float(READ(uint16_t, p));
     case DT_BF16: return (double)bf16_to_float(READ(uint16_t, p));
@@ -66,9 +72,12 @@ bool const_get_f64(const Graph *g, ValId v, size_t i, double *out) {
     const uint8_t *p = const_at(g, v, i);
     if (p == NULL) return false;
     DType t = graph_type(g, v)->dtype;
-    if (dtype_is_float(t)) *out = float_at(t, p);
-    else if (t == DT_U64) *out = (double)READ(uint64_t, p);
-    else *out = (double)int_at(t, p);
+    if (dtype_is_float(t))
+        *out = float_at(t, p);
+    else if (t == DT_U64)
+        *out = (double)READ(uint64_t, p);
+    else
+        *out = (double)int_at(t, p);
     return true;
 }
 

@@ -21,8 +21,14 @@ typedef struct {
     uint32_t sym[MAX_DEGREE]; /* ascending, zero beyond degree */
 } Term;
 
-typedef struct { uint32_t count; Term *terms; } Poly;
-typedef struct { uint32_t count; Term terms[MAX_TERMS]; } Work;
+typedef struct {
+    uint32_t count;
+    Term *terms;
+} Poly;
+typedef struct {
+    uint32_t count;
+    Term terms[MAX_TERMS];
+} Work;
 
 typedef struct {
     VEC(Poly) polys;
@@ -101,9 +107,7 @@ static int term_compare(const Term *a, const Term *b) {
     return 0;
 }
 
-static bool coef_fits(int64_t c) {
-    return c >= -DIM_MAX && c <= DIM_MAX;
-}
+static bool coef_fits(int64_t c) { return c >= -DIM_MAX && c <= DIM_MAX; }
 
 static bool work_add(Work *w, const Term *term) {
     uint32_t i = w->count;
@@ -147,8 +151,10 @@ static bool term_div(const Term *a, const Term *b, Term *out) {
     r.coef = a->coef / b->coef;
     uint32_t j = 0;
     for (uint32_t i = 0; i < a->degree; i++) {
-        if (j < b->degree && a->sym[i] == b->sym[j]) j++;
-        else r.sym[r.degree++] = a->sym[i];
+        if (j < b->degree && a->sym[i] == b->sym[j])
+            j++;
+        else
+            r.sym[r.degree++] = a->sym[i];
     }
     *out = r;
     return j == b->degree;
@@ -210,13 +216,9 @@ static Dim dim_add_scaled(Graph *g, Dim a, Dim b, int64_t scale) {
     return dim_intern(g, &x);
 }
 
-Dim dim_add(Graph *g, Dim a, Dim b) {
-    return dim_add_scaled(g, a, b, 1);
-}
+Dim dim_add(Graph *g, Dim a, Dim b) { return dim_add_scaled(g, a, b, 1); }
 
-Dim dim_sub(Graph *g, Dim a, Dim b) {
-    return dim_add_scaled(g, a, b, -1);
-}
+Dim dim_sub(Graph *g, Dim a, Dim b) { return dim_add_scaled(g, a, b, -1); }
 
 Dim dim_mul(Graph *g, Dim a, Dim b) {
     Work x, y, product;
@@ -263,8 +265,10 @@ Dim dim_substitute(Graph *g, Dim d, SymId s, Dim by) {
         uint32_t power = 0;
         kept.coef = t->coef;
         for (uint32_t k = 0; k < t->degree; k++) {
-            if (t->sym[k] == s.id) power++;
-            else kept.sym[kept.degree++] = t->sym[k];
+            if (t->sym[k] == s.id)
+                power++;
+            else
+                kept.sym[kept.degree++] = t->sym[k];
         }
         memset(&part, 0, sizeof(part));
         part.count = 1;
@@ -317,7 +321,11 @@ int64_t dim_literal(const Graph *g, Dim d) {
 
 /* ---- text: constant first, then by degree and name, so that symbol numbers do not show ---- */
 
-typedef struct { int64_t coef; uint32_t degree; const char *name[MAX_DEGREE]; } NamedTerm;
+typedef struct {
+    int64_t coef;
+    uint32_t degree;
+    const char *name[MAX_DEGREE];
+} NamedTerm;
 
 static void named_sort(NamedTerm *t) {
     for (uint32_t i = 1; i < t->degree; i++) {
@@ -384,8 +392,10 @@ static bool is_word(const char *name) {
 }
 
 void symbol_print(Text *t, const char *name) {
-    if (is_word(name)) text_add(t, name);
-    else string_print(t, name);
+    if (is_word(name))
+        text_add(t, name);
+    else
+        string_print(t, name);
 }
 
 SymId symbol_find(const Graph *g, const char *name, size_t n) {

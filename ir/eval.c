@@ -34,8 +34,8 @@ bool eval_dim_value(EvalCtx *e, Dim d, int64_t *out) {
 }
 
 /* The dtype and shape of v under the binding, without data. */
-static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nbind, Loc loc,
-                         Tensor *out, size_t *bytes, Diag *d) {
+static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nbind, Loc loc, Tensor *out,
+                         size_t *bytes, Diag *d) {
     const Type *t = graph_type(g, v);
     *out = (Tensor){.dtype = t->dtype, .rank = t->rank};
     *bytes = dtype_size(t->dtype);
@@ -48,11 +48,13 @@ static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nb
                               "it overflows",
                               v.id, dim_text(g, t->dim[i], d));
         if (n < 0)
-            return diag_error(d, loc, "value %%%u: dimension %s is %lld", v.id,
-                              dim_text(g, t->dim[i], d), (long long)n);
+            return diag_error(d, loc, "value %%%u: dimension %s is %lld", v.id, dim_text(g, t->dim[i], d),
+                              (long long)n);
         out->dim[i] = n;
-        if (n == 0) empty = true;
-        else fits = fits && mul_size(*bytes, (size_t)n, bytes) && *bytes <= PTRDIFF_MAX;
+        if (n == 0)
+            empty = true;
+        else
+            fits = fits && mul_size(*bytes, (size_t)n, bytes) && *bytes <= PTRDIFF_MAX;
     }
     /* Also empty tensors have strides, which must not overflow. */
     if (!fits) return diag_error(d, loc, "value %%%u is too big to evaluate", v.id);
@@ -60,8 +62,8 @@ static bool tensor_shape(const Graph *g, ValId v, const int64_t *bind, size_t nb
     return true;
 }
 
-static bool run_node(Graph *g, const Node *n, const Tensor *const *in, const int64_t *bind,
-                     size_t nbind, Tensor *out, Arena *scratch, Diag *d) {
+static bool run_node(Graph *g, const Node *n, const Tensor *const *in, const int64_t *bind, size_t nbind,
+                     Tensor *out, Arena *scratch, Diag *d) {
     static EvalFn *const table[OP_COUNT] = {
 #define OP(e, text, lo, hi, nout, attrs, flags, infer, eval, axes, doc) [OP_##e] = eval_##eval,
 #include "ir/ops.def"
@@ -74,8 +76,8 @@ static bool run_node(Graph *g, const Node *n, const Tensor *const *in, const int
     return ok;
 }
 
-bool eval_node(Graph *g, NodeId id, const Tensor *const *in, const int64_t *bind, size_t nbind,
-               Tensor *out, Arena *a, Diag *d) {
+bool eval_node(Graph *g, NodeId id, const Tensor *const *in, const int64_t *bind, size_t nbind, Tensor *out,
+               Arena *a, Diag *d) {
     const Node *n = graph_node(g, id);
     if (n->op <= OP_NONE || n->op >= OP_COUNT)
         return diag_bug(d, n->loc, "node #%u has no op", (unsigned)id.id);
@@ -87,15 +89,14 @@ bool eval_node(Graph *g, NodeId id, const Tensor *const *in, const int64_t *bind
         bool same = in[i] != NULL && in[i]->dtype == want.dtype && in[i]->rank == want.rank &&
                     memcmp(in[i]->dim, want.dim, want.rank * sizeof(want.dim[0])) == 0;
         if (!same || (bytes != 0 && in[i]->data == NULL))
-            return diag_bug(d, n->loc, "%s: operand %u is not of its value's type",
-                            op_info(n->op)->name, i + 1);
+            return diag_bug(d, n->loc, "%s: operand %u is not of its value's type", op_info(n->op)->name,
+                            i + 1);
     }
     for (uint32_t i = 0; i < n->nout; i++) {
         size_t bytes = 0;
         if (!tensor_shape(g, n->out[i], bind, nbind, n->loc, &out[i], &bytes, d)) return false;
         if (bytes > DEFAULT_MAX_BYTES)
-            return diag_error(d, n->loc, "%s: the result is too big to evaluate",
-                              op_info(n->op)->name);
+            return diag_error(d, n->loc, "%s: the result is too big to evaluate", op_info(n->op)->name);
         out[i].data = arena_alloc(a, bytes);
     }
     Arena *scratch = arena_new();
@@ -108,16 +109,16 @@ bool eval_node(Graph *g, NodeId id, const Tensor *const *in, const int64_t *bind
 
 typedef struct {
     Tensor t;
-    size_t bytes;      /* owned; 0 when borrowed or empty */
-    uint32_t users;    /* needed nodes that are still to read it, and 1 when wanted */
+    size_t bytes;   /* owned; 0 when borrowed or empty */
+    uint32_t users; /* needed nodes that are still to read it, and 1 when wanted */
     bool owned;
 } Slot;
 
 typedef struct {
     Graph *g;
     const EvalArgs *args;
-    Slot *slot;        /* by value id */
-    bool *needed;      /* by node id */
+    Slot *slot;   /* by value id */
+    bool *needed; /* by node id */
     size_t held, max;
     Arena *scratch;
     Diag *d;
@@ -142,11 +143,10 @@ static bool bind_const(Run *r, ValId v) {
     const Const *c = graph_constant(r->g, v);
     Slot *s = &r->slot[v.id];
     size_t bytes = 0;
-    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d))
-        return false;
+    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d)) return false;
     if (c->bytes != bytes || (bytes != 0 && c->data == NULL))
-        return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu",
-                          v.id, c->bytes, bytes);
+        return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu", v.id,
+                          c->bytes, bytes);
     /* Operands are only read. */
     s->t.data = (void *)(uintptr_t)c->data;
     return true;
@@ -158,8 +158,7 @@ static bool bind_input(Run *r, size_t i) {
     Slot *s = &r->slot[p->v.id];
     size_t bytes = 0;
     if (s->users == 0) return true;
-    if (i >= r->args->ninputs)
-        return diag_error(r->d, loc_none(), "input \"%s\" is not given", name);
+    if (i >= r->args->ninputs) return diag_error(r->d, loc_none(), "input \"%s\" is not given", name);
     if (!tensor_shape(r->g, p->v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d))
         return false;
     const Tensor *given = &r->args->inputs[i];
@@ -167,8 +166,8 @@ static bool bind_input(Run *r, size_t i) {
         memcmp(given->dim, s->t.dim, given->rank * sizeof(given->dim[0])) != 0) {
         Text t = text_new(r->d->arena);
         type_print(&t, r->g, graph_type(r->g, p->v));
-        return diag_error(r->d, loc_none(),
-                          "input \"%s\" does not have the type %s under the binding", name, t.data);
+        return diag_error(r->d, loc_none(), "input \"%s\" does not have the type %s under the binding", name,
+                          t.data);
     }
     if (bytes != 0 && given->data == NULL)
         return diag_error(r->d, loc_none(), "input \"%s\" is needed and has no data", name);
@@ -198,11 +197,9 @@ static void slot_free(Run *r, Slot *s) {
 
 static bool slot_alloc(Run *r, ValId v, Loc loc) {
     Slot *s = &r->slot[v.id];
-    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc, &s->t, &s->bytes, r->d))
-        return false;
+    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc, &s->t, &s->bytes, r->d)) return false;
     if (s->bytes > r->max || r->held > r->max - s->bytes)
-        return diag_error(r->d, loc,
-                          "value %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
+        return diag_error(r->d, loc, "value %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
                           r->held + s->bytes, r->max);
     s->t.data = malloc(s->bytes == 0 ? 1 : s->bytes);
     if (s->t.data == NULL)
@@ -244,22 +241,21 @@ static bool step(Run *r, NodeId id) {
 static bool run_graph(Run *r, const ValId *want, size_t nwant, Tensor *out, Arena *a) {
     mark_needed(r, want, nwant);
     if (!bind_sources(r)) return false;
-    FOR_NODES(r->g, id) {
+    FOR_NODES (r->g, id) {
         if (r->needed[id.id] && !step(r, id)) return false;
     }
     for (size_t i = 0; i < nwant; i++) {
         const Slot *s = &r->slot[want[i].id];
         if (s->t.dtype == DT_NONE)
-            return diag_bug(r->d, loc_none(), "value %%%u is wanted and nothing computes it",
-                            want[i].id);
+            return diag_bug(r->d, loc_none(), "value %%%u is wanted and nothing computes it", want[i].id);
         out[i] = s->t;
         out[i].data = arena_dup(a, s->t.data, tensor_count(&s->t) * dtype_size(s->t.dtype));
     }
     return true;
 }
 
-bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant, Tensor *out,
-                Arena *a, Diag *d) {
+bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant, Tensor *out, Arena *a,
+                Diag *d) {
     for (size_t i = 0; i < nwant; i++) {
         if (!val_ok(want[i]) || want[i].id >= g->values.count)
             return diag_bug(d, loc_none(), "a wanted value does not exist");

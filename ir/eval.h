@@ -15,11 +15,11 @@
 typedef struct {
     Graph *g;
     const Node *n;
-    const Tensor *const *in;   /* n->nin of them; NULL where an optional operand is missing */
-    Tensor *out;               /* n->nout of them */
+    const Tensor *const *in; /* n->nin of them; NULL where an optional operand is missing */
+    Tensor *out;             /* n->nout of them */
     const int64_t *bind;
     size_t nbind;
-    Arena *scratch;            /* freed after the node */
+    Arena *scratch; /* freed after the node */
     Diag *d;
 } EvalCtx;
 
@@ -64,9 +64,9 @@ typedef struct {
     uint32_t rank, nops;
     int64_t dim[MAX_RANK], index[MAX_RANK];
     int64_t stride[4][MAX_RANK];
-    int64_t at[4];          /* element offset of the current row */
-    int64_t n;              /* row length */
-    int64_t step[4];        /* stride within the row */
+    int64_t at[4];   /* element offset of the current row */
+    int64_t n;       /* row length */
+    int64_t step[4]; /* stride within the row */
     bool started, empty;
 } Walk;
 /* Fill dim, stride[op] and at[op] (offset of element 0) first, then walk_init, then walk_next per
@@ -78,7 +78,9 @@ void walk_broadcast(Walk *w, const Tensor *out, const Tensor *const *in, uint32_
 
 /* Lines along an axis: outer * inner of them, element j of line (o, i) at o * len * inner + i + j *
  * inner. */
-typedef struct { int64_t outer, len, inner; } Lines;
+typedef struct {
+    int64_t outer, len, inner;
+} Lines;
 Lines tensor_lines(const Tensor *t, int64_t axis);
 
 /* ---- eval_matmul.c ---- */
@@ -93,7 +95,7 @@ typedef struct {
     bool trans;
     float *c;
 } Gemm;
-#define GEMM_SCRATCH (256 * 8)   /* floats, per worker */
+#define GEMM_SCRATCH (256 * 8) /* floats, per worker */
 /* Rows [m0, m1) and columns [n0, n1) of c. */
 void gemm_block(const Gemm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch);
 

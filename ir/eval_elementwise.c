@@ -18,28 +18,22 @@ static double sign_of(double x) {
     return x > 0 ? 1 : x < 0 ? -1 : 0;
 }
 
-static double softplus(double x) {
-    return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x));
-}
+static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
-static double gelu_erf(double x) {
-    return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
-}
+static double gelu_erf(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752440)); }
 
 static double gelu_tanh(double x) {
     return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
 }
 
-static double sigmoid(double x) {
-    return 1 / (1 + exp(-x));
-}
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
-#define EACH(expr) \
-    do { \
-        for (size_t i = 0; i < n; i++) { \
-            double x = v[i]; \
-            v[i] = (expr); \
-        } \
+#define EACH(expr)                                                                                           \
+    do {                                                                                                     \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            double x = v[i];                                                                                 \
+            v[i] = (expr);                                                                                   \
+        }                                                                                                    \
     } while (0)
 
 static void unary_f64(const Node *node, double *v, size_t n) {
@@ -63,17 +57,17 @@ static void unary_f64(const Node *node, double *v, size_t n) {
     case OP_CEIL: EACH(ceil(x)); break;
     case OP_ROUND: EACH(nearbyint(x)); break;
     case OP_GELU:
-        if (node->attr.tanh) EACH(gelu_tanh(x));
-        else EACH(gelu_erf(x));
+        if (node->attr.tanh)
+            EACH(gelu_tanh(x));
+        else
+            EACH(gelu_erf(x));
         break;
     case OP_SILU: EACH(x == -INFINITY && alpha > 0 ? 0 : x * sigmoid(alpha * x)); break;
     default: break;
     }
 }
 
-static int64_t wrap_neg(int64_t x) {
-    return (int64_t)(0 - (uint64_t)x);
-}
+static int64_t wrap_neg(int64_t x) { return (int64_t)(0 - (uint64_t)x); }
 
 static void unary_i64(Op op, bool is_unsigned, int64_t *v, size_t n) {
     for (size_t i = 0; i < n; i++) {
@@ -110,13 +104,9 @@ bool eval_unary(EvalCtx *e) {
     return true;
 }
 
-bool eval_gelu(EvalCtx *e) {
-    return eval_unary(e);
-}
+bool eval_gelu(EvalCtx *e) { return eval_unary(e); }
 
-bool eval_silu(EvalCtx *e) {
-    return eval_unary(e);
-}
+bool eval_silu(EvalCtx *e) { return eval_unary(e); }
 
 bool eval_test(EvalCtx *e) {
     const Tensor *x = e->in[0];
@@ -190,14 +180,14 @@ static double max_f64(double a, double b) {
     return a > b ? a : b;
 }
 
-#define PAIR_SELECT(a, pick, b, n) \
-    do { \
-        for (size_t i = 0; i < (n); i++) (a)[i] = (pick)[i] ? (a)[i] : (b)[i]; \
+#define PAIR_SELECT(a, pick, b, n)                                                                           \
+    do {                                                                                                     \
+        for (size_t i = 0; i < (n); i++) (a)[i] = (pick)[i] ? (a)[i] : (b)[i];                               \
     } while (0)
 
-#define PAIR(expr) \
-    do { \
-        for (size_t i = 0; i < n; i++) a[i] = (expr); \
+#define PAIR(expr)                                                                                           \
+    do {                                                                                                     \
+        for (size_t i = 0; i < n; i++) a[i] = (expr);                                                        \
     } while (0)
 
 static void binary_f64(Op op, double *a, const double *b, size_t n) {
@@ -274,8 +264,10 @@ bool eval_binary(EvalCtx *e) {
                 tensor_load_f64(a, pa, w.step[1], n, va);
                 tensor_load_f64(b, pb, w.step[2], n, vb);
                 binary_f64(op, va, vb, n);
-                if (out->dtype == DT_BOOL) store_bools(out, to, n, va);
-                else tensor_store_f64(out, to, n, va);
+                if (out->dtype == DT_BOOL)
+                    store_bools(out, to, n, va);
+                else
+                    tensor_store_f64(out, to, n, va);
             } else {
                 int64_t va[EVAL_BLOCK], vb[EVAL_BLOCK];
                 tensor_load_i64(a, pa, w.step[1], n, va);
@@ -288,9 +280,7 @@ bool eval_binary(EvalCtx *e) {
     return true;
 }
 
-bool eval_compare(EvalCtx *e) {
-    return eval_binary(e);
-}
+bool eval_compare(EvalCtx *e) { return eval_binary(e); }
 
 /* Wraps around like repeated multiplication; a negative exponent truncates 1 / a^-b, and x^-n of 0
  * is 0. */
@@ -388,8 +378,10 @@ bool eval_iota(EvalCtx *e) {
         }
         for (int64_t j = 0; j < l.inner; j += EVAL_BLOCK) {
             size_t n = block_length(l.inner, j);
-            if (is_float) tensor_store_f64(out, r * l.inner + j, n, f);
-            else tensor_store_i64(out, r * l.inner + j, n, v);
+            if (is_float)
+                tensor_store_f64(out, r * l.inner + j, n, f);
+            else
+                tensor_store_i64(out, r * l.inner + j, n, v);
         }
     }
     return true;

@@ -37,8 +37,8 @@ static inline void add4(float *p, V4 v) {
 }
 
 /* c[mr, 8] += a[mr, kn] * b[kn, 8], kn <= KBLOCK; mr is a constant where this is inlined. */
-static inline void tile_rows(int mr, int64_t kn, const float *a, int64_t lda, const float *b,
-                             float *c, int64_t ldc) {
+static inline void tile_rows(int mr, int64_t kn, const float *a, int64_t lda, const float *b, float *c,
+                             int64_t ldc) {
     V4 lo[4] = {{0}}, hi[4] = {{0}};
     for (int64_t k = 0; k < kn; k++, b += PANEL) {
         V4 b0 = load4(b), b1 = load4(b + 4);
@@ -66,8 +66,7 @@ static void wide_row(int64_t kn, const float *a, const char *b, size_t ldb, floa
     for (int j = 0; j < COLUMNS; j++) c[j] += acc[j];
 }
 
-static void tile(int64_t mr, int64_t kn, const float *a, int64_t lda, const float *b, float *c,
-                 int64_t ldc) {
+static void tile(int64_t mr, int64_t kn, const float *a, int64_t lda, const float *b, float *c, int64_t ldc) {
     switch (mr) {
     case 1: tile_rows(1, kn, a, lda, b, c, ldc); break;
     case 2: tile_rows(2, kn, a, lda, b, c, ldc); break;
@@ -79,8 +78,7 @@ static void tile(int64_t mr, int64_t kn, const float *a, int64_t lda, const floa
 /* An f16 as a float, in a form that vectorises: the exponent is rebiased by a product, which also
  * makes subnormals right. */
 static inline float decode_f16(uint16_t h) {
-    uint32_t bits = (uint32_t)(h & 0x7fffu) << 13,
-             special = (h & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
+    uint32_t bits = (uint32_t)(h & 0x7fffu) << 13, special = (h & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
     float f;
     memcpy(&f, &bits, sizeof(f));
     f *= 0x1p112f;
@@ -124,8 +122,10 @@ static void pack_panel(const Gemm *p, int64_t k0, int64_t kn, int64_t n0, int64_
     if (p->trans) {
         float column[PANEL][KSTEP];
         for (int64_t j = 0; j < PANEL; j++) {
-            if (j >= nn) memset(column[j], 0, sizeof(column[j]));
-            else decode(b + ((n0 + j) * p->ldb + k0) * size, p->b_dtype, kn, column[j]);
+            if (j >= nn)
+                memset(column[j], 0, sizeof(column[j]));
+            else
+                decode(b + ((n0 + j) * p->ldb + k0) * size, p->b_dtype, kn, column[j]);
         }
         for (int64_t k = 0; k < kn; k++) {
             for (int64_t j = 0; j < PANEL; j++) out[k * PANEL + j] = column[j][k];
@@ -135,14 +135,16 @@ static void pack_panel(const Gemm *p, int64_t k0, int64_t kn, int64_t n0, int64_
     if (nn < PANEL) memset(out, 0, (size_t)(kn * PANEL) * sizeof(float));
     for (int64_t k = 0; k < kn; k++) {
         const char *from = b + ((k0 + k) * p->ldb + n0) * size;
-        if (nn == PANEL) decode(from, p->b_dtype, PANEL, out + k * PANEL);
-        else decode(from, p->b_dtype, nn, out + k * PANEL);
+        if (nn == PANEL)
+            decode(from, p->b_dtype, PANEL, out + k * PANEL);
+        else
+            decode(from, p->b_dtype, nn, out + k * PANEL);
     }
 }
 
 /* Columns [n, n + nn) of one panel, all rows of the block, one step of k. */
-static void panel_rows(const Gemm *p, int64_t m0, int64_t m1, int64_t n, int64_t nn, int64_t k0,
-                       int64_t kn, const float *b) {
+static void panel_rows(const Gemm *p, int64_t m0, int64_t m1, int64_t n, int64_t nn, int64_t k0, int64_t kn,
+                       const float *b) {
     for (int64_t m = m0; m < m1; m += 4) {
         int64_t mr = m1 - m < 4 ? m1 - m : 4;
         float edge[4 * PANEL];
@@ -171,14 +173,12 @@ static void wide_rows(const Gemm *p, int64_t m0, int64_t m1, int64_t n) {
     for (int64_t k = 0; k < p->k; k += KBLOCK) {
         int64_t kn = p->k - k < KBLOCK ? p->k - k : KBLOCK;
         const char *b = (const char *)p->b + (size_t)k * ldb + (size_t)n * sizeof(float);
-        for (int64_t m = m0; m < m1; m++)
-            wide_row(kn, p->a + m * p->lda + k, b, ldb, p->c + m * p->ldc + n);
+        for (int64_t m = m0; m < m1; m++) wide_row(kn, p->a + m * p->lda + k, b, ldb, p->c + m * p->ldc + n);
     }
 }
 
 void gemm_block(const Gemm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch) {
-    for (int64_t m = m0; m < m1; m++)
-        memset(p->c + m * p->ldc + n0, 0, (size_t)(n1 - n0) * sizeof(float));
+    for (int64_t m = m0; m < m1; m++) memset(p->c + m * p->ldc + n0, 0, (size_t)(n1 - n0) * sizeof(float));
     bool in_place = p->b_dtype == DT_F32 && !p->trans && m1 - m0 < FEW_ROWS;
     for (int64_t c0 = n0; c0 < n1; c0 += COLUMNS) {
         int64_t c1 = n1 - c0 < COLUMNS ? n1 : c0 + COLUMNS;
@@ -205,7 +205,10 @@ typedef struct {
     size_t tasks;
     atomic_size_t next;
 } Pool;
-typedef struct { Pool *pool; size_t worker; } Worker;
+typedef struct {
+    Pool *pool;
+    size_t worker;
+} Worker;
 
 static void *work(void *arg) {
     const Worker *w = arg;
@@ -230,8 +233,7 @@ void parallel_run(size_t tasks, size_t workers, TaskFn *fn, void *ctx) {
     size_t started = 1;
     for (size_t i = 0; i < workers && i < MAX_WORKERS; i++) w[i] = (Worker){&pool, i};
     /* A thread that cannot be started only leaves more for the others. */
-    while (started < workers && pthread_create(&thread[started], NULL, work, &w[started]) == 0)
-        started++;
+    while (started < workers && pthread_create(&thread[started], NULL, work, &w[started]) == 0) started++;
     w[0] = (Worker){&pool, 0};
     work(&w[0]);
     for (size_t i = 1; i < started; i++) pthread_join(thread[i], NULL);
@@ -248,16 +250,14 @@ static void product_task(void *ctx, size_t task, size_t worker) {
     const Gemm *g = &p->list[task / (p->row_blocks * p->column_blocks)];
     int64_t m0 = (int64_t)(task / p->column_blocks % p->row_blocks) * ROWS;
     int64_t n0 = (int64_t)(task % p->column_blocks) * COLUMNS;
-    int64_t m1 = g->m - m0 < ROWS ? g->m : m0 + ROWS,
-            n1 = g->n - n0 < COLUMNS ? g->n : n0 + COLUMNS;
+    int64_t m1 = g->m - m0 < ROWS ? g->m : m0 + ROWS, n1 = g->n - n0 < COLUMNS ? g->n : n0 + COLUMNS;
     gemm_block(g, m0, m1, n0, n1, p->scratch + worker * GEMM_SCRATCH);
 }
 
 /* All of one shape. */
 static void gemm_run(const Gemm *list, size_t count, Arena *scratch) {
     if (count == 0 || list->m == 0 || list->n == 0) return;
-    Product p = {list, (size_t)(list->m + ROWS - 1) / ROWS,
-                 (size_t)(list->n + COLUMNS - 1) / COLUMNS, NULL};
+    Product p = {list, (size_t)(list->m + ROWS - 1) / ROWS, (size_t)(list->n + COLUMNS - 1) / COLUMNS, NULL};
     size_t tasks = count * p.row_blocks * p.column_blocks;
     double flops = 2.0 * (double)count * (double)list->m * (double)list->n * (double)list->k;
     size_t workers = parallel_workers(tasks, flops);
@@ -268,7 +268,9 @@ static void gemm_run(const Gemm *list, size_t count, Arena *scratch) {
 /* ---- matmul ---- */
 
 /* One matrix product of a batch: element offsets of its operands and its result. */
-typedef struct { int64_t m, n, k, a, b, c, b_step_k, b_step_n; } Piece;
+typedef struct {
+    int64_t m, n, k, a, b, c, b_step_k, b_step_n;
+} Piece;
 
 static void piece_f64(EvalCtx *e, const Piece *p) {
     double *acc = arena_array_of(e->scratch, (size_t)p->n, double);
@@ -311,8 +313,15 @@ static void pieces_f32(EvalCtx *e, const Piece *list, size_t count) {
     Gemm *gemms = arena_array_of(e->scratch, count, Gemm);
     for (size_t i = 0; i < count; i++) {
         const Piece *p = &list[i];
-        gemms[i] = (Gemm){.m = p->m, .n = p->n, .k = p->k, .lda = p->k, .ldb = p->n, .ldc = p->n,
-                          .a = a + p->a, .c = c + p->c, .b_dtype = b->dtype,
+        gemms[i] = (Gemm){.m = p->m,
+                          .n = p->n,
+                          .k = p->k,
+                          .lda = p->k,
+                          .ldb = p->n,
+                          .ldc = p->n,
+                          .a = a + p->a,
+                          .c = c + p->c,
+                          .b_dtype = b->dtype,
                           .b = (const char *)b->data + (size_t)p->b * dtype_size(b->dtype)};
     }
     gemm_run(gemms, count, e->scratch);
@@ -355,8 +364,10 @@ bool eval_matmul(EvalCtx *e) {
     }
     if (dtype_is_int(a->dtype) || a->dtype == DT_F64) {
         for (size_t i = 0; i < count; i++) {
-            if (a->dtype == DT_F64) piece_f64(e, &list[i]);
-            else piece_i64(e, &list[i]);
+            if (a->dtype == DT_F64)
+                piece_f64(e, &list[i]);
+            else
+                piece_i64(e, &list[i]);
         }
         return true;
     }
@@ -389,16 +400,26 @@ bool eval_linear(EvalCtx *e) {
     Tensor c = {.dtype = DT_F32, .rank = 1, .dim = {(int64_t)total}, .data = out->data};
     if (x->dtype == DT_F64 || w->dtype == DT_F64) {
         c.dtype = out->dtype;
-        piece_f64(e, &(Piece){.m = (int64_t)total / n, .n = n, .k = k, .b_step_k = trans ? 1 : n,
+        piece_f64(e, &(Piece){.m = (int64_t)total / n,
+                              .n = n,
+                              .k = k,
+                              .b_step_k = trans ? 1 : n,
                               .b_step_n = trans ? k : 1});
     } else {
         if (out->dtype != DT_F32) c.data = arena_array_of(e->scratch, total, float);
-        Gemm g = {.m = (int64_t)total / n, .n = n, .k = k, .lda = k, .ldb = w->dim[1], .ldc = n,
-                  .a = tensor_as_f32(x, e->scratch), .b = w->data, .b_dtype = w->dtype,
-                  .trans = trans, .c = c.data};
+        Gemm g = {.m = (int64_t)total / n,
+                  .n = n,
+                  .k = k,
+                  .lda = k,
+                  .ldb = w->dim[1],
+                  .ldc = n,
+                  .a = tensor_as_f32(x, e->scratch),
+                  .b = w->data,
+                  .b_dtype = w->dtype,
+                  .trans = trans,
+                  .c = c.data};
         gemm_run(&g, 1, e->scratch);
     }
-    if (eval_operand(e, 2) != NULL || c.data != out->data)
-        linear_finish(e, &c, (int64_t)total / n, n);
+    if (eval_operand(e, 2) != NULL || c.data != out->data) linear_finish(e, &c, (int64_t)total / n, n);
     return true;
 }

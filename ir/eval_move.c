@@ -53,10 +53,10 @@ static void place_view(Tensor *out, const Tensor *x, int64_t offset) {
         char *to = (char *)out->data + w.at[0] * (int64_t)size;
         const char *from = (const char *)x->data + w.at[1] * (int64_t)size;
         int64_t to_step = w.step[0] * (int64_t)size;
-        if (w.step[0] == 1) memcpy(to, from, (size_t)w.n * size);
+        if (w.step[0] == 1)
+            memcpy(to, from, (size_t)w.n * size);
         else
-            for (int64_t i = 0; i < w.n; i++)
-                memcpy(to + i * to_step, from + i * (int64_t)size, size);
+            for (int64_t i = 0; i < w.n; i++) memcpy(to + i * to_step, from + i * (int64_t)size, size);
     }
 }
 
@@ -99,9 +99,9 @@ bool eval_slice(EvalCtx *e) {
         if (!eval_dim_value(e, e->n->attr.starts[i], &start)) return false;
         bool ok = mul_i64(out->dim[i] - 1, step, &last) && add_i64(last, start, &last);
         if (!ok || start < 0 || start >= x->dim[i] || last < 0 || last >= x->dim[i])
-            return eval_error(
-                e, "%lld elements from %lld on by %lld are outside axis %u of length %lld",
-                (long long)out->dim[i], (long long)start, (long long)step, i, (long long)x->dim[i]);
+            return eval_error(e, "%lld elements from %lld on by %lld are outside axis %u of length %lld",
+                              (long long)out->dim[i], (long long)start, (long long)step, i,
+                              (long long)x->dim[i]);
         offset += start * stride[i];
         /* The step of a single element is never taken, and may be anything. */
         stride[i] = out->dim[i] == 1 ? 0 : stride[i] * step;
@@ -147,8 +147,7 @@ static bool read_index(EvalCtx *e, const Tensor *idx, int64_t i, int64_t length,
     tensor_load_i64(idx, i, 1, 1, &v);
     bool huge = idx->dtype == DT_U64 && v < 0;
     if (huge || v < -length || v >= length)
-        return eval_error(e, "index %lld is outside an axis of length %lld", (long long)v,
-                          (long long)length);
+        return eval_error(e, "index %lld is outside an axis of length %lld", (long long)v, (long long)length);
     *out = v < 0 ? v + length : v;
     return true;
 }
@@ -240,8 +239,7 @@ bool eval_gather_elements(EvalCtx *e) {
     int64_t *offset = arena_array_of(e->scratch, count, int64_t);
     if (!element_offsets(e, x, e->in[1], offset)) return false;
     for (size_t i = 0; i < count; i++) {
-        memcpy((char *)e->out[0].data + i * size, (const char *)x->data + (size_t)offset[i] * size,
-               size);
+        memcpy((char *)e->out[0].data + i * size, (const char *)x->data + (size_t)offset[i] * size, size);
     }
     return true;
 }
@@ -335,8 +333,7 @@ bool eval_tril(EvalCtx *e) {
         from = from < 0 ? 0 : from;
         to = to > cols ? cols : to;
         if (from < to)
-            memset((char *)out->data + (size_t)(r * cols + from) * size, 0,
-                   (size_t)(to - from) * size);
+            memset((char *)out->data + (size_t)(r * cols + from) * size, 0, (size_t)(to - from) * size);
     }
     return true;
 }

@@ -56,9 +56,7 @@ static int64_t fold_i64(Op op, bool uns, int64_t acc, const int64_t *v, size_t n
     return acc;
 }
 
-static double mean_f64(double sum, int64_t count) {
-    return sum / (double)count;
-}
+static double mean_f64(double sum, int64_t count) { return sum / (double)count; }
 
 static int64_t mean_i64(int64_t sum, int64_t count, bool uns) {
     if (count == 0) return 0;
@@ -94,8 +92,10 @@ static void reduce_one(EvalCtx *e, const Walk *inner, int64_t at, int64_t to, in
         f = mean_f64(f, count);
         k = mean_i64(k, count, uns);
     }
-    if (is_float) tensor_store_f64(&e->out[0], to, 1, &f);
-    else tensor_store_i64(&e->out[0], to, 1, &k);
+    if (is_float)
+        tensor_store_f64(&e->out[0], to, 1, &f);
+    else
+        tensor_store_i64(&e->out[0], to, 1, &k);
 }
 
 bool eval_reduce(EvalCtx *e) {
@@ -176,8 +176,10 @@ bool eval_cumsum(EvalCtx *e) {
         int64_t at = line_start(&l, line);
         double fsum = 0;
         uint64_t ksum = 0;
-        if (is_float) tensor_load_f64(x, at, l.inner, n, f);
-        else tensor_load_i64(x, at, l.inner, n, k);
+        if (is_float)
+            tensor_load_f64(x, at, l.inner, n, f);
+        else
+            tensor_load_i64(x, at, l.inner, n, k);
         for (size_t j = 0; j < n; j++) {
             size_t i = reverse ? n - 1 - j : j;
             double fbefore = fsum;
@@ -187,8 +189,10 @@ bool eval_cumsum(EvalCtx *e) {
             f[i] = e->n->attr.exclusive ? fbefore : fsum;
             k[i] = (int64_t)(e->n->attr.exclusive ? kbefore : ksum);
         }
-        if (is_float) tensor_store_f64_strided(&e->out[0], at, l.inner, n, f);
-        else tensor_store_i64_strided(&e->out[0], at, l.inner, n, k);
+        if (is_float)
+            tensor_store_f64_strided(&e->out[0], at, l.inner, n, f);
+        else
+            tensor_store_i64_strided(&e->out[0], at, l.inner, n, k);
     }
     return true;
 }
@@ -210,7 +214,9 @@ bool eval_softmax(EvalCtx *e) {
     return true;
 }
 
-typedef struct { int64_t key, index; } Ranked;
+typedef struct {
+    int64_t key, index;
+} Ranked;
 
 /* Larger keys first, then smaller indices. */
 static int ranked_order(const void *pa, const void *pb) {
@@ -237,8 +243,8 @@ bool eval_topk(EvalCtx *e) {
         for (int64_t j = 0; j < to.len; j++) {
             int64_t dst = line_start(&to, line) + j * to.inner;
             int64_t src = line_start(&l, line) + ranked[j].index * l.inner;
-            memcpy((char *)values->data + (size_t)dst * size,
-                   (const char *)x->data + (size_t)src * size, size);
+            memcpy((char *)values->data + (size_t)dst * size, (const char *)x->data + (size_t)src * size,
+                   size);
             tensor_store_i64(&e->out[1], dst, 1, &ranked[j].index);
         }
     }

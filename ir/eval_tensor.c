@@ -41,22 +41,22 @@ Lines tensor_lines(const Tensor *t, int64_t axis) {
 
 /* Elements of type T at p, `stride` apart, each converted by `expr` of v; memcpy because p may be
  * unaligned. The loop with a fixed stride is the one that vectorises. */
-#define LOAD(T, expr) \
-    do { \
-        const char *p = (const char *)t->data + at * (int64_t)sizeof(T); \
-        if (stride == 1) { \
-            for (size_t i = 0; i < n; i++) { \
-                T v; \
-                memcpy(&v, p + i * sizeof(T), sizeof(T)); \
-                out[i] = (expr); \
-            } \
-        } else { \
-            for (size_t i = 0; i < n; i++) { \
-                T v; \
-                memcpy(&v, p + (int64_t)i * stride * (int64_t)sizeof(T), sizeof(T)); \
-                out[i] = (expr); \
-            } \
-        } \
+#define LOAD(T, expr)                                                                                        \
+    do {                                                                                                     \
+        const char *p = (const char *)t->data + at * (int64_t)sizeof(T);                                     \
+        if (stride == 1) {                                                                                   \
+            for (size_t i = 0; i < n; i++) {                                                                 \
+                T v;                                                                                         \
+                memcpy(&v, p + i * sizeof(T), sizeof(T));                                                    \
+                out[i] = (expr);                                                                             \
+            }                                                                                                \
+        } else {                                                                                             \
+            for (size_t i = 0; i < n; i++) {                                                                 \
+                T v;                                                                                         \
+                memcpy(&v, p + (int64_t)i * stride * (int64_t)sizeof(T), sizeof(T));                         \
+                out[i] = (expr);                                                                             \
+            }                                                                                                \
+        }                                                                                                    \
     } while (0)
 
 void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, double *out) {
@@ -94,10 +94,10 @@ void tensor_load_i64(const Tensor *t, int64_t at, int64_t stride, size_t n, int6
     }
 }
 
-#define STORE(T, expr) \
-    do { \
-        T *p = (T *)t->data + at; \
-        for (size_t i = 0; i < n; i++) p[(int64_t)i * stride] = (T)(expr); \
+#define STORE(T, expr)                                                                                       \
+    do {                                                                                                     \
+        T *p = (T *)t->data + at;                                                                            \
+        for (size_t i = 0; i < n; i++) p[(int64_t)i * stride] = (T)(expr);                                   \
     } while (0)
 
 void tensor_store_f64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, const double *v) {

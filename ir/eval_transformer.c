@@ -71,7 +71,10 @@ bool eval_rope(EvalCtx *e) {
 
 #define QUERIES 64
 
-typedef struct { float *scores, *gemm; double *row, *mask; } AttentionScratch;
+typedef struct {
+    float *scores, *gemm;
+    double *row, *mask;
+} AttentionScratch;
 
 typedef struct {
     const Node *n;
@@ -81,7 +84,7 @@ typedef struct {
     int64_t mask_stride[4];
     const double *slopes, *sinks;
     float *out;
-    AttentionScratch *scratch;      /* per worker */
+    AttentionScratch *scratch; /* per worker */
 } Attention;
 
 /* Keys [from, to) that the query at position pos may see. */
@@ -94,8 +97,8 @@ static void visible_keys(const Attention *a, int64_t pos, int64_t *from, int64_t
 }
 
 /* Turns q.k of query i into weights over keys [0, n). */
-static void attention_row(const Attention *a, const AttentionScratch *s, int64_t b, int64_t h,
-                          int64_t i, int64_t n, float *score) {
+static void attention_row(const Attention *a, const AttentionScratch *s, int64_t b, int64_t h, int64_t i,
+                          int64_t n, float *score) {
     int64_t pos = a->total - a->seq + i, from = 0, to = 0;
     double scale = (double)a->n->attr.scale, cap = (double)a->n->attr.softcap;
     double max = a->sinks != NULL ? a->sinks[h] : -INFINITY, sum = 0;
@@ -129,19 +132,32 @@ static void attention_task(void *ctx, size_t task, size_t worker) {
     int64_t b = (int64_t)task / a->heads, h = (int64_t)task % a->heads;
     int64_t kv = h / (a->heads / a->kv_heads);
     size_t k_size = dtype_size(a->k->dtype), v_size = dtype_size(a->v->dtype);
-    const char *k =
-        (const char *)a->k->data + (size_t)((b * a->total * a->kv_heads + kv) * a->d) * k_size;
-    const char *v =
-        (const char *)a->v->data + (size_t)((b * a->total * a->kv_heads + kv) * a->dv) * v_size;
+    const char *k = (const char *)a->k->data + (size_t)((b * a->total * a->kv_heads + kv) * a->d) * k_size;
+    const char *v = (const char *)a->v->data + (size_t)((b * a->total * a->kv_heads + kv) * a->dv) * v_size;
     for (int64_t i0 = 0; i0 < a->seq; i0 += QUERIES) {
         int64_t m = a->seq - i0 < QUERIES ? a->seq - i0 : QUERIES, from = 0, n = 0;
         visible_keys(a, a->total - a->seq + i0 + m - 1, &from, &n);
         int64_t row = (b * a->seq + i0) * a->heads + h;
-        Gemm qk = {.m = m, .n = n, .k = a->d, .lda = a->heads * a->d, .ldb = a->kv_heads * a->d,
-                   .ldc = n, .a = a->q + row * a->d, .b = k, .b_dtype = a->k->dtype, .trans = true,
+        Gemm qk = {.m = m,
+                   .n = n,
+                   .k = a->d,
+                   .lda = a->heads * a->d,
+                   .ldb = a->kv_heads * a->d,
+                   .ldc = n,
+                   .a = a->q + row * a->d,
+                   .b = k,
+                   .b_dtype = a->k->dtype,
+                   .trans = true,
                    .c = s->scores};
-        Gemm pv = {.m = m, .n = a->dv, .k = n, .lda = n, .ldb = a->kv_heads * a->dv,
-                   .ldc = a->heads * a->dv, .a = s->scores, .b = v, .b_dtype = a->v->dtype,
+        Gemm pv = {.m = m,
+                   .n = a->dv,
+                   .k = n,
+                   .lda = n,
+                   .ldb = a->kv_heads * a->dv,
+                   .ldc = a->heads * a->dv,
+                   .a = s->scores,
+                   .b = v,
+                   .b_dtype = a->v->dtype,
                    .c = a->out + row * a->dv};
         gemm_block(&qk, 0, m, 0, n, s->gemm);
         for (int64_t i = 0; i < m; i++) attention_row(a, s, b, h, i0 + i, n, s->scores + i * n);

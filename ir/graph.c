@@ -7,9 +7,7 @@
 #include "ir/ir.h"
 #include "ir/internal.h"
 
-static char *name_copy(Arena *a, const char *s) {
-    return s == NULL ? NULL : arena_strdup(a, s);
-}
+static char *name_copy(Arena *a, const char *s) { return s == NULL ? NULL : arena_strdup(a, s); }
 
 Graph *graph_new(Arena *a) {
     Graph *g = arena_new_of(a, Graph);
@@ -26,8 +24,8 @@ Graph *graph_new(Arena *a) {
     return g;
 }
 
-#define COPY_VEC(to, from) \
-    ((to)->data = arena_dup(a, (from)->data, (from)->count * sizeof(*(from)->data)), \
+#define COPY_VEC(to, from)                                                                                   \
+    ((to)->data = arena_dup(a, (from)->data, (from)->count * sizeof(*(from)->data)),                         \
      (to)->count = (to)->cap = (from)->count)
 
 Graph *graph_copy(const Graph *g, Arena *a) {
@@ -108,18 +106,26 @@ static void node_link(Graph *g, NodeId id, NodeId before) {
     Node *n = graph_node(g, id);
     n->next = before;
     n->prev = node_ok(before) ? graph_node(g, before)->prev : g->last;
-    if (node_ok(n->prev)) graph_node(g, n->prev)->next = id;
-    else g->first = id;
-    if (node_ok(before)) graph_node(g, before)->prev = id;
-    else g->last = id;
+    if (node_ok(n->prev))
+        graph_node(g, n->prev)->next = id;
+    else
+        g->first = id;
+    if (node_ok(before))
+        graph_node(g, before)->prev = id;
+    else
+        g->last = id;
 }
 
 static void node_unlink(Graph *g, NodeId id) {
     Node *n = graph_node(g, id);
-    if (node_ok(n->prev)) graph_node(g, n->prev)->next = n->next;
-    else g->first = n->next;
-    if (node_ok(n->next)) graph_node(g, n->next)->prev = n->prev;
-    else g->last = n->prev;
+    if (node_ok(n->prev))
+        graph_node(g, n->prev)->next = n->next;
+    else
+        g->first = n->next;
+    if (node_ok(n->next))
+        graph_node(g, n->next)->prev = n->prev;
+    else
+        g->last = n->prev;
     n->prev = n->next = NO_NODE;
 }
 
@@ -128,10 +134,10 @@ static bool operands_fit(const Graph *g, Op op, const ValId *in, size_t nin, Loc
     if (nin < info->min_in || nin > info->max_in) {
         const char *more = info->max_in == 255 ? " or more" : "";
         if (info->min_in == info->max_in || *more != '\0')
-            return diag_error(d, loc, "%s takes %u%s operands, not %zu", info->name,
-                              (unsigned)info->min_in, more, nin);
-        return diag_error(d, loc, "%s takes %u to %u operands, not %zu", info->name,
-                          (unsigned)info->min_in, (unsigned)info->max_in, nin);
+            return diag_error(d, loc, "%s takes %u%s operands, not %zu", info->name, (unsigned)info->min_in,
+                              more, nin);
+        return diag_error(d, loc, "%s takes %u to %u operands, not %zu", info->name, (unsigned)info->min_in,
+                          (unsigned)info->max_in, nin);
     }
     for (size_t i = 0; i < nin; i++) {
         if (!val_ok(in[i])) {
@@ -144,8 +150,8 @@ static bool operands_fit(const Graph *g, Op op, const ValId *in, size_t nin, Loc
     return true;
 }
 
-ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result,
-                Loc loc, Diag *d) {
+ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result, Loc loc,
+                Diag *d) {
     const OpInfo *info = op_info(op);
     if (info == op_info(OP_NONE)) {
         diag_bug(d, loc, "there is no op number %d", (int)op);
@@ -185,7 +191,7 @@ ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, 
 /* ---- editing ---- */
 
 void graph_replace(Graph *g, ValId old, ValId with) {
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         Node *n = graph_node(g, id);
         for (uint8_t i = 0; i < n->nin; i++)
             if (val_eq(n->in[i], old)) n->in[i] = with;
@@ -240,12 +246,11 @@ static void uses_note(Uses *u, ValId v, NodeId n, bool store) {
 }
 
 static void uses_walk(const Graph *g, Uses *u, bool store) {
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         for (uint8_t i = 0; i < n->nin; i++) uses_note(u, n->in[i], id, store);
     }
-    for (size_t i = 0; i < g->outputs.count; i++)
-        uses_note(u, g->outputs.data[i].v, NO_NODE, store);
+    for (size_t i = 0; i < g->outputs.count; i++) uses_note(u, g->outputs.data[i].v, NO_NODE, store);
     for (size_t i = 0; i < g->states.count; i++) {
         uses_note(u, g->states.data[i].in, NO_NODE, store);
         uses_note(u, g->states.data[i].out, NO_NODE, store);
@@ -269,9 +274,7 @@ Uses graph_uses(const Graph *g, Arena *a) {
     return u;
 }
 
-bool graph_used_once(const Uses *u, ValId v) {
-    return val_ok(v) && v.id < u->nvals && u->count[v.id] == 1;
-}
+bool graph_used_once(const Uses *u, ValId v) { return val_ok(v) && v.id < u->nvals && u->count[v.id] == 1; }
 
 bool *graph_taint(const Graph *g, Arena *a) {
     bool *taint = arena_array_of(a, g->values.count, bool);
@@ -280,7 +283,7 @@ bool *graph_taint(const Graph *g, Arena *a) {
         if (role == ROLE_TOKENS || role == ROLE_PAST) taint[g->inputs.data[i].v.id] = true;
     }
     for (size_t i = 0; i < g->states.count; i++) taint[g->states.data[i].in.id] = true;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         bool any = false;
         for (uint8_t i = 0; i < n->nin; i++) any = any || taint[n->in[i].id];

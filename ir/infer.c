@@ -21,9 +21,7 @@ static const Type *operand(const Infer *c, uint32_t i) {
     return graph_type(c->g, c->n->in[i]);
 }
 
-static const Type *given(const Infer *c) {
-    return graph_type(c->g, c->n->out[0]);
-}
+static const Type *given(const Infer *c) { return graph_type(c->g, c->n->out[0]); }
 
 static bool set_type(Infer *c, uint32_t out, Type t) {
     graph_val(c->g, c->n->out[out])->type = t;
@@ -38,8 +36,10 @@ static bool fail(Infer *c, const char *what) {
     for (uint32_t i = 0; i < c->n->nin && i < 8; i++) {
         text_add(&t, i == 0 ? "; operands " : ", ");
         const Type *ty = operand(c, i);
-        if (ty == NULL) text_add(&t, "_");
-        else type_print(&t, c->g, ty);
+        if (ty == NULL)
+            text_add(&t, "_");
+        else
+            type_print(&t, c->g, ty);
     }
     if (c->n->nin > 8) text_add(&t, ", ...");
     if (info->flags & F_TYPED) {
@@ -49,9 +49,7 @@ static bool fail(Infer *c, const char *what) {
     return diag_error(c->d, c->n->loc, "%s", t.data);
 }
 
-static bool is_numeric(DType t) {
-    return dtype_is_int(t) || dtype_is_float(t);
-}
+static bool is_numeric(DType t) { return dtype_is_int(t) || dtype_is_float(t); }
 
 static bool axis_ok(const Infer *c, const Type *x) {
     return c->n->attr.axis >= 0 && c->n->attr.axis < x->rank;
@@ -119,14 +117,12 @@ static bool infer_test(Infer *c) {
 
 static bool infer_typed_like(Infer *c) {
     if (!given_ok(c)) return false;
-    if (!dims_eq(operand(c, 0), given(c)))
-        return fail(c, "the result's shape is not the operand's");
+    if (!dims_eq(operand(c, 0), given(c))) return fail(c, "the result's shape is not the operand's");
     return true;
 }
 
 static bool broadcast_pair(Infer *c, Type *out) {
-    if (!type_broadcast(operand(c, 0), operand(c, 1), out))
-        return fail(c, "shapes do not broadcast");
+    if (!type_broadcast(operand(c, 0), operand(c, 1), out)) return fail(c, "shapes do not broadcast");
     return true;
 }
 
@@ -137,7 +133,8 @@ static bool infer_binary(Infer *c) {
     bool ok = is_numeric(a->dtype);
     if (c->n->op == OP_AND || c->n->op == OP_OR || c->n->op == OP_XOR)
         ok = a->dtype == DT_BOOL || dtype_is_int(a->dtype);
-    else if (c->n->op == OP_MIN || c->n->op == OP_MAX) ok = true;
+    else if (c->n->op == OP_MIN || c->n->op == OP_MAX)
+        ok = true;
     if (!ok) return fail(c, "not defined for this dtype");
     if (!broadcast_pair(c, &t)) return false;
     t.dtype = a->dtype;
@@ -147,8 +144,7 @@ static bool infer_binary(Infer *c) {
 static bool infer_binary_left(Infer *c) {
     const Type *a = operand(c, 0), *b = operand(c, 1);
     Type t = {0};
-    if (!is_numeric(a->dtype) || !is_numeric(b->dtype))
-        return fail(c, "not defined for this dtype");
+    if (!is_numeric(a->dtype) || !is_numeric(b->dtype)) return fail(c, "not defined for this dtype");
     if (!broadcast_pair(c, &t)) return false;
     t.dtype = a->dtype;
     return set_type(c, 0, t);
@@ -181,8 +177,7 @@ static bool infer_typed(Infer *c) {
     if (!given_ok(c)) return false;
     const Type *t = given(c);
     if (c->n->op == OP_DIM) {
-        if (t->rank != 0 || !dtype_is_int(t->dtype))
-            return fail(c, "the result is not an integer scalar");
+        if (t->rank != 0 || !dtype_is_int(t->dtype)) return fail(c, "the result is not an integer scalar");
         if (!dim_known(c->n->attr.value)) return fail(c, "the dimension is not known");
         return true;
     }
@@ -209,8 +204,7 @@ static bool infer_transpose(Infer *c) {
     uint32_t seen = 0;
     for (uint32_t i = 0; i < x->rank; i++) {
         uint32_t p = c->n->attr.perm[i];
-        if (p >= x->rank || (seen >> p & 1u))
-            return fail(c, "perm is not a permutation of the axes");
+        if (p >= x->rank || (seen >> p & 1u)) return fail(c, "perm is not a permutation of the axes");
         seen |= 1u << p;
         t.dim[i] = x->dim[p];
     }
@@ -262,8 +256,7 @@ static bool infer_concat(Infer *c) {
         if (x->dtype != t.dtype) return fail(c, "operands have different dtypes");
         if (x->rank != t.rank) return fail(c, "operands have different ranks");
         for (uint32_t k = 0; k < t.rank; k++) {
-            if (k != axis && !dim_eq(x->dim[k], t.dim[k]))
-                return fail(c, "operands differ beside the axis");
+            if (k != axis && !dim_eq(x->dim[k], t.dim[k])) return fail(c, "operands differ beside the axis");
         }
         t.dim[axis] = dim_add(c->g, t.dim[axis], x->dim[axis]);
     }
@@ -340,8 +333,7 @@ static bool infer_gather_nd(Infer *c) {
 static bool beside_axis_fits(const Type *x, const Type *idx, int64_t axis) {
     for (uint32_t i = 0; i < x->rank; i++) {
         if (i == (uint32_t)axis || dim_eq(x->dim[i], idx->dim[i])) continue;
-        if (dim_is_const(x->dim[i]) && dim_is_const(idx->dim[i]) && idx->dim[i].v > x->dim[i].v)
-            return false;
+        if (dim_is_const(x->dim[i]) && dim_is_const(idx->dim[i]) && idx->dim[i].v > x->dim[i].v) return false;
     }
     return true;
 }
@@ -378,8 +370,7 @@ static bool infer_scatter(Infer *c) {
     bool ok = true;
     for (uint32_t i = 0; i + 1 < idx->rank; i++) ok = ok && push_dim(&want, idx->dim[i]);
     for (uint32_t i = len; i < x->rank; i++) ok = ok && push_dim(&want, x->dim[i]);
-    if (!ok || !dims_eq(&want, upd))
-        return fail(c, "updates do not have the shape of what is picked");
+    if (!ok || !dims_eq(&want, upd)) return fail(c, "updates do not have the shape of what is picked");
     return set_type(c, 0, *x);
 }
 
@@ -393,8 +384,10 @@ static bool infer_reduce(Infer *c) {
     if (axes >> x->rank != 0) return fail(c, "an axis is outside the operand's rank");
     Type t = {.dtype = x->dtype};
     for (uint32_t i = 0; i < x->rank; i++) {
-        if (!(axes >> i & 1u)) t.dim[t.rank++] = x->dim[i];
-        else if (c->n->attr.keep) t.dim[t.rank++] = dim_const(1);
+        if (!(axes >> i & 1u))
+            t.dim[t.rank++] = x->dim[i];
+        else if (c->n->attr.keep)
+            t.dim[t.rank++] = dim_const(1);
     }
     return set_type(c, 0, t);
 }
@@ -405,8 +398,10 @@ static bool infer_arg(Infer *c) {
     if (!is_numeric(x->dtype)) return fail(c, "not defined for this dtype");
     Type t = {.dtype = DT_I64};
     for (uint32_t i = 0; i < x->rank; i++) {
-        if (i != (uint32_t)c->n->attr.axis) t.dim[t.rank++] = x->dim[i];
-        else if (c->n->attr.keep) t.dim[t.rank++] = dim_const(1);
+        if (i != (uint32_t)c->n->attr.axis)
+            t.dim[t.rank++] = x->dim[i];
+        else if (c->n->attr.keep)
+            t.dim[t.rank++] = dim_const(1);
     }
     return set_type(c, 0, t);
 }
@@ -437,8 +432,7 @@ static bool infer_matmul(Infer *c) {
     Type batch_a = *a, batch_b = *b, t = {0};
     batch_a.rank = a->rank > 2 ? (uint8_t)(a->rank - 2) : 0;
     batch_b.rank = b->rank > 2 ? (uint8_t)(b->rank - 2) : 0;
-    if (!type_broadcast(&batch_a, &batch_b, &t))
-        return fail(c, "batch dimensions do not broadcast");
+    if (!type_broadcast(&batch_a, &batch_b, &t)) return fail(c, "batch dimensions do not broadcast");
     t.dtype = a->dtype;
     bool ok = true;
     if (a->rank > 1) ok = ok && push_dim(&t, a->dim[a->rank - 2]);
@@ -457,8 +451,7 @@ static bool row_ok(const Infer *c, uint32_t i, Dim n) {
 
 static bool infer_linear(Infer *c) {
     const Type *x = operand(c, 0), *w = operand(c, 1);
-    if (!dtype_is_float(x->dtype) || !dtype_is_float(w->dtype))
-        return fail(c, "not defined for this dtype");
+    if (!dtype_is_float(x->dtype) || !dtype_is_float(w->dtype)) return fail(c, "not defined for this dtype");
     if (x->rank == 0) return fail(c, "the operand is a scalar");
     if (w->rank != 2) return fail(c, "the weight does not have two axes");
     bool trans = c->n->attr.trans;
@@ -485,8 +478,7 @@ static bool infer_rope(Infer *c) {
     if (!dtype_is_float(x->dtype) || !dtype_is_float(cs->dtype) || !dtype_is_float(sn->dtype))
         return fail(c, "not defined for this dtype");
     if (x->rank != 4) return fail(c, "the operand is not [batch, seq, heads, d]");
-    if (cs->rank != 2 || !dims_eq(cs, sn))
-        return fail(c, "cosines and sines are not [rows, r/2] both");
+    if (cs->rank != 2 || !dims_eq(cs, sn)) return fail(c, "cosines and sines are not [rows, r/2] both");
     if (!dtype_is_int(pos->dtype) || pos->rank != 1 || !dim_eq(pos->dim[0], x->dim[1]))
         return fail(c, "positions are not integers, one for each of the sequence");
     if (!dim_is_const(cs->dim[1]) || !dim_is_const(x->dim[3]) || cs->dim[1].v > x->dim[3].v / 2)
@@ -521,8 +513,7 @@ static bool infer_attention(Infer *c) {
     if (!dim_is_const(heads) || !dim_is_const(kv)) return fail(c, "head counts are not constant");
     if (kv.v < 1 || heads.v % kv.v != 0) return fail(c, "q's heads are no multiple of k's");
     if (!mask_ok(c, q, k))
-        return fail(c,
-                    "the mask is not floats or bools that broadcast to [batch, heads, seq, total]");
+        return fail(c, "the mask is not floats or bools that broadcast to [batch, heads, seq, total]");
     if (!row_ok(c, 4, heads)) return fail(c, "slopes are not floats, one for each head");
     if (!row_ok(c, 5, heads)) return fail(c, "sinks are not floats, one for each head");
     if (c->n->attr.window < 0) return fail(c, "the window is negative");
@@ -542,8 +533,8 @@ bool infer_node(Graph *g, NodeId id, Diag *d) {
         return diag_bug(d, n->loc, "node #%u has no op", (unsigned)id.id);
     const OpInfo *info = op_info(n->op);
     if (n->nin < info->min_in || n->nin > info->max_in)
-        return diag_error(d, n->loc, "%s: %u operands; it takes %u to %u", info->name, n->nin,
-                          info->min_in, info->max_in);
+        return diag_error(d, n->loc, "%s: %u operands; it takes %u to %u", info->name, n->nin, info->min_in,
+                          info->max_in);
     if (n->nout != info->nout)
         return diag_bug(d, n->loc, "%s: %u results; it has %u", info->name, n->nout, info->nout);
     for (uint32_t i = 0; i < n->nin; i++) {

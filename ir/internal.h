@@ -30,11 +30,11 @@ typedef struct {
 Lex lex_new(const char *text, size_t bytes, const char *path, Arena *a, Diag *d);
 Loc lex_loc(const Lex *x, const char *at);
 bool lex_error(Lex *x, const char *at, const char *fmt, ...) BASE_PRINTF(3, 4); /* false */
-const char *lex_here(Lex *x);                     /* where the next token starts */
-bool lex_next_line(Lex *x);        /* to the next line with a token; false at the end */
-bool lex_end_line(Lex *x);                        /* nothing but a comment may follow */
+const char *lex_here(Lex *x); /* where the next token starts */
+bool lex_next_line(Lex *x);   /* to the next line with a token; false at the end */
+bool lex_end_line(Lex *x);    /* nothing but a comment may follow */
 bool lex_peek(Lex *x, char c);
-bool lex_take(Lex *x, char c);                    /* consumes c if it is next */
+bool lex_take(Lex *x, char c); /* consumes c if it is next */
 bool lex_expect(Lex *x, char c);
 bool lex_word(Lex *x, const char **word, size_t *n);
 bool lex_is(const char *word, size_t n, const char *expected);
@@ -48,9 +48,9 @@ bool lex_type(Lex *x, Graph *g, Type *out);
 
 /* parse_const.c: where a text's constants come from, and how much it has taken so far. */
 typedef struct {
-    const char *dir;                  /* folder of file() constants; NULL refuses them */
-    size_t filled, copied, mapped;    /* bytes */
-    VEC(FileView) files;              /* mapped while parsing */
+    const char *dir;               /* folder of file() constants; NULL refuses them */
+    size_t filled, copied, mapped; /* bytes */
+    VEC(FileView) files;           /* mapped while parsing */
 } ConstSource;
 /* Reads "= ..." of a constant of c->bytes bytes and sets the rest of c; data is in the arena. */
 bool const_parse(Lex *x, ConstSource *from, DType type, Const *c);

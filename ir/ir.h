@@ -30,9 +30,15 @@
 #define MAX_RANK 8
 
 /* ---- handles ---- */
-typedef struct { uint32_t id; } ValId;
-typedef struct { uint32_t id; } NodeId;
-typedef struct { uint32_t id; } SymId;
+typedef struct {
+    uint32_t id;
+} ValId;
+typedef struct {
+    uint32_t id;
+} NodeId;
+typedef struct {
+    uint32_t id;
+} SymId;
 #define NO_VAL ((ValId){0})
 #define NO_NODE ((NodeId){0})
 static inline bool val_ok(ValId v) { return v.id != 0; }
@@ -49,22 +55,27 @@ typedef enum {
 } DType;
 typedef enum { DC_NONE, DC_BOOL, DC_INT, DC_UINT, DC_FLOAT } DClass;
 const char *dtype_name(DType t);
-DType dtype_parse(const char *name, size_t n);       /* DT_NONE when unknown */
-DType dtype_from_onnx(int number);                   /* DT_NONE when unsupported */
+DType dtype_parse(const char *name, size_t n); /* DT_NONE when unknown */
+DType dtype_from_onnx(int number);             /* DT_NONE when unsupported */
 DClass dtype_class(DType t);
-size_t dtype_size(DType t);                          /* bytes */
+size_t dtype_size(DType t); /* bytes */
 static inline bool dtype_is_float(DType t) { return dtype_class(t) == DC_FLOAT; }
-static inline bool dtype_is_int(DType t) { DClass c = dtype_class(t); return c == DC_INT || c == DC_UINT; }
+static inline bool dtype_is_int(DType t) {
+    DClass c = dtype_class(t);
+    return c == DC_INT || c == DC_UINT;
+}
 float half_to_float(uint16_t h);
-uint16_t float_to_half(float f);                     /* round to nearest even */
+uint16_t float_to_half(float f); /* round to nearest even */
 float bf16_to_float(uint16_t h);
 uint16_t float_to_bf16(float f);
 
 /* ---- dimensions (dim.c): interned polynomials over symbols, equal when their handles are ----
  * Also the domain of shape values, so a constant may be negative. */
-typedef struct { int64_t v; } Dim;
-#define DIM_SYMBOLIC_BASE INT64_MIN                  /* v in [BASE, BASE + 2^32) is a polynomial */
-#define DIM_UNKNOWN ((Dim){INT64_MIN + ((int64_t)1 << 32)})  /* not expressible */
+typedef struct {
+    int64_t v;
+} Dim;
+#define DIM_SYMBOLIC_BASE INT64_MIN                         /* v in [BASE, BASE + 2^32) is a polynomial */
+#define DIM_UNKNOWN ((Dim){INT64_MIN + ((int64_t)1 << 32)}) /* not expressible */
 #define DIM_MAX ((int64_t)1 << 62)
 static inline bool dim_is_const(Dim d) { return d.v > INT64_MIN + ((int64_t)1 << 32); }
 static inline bool dim_known(Dim d) { return d.v != DIM_UNKNOWN.v; }
@@ -76,34 +87,38 @@ static inline bool dim_eq(Dim a, Dim b) { return a.v == b.v && dim_known(a); }
 #define SYM_PAST ((SymId){3})
 typedef struct {
     const char *name;
-    int64_t literal;   /* the number that a fixed-shape export has in its place; 0 = none */
-    int64_t max;       /* upper bound; 0 = none known */
+    int64_t literal; /* the number that a fixed-shape export has in its place; 0 = none */
+    int64_t max;     /* upper bound; 0 = none known */
 } Symbol;
 
 typedef struct Graph Graph;
-Dim dim_const(int64_t v);                            /* clamps to [-DIM_MAX, DIM_MAX] */
+Dim dim_const(int64_t v); /* clamps to [-DIM_MAX, DIM_MAX] */
 Dim dim_sym(Graph *g, SymId s);
-Dim dim_add(Graph *g, Dim a, Dim b);                 /* all: DIM_UNKNOWN in or overflow -> DIM_UNKNOWN */
+Dim dim_add(Graph *g, Dim a, Dim b); /* all: DIM_UNKNOWN in or overflow -> DIM_UNKNOWN */
 Dim dim_sub(Graph *g, Dim a, Dim b);
 Dim dim_mul(Graph *g, Dim a, Dim b);
-Dim dim_div(Graph *g, Dim a, Dim b);                 /* exact only; b may be a polynomial (a single term) */
+Dim dim_div(Graph *g, Dim a, Dim b); /* exact only; b may be a polynomial (a single term) */
 bool dim_depends(const Graph *g, Dim d, SymId s);
 Dim dim_substitute(Graph *g, Dim d, SymId s, Dim by);
 /* Value with symbol i bound to bind[i] (bind[0] unused, nbind entries). False when unbound or overflow. */
 bool dim_eval(const Graph *g, Dim d, const int64_t *bind, size_t nbind, int64_t *out);
-int64_t dim_literal(const Graph *g, Dim d);          /* with every symbol at its literal; -1 if one has none */
+int64_t dim_literal(const Graph *g, Dim d); /* with every symbol at its literal; -1 if one has none */
 void dim_print(Text *t, const Graph *g, Dim d);
 SymId symbol_find(const Graph *g, const char *name, size_t n);
-SymId symbol_add(Graph *g, const char *name, size_t n);   /* existing one when the name is known */
+SymId symbol_add(Graph *g, const char *name, size_t n); /* existing one when the name is known */
 
 /* ---- types (type.c) ---- */
-typedef struct { DType dtype; uint8_t rank; Dim dim[MAX_RANK]; } Type;
+typedef struct {
+    DType dtype;
+    uint8_t rank;
+    Dim dim[MAX_RANK];
+} Type;
 Type type_make(DType t, uint32_t rank, const Dim *dims);
 Type type_scalar(DType t);
 bool type_eq(const Type *a, const Type *b);
 bool type_is_static(const Type *t);
-Dim type_count(Graph *g, const Type *t);             /* elements */
-bool type_static_bytes(const Type *t, size_t *out);  /* false when symbolic or overflowing */
+Dim type_count(Graph *g, const Type *t);            /* elements */
+bool type_static_bytes(const Type *t, size_t *out); /* false when symbolic or overflowing */
 /* numpy broadcasting of shapes; false when they do not fit. Dims equal, or one is 1. */
 bool type_broadcast(const Type *a, const Type *b, Type *out);
 void type_print(Text *t, const Graph *g, const Type *ty);
@@ -119,46 +134,57 @@ typedef enum {
 
 enum { F_ELEM = 1, F_COMM = 2, F_TYPED = 4, F_MOVE = 8, F_RAISED = 16 };
 typedef enum {
-    AXES_NONE,       /* no rule: refuses a sequence axis */
-    AXES_SOURCE, AXES_POINTWISE, AXES_RESHAPE, AXES_TRANSPOSE, AXES_BROADCAST, AXES_SLICE,
-    AXES_CONCAT, AXES_GATHER, AXES_REDUCE, AXES_AXIS, AXES_LAST, AXES_MATMUL, AXES_ROPE,
+    AXES_NONE, /* no rule: refuses a sequence axis */
+    AXES_SOURCE,
+    AXES_POINTWISE,
+    AXES_RESHAPE,
+    AXES_TRANSPOSE,
+    AXES_BROADCAST,
+    AXES_SLICE,
+    AXES_CONCAT,
+    AXES_GATHER,
+    AXES_REDUCE,
+    AXES_AXIS,
+    AXES_LAST,
+    AXES_MATMUL,
+    AXES_ROPE,
     AXES_ATTENTION
 } AxesRule;
 
 /* Attributes: one struct, the op table says which fields an op has.
  * ATTR(bit, field, kind, default)   kinds: INT, FLOAT, BOOL, DIMS (per axis), INTS (per axis),
  * AXES (bit mask of axes), DIM, ENUM_REDUCE */
-#define ATTR_FIELDS(ATTR) \
-    ATTR(AXIS, axis, INT, 0) \
-    ATTR(AXES, axes, AXES, 0) \
-    ATTR(KEEP, keep, BOOL, 0) \
-    ATTR(PERM, perm, INTS, 0) \
-    ATTR(STARTS, starts, DIMS, 0) \
-    ATTR(STEPS, steps, INTS, 1) \
-    ATTR(VALUE, value, DIM, 0) \
-    ATTR(BATCH_DIMS, batch_dims, INT, 0) \
-    ATTR(REDUCE, reduce, INT, 0) \
-    ATTR(DIAGONAL, diagonal, INT, 0) \
-    ATTR(LAST, last, BOOL, 0) \
-    ATTR(EXCLUSIVE, exclusive, BOOL, 0) \
-    ATTR(REVERSE, reverse, BOOL, 0) \
-    ATTR(COUNT, count, INT, 0) \
-    ATTR(SMALLEST, smallest, BOOL, 0) \
-    ATTR(TRANS, trans, BOOL, 0) \
-    ATTR(RMS, rms, BOOL, 0) \
-    ATTR(EPS, eps, FLOAT, 0) \
-    ATTR(TANH, tanh, BOOL, 0) \
-    ATTR(ALPHA, alpha, FLOAT, 1) \
-    ATTR(INTERLEAVED, interleaved, BOOL, 0) \
-    ATTR(SCALE, scale, FLOAT, 1) \
-    ATTR(CAUSAL, causal, BOOL, 0) \
-    ATTR(WINDOW, window, INT, 0) \
+#define ATTR_FIELDS(ATTR)                                                                                    \
+    ATTR(AXIS, axis, INT, 0)                                                                                 \
+    ATTR(AXES, axes, AXES, 0)                                                                                \
+    ATTR(KEEP, keep, BOOL, 0)                                                                                \
+    ATTR(PERM, perm, INTS, 0)                                                                                \
+    ATTR(STARTS, starts, DIMS, 0)                                                                            \
+    ATTR(STEPS, steps, INTS, 1)                                                                              \
+    ATTR(VALUE, value, DIM, 0)                                                                               \
+    ATTR(BATCH_DIMS, batch_dims, INT, 0)                                                                     \
+    ATTR(REDUCE, reduce, INT, 0)                                                                             \
+    ATTR(DIAGONAL, diagonal, INT, 0)                                                                         \
+    ATTR(LAST, last, BOOL, 0)                                                                                \
+    ATTR(EXCLUSIVE, exclusive, BOOL, 0)                                                                      \
+    ATTR(REVERSE, reverse, BOOL, 0)                                                                          \
+    ATTR(COUNT, count, INT, 0)                                                                               \
+    ATTR(SMALLEST, smallest, BOOL, 0)                                                                        \
+    ATTR(TRANS, trans, BOOL, 0)                                                                              \
+    ATTR(RMS, rms, BOOL, 0)                                                                                  \
+    ATTR(EPS, eps, FLOAT, 0)                                                                                 \
+    ATTR(TANH, tanh, BOOL, 0)                                                                                \
+    ATTR(ALPHA, alpha, FLOAT, 1)                                                                             \
+    ATTR(INTERLEAVED, interleaved, BOOL, 0)                                                                  \
+    ATTR(SCALE, scale, FLOAT, 1)                                                                             \
+    ATTR(CAUSAL, causal, BOOL, 0)                                                                            \
+    ATTR(WINDOW, window, INT, 0)                                                                             \
     ATTR(SOFTCAP, softcap, FLOAT, 0)
 enum {
 #define ATTR(bit, field, kind, def) ATTRIDX_##bit,
     ATTR_FIELDS(ATTR)
 #undef ATTR
-    ATTR_COUNT
+        ATTR_COUNT
 };
 enum {
 #define ATTR(bit, field, kind, def) A_##bit = 1 << ATTRIDX_##bit,
@@ -166,8 +192,9 @@ enum {
 #undef ATTR
 };
 typedef struct Attr {
-    int64_t axis, batch_dims, reduce, diagonal, count, window;  /* axis >= 0 always; reduce: 0 set 1 add 2 mul 3 max 4 min */
-    uint32_t axes;                                              /* bit i = axis i */
+    int64_t axis, batch_dims, reduce, diagonal, count,
+        window;    /* axis >= 0 always; reduce: 0 set 1 add 2 mul 3 max 4 min */
+    uint32_t axes; /* bit i = axis i */
     bool keep, last, exclusive, reverse, smallest, trans, rms, tanh, interleaved, causal;
     float eps, alpha, scale, softcap;
     uint8_t perm[MAX_RANK];
@@ -185,34 +212,34 @@ typedef struct {
     AxesRule axes;
 } OpInfo;
 const OpInfo *op_info(Op op);
-Op op_parse(const char *name, size_t n);             /* OP_NONE when unknown */
+Op op_parse(const char *name, size_t n); /* OP_NONE when unknown */
 
 /* ---- values, nodes, graph ---- */
 typedef enum { V_FREE, V_INPUT, V_CONST, V_NODE } ValKind;
 typedef enum { CF_DATA, CF_SEED, CF_SPLAT, CF_FILE } ConstForm;
 typedef struct {
-    const void *data;    /* row-major, little-endian; borrowed from a mapped file or the arena */
+    const void *data; /* row-major, little-endian; borrowed from a mapped file or the arena */
     size_t bytes;
-    uint64_t hash;       /* of dtype, dims and bytes; 0 = not computed yet (const_hash) */
-    ConstForm form;      /* how the text shows it */
-    uint64_t seed;       /* CF_SEED */
-    const char *path;    /* CF_FILE: as written in the text; relative to the text or model */
+    uint64_t hash;    /* of dtype, dims and bytes; 0 = not computed yet (const_hash) */
+    ConstForm form;   /* how the text shows it */
+    uint64_t seed;    /* CF_SEED */
+    const char *path; /* CF_FILE: as written in the text; relative to the text or model */
     uint64_t offset;
 } Const;
 #define NO_SLOT UINT64_MAX
 typedef struct {
     Type type;
     ValKind kind;
-    uint8_t out;         /* V_NODE: which output */
-    NodeId def;          /* V_NODE */
-    uint32_t cidx;       /* V_CONST: index into graph consts */
-    const char *name;    /* may be NULL */
-    uint64_t slot;       /* memory plan: bytes from the arena start for one row; NO_SLOT before */
+    uint8_t out;      /* V_NODE: which output */
+    NodeId def;       /* V_NODE */
+    uint32_t cidx;    /* V_CONST: index into graph consts */
+    const char *name; /* may be NULL */
+    uint64_t slot;    /* memory plan: bytes from the arena start for one row; NO_SLOT before */
 } Value;
 typedef struct {
-    Op op;               /* OP_NONE: erased */
+    Op op; /* OP_NONE: erased */
     uint8_t nin, nout;
-    uint32_t region;     /* 0 = none; nodes of one region are run by one kernel */
+    uint32_t region; /* 0 = none; nodes of one region are run by one kernel */
     ValId *in;
     ValId out[2];
     Attr attr;
@@ -220,48 +247,72 @@ typedef struct {
     NodeId prev, next;
 } Node;
 
-typedef enum { ROLE_NONE, ROLE_TOKENS, ROLE_POSITIONS, ROLE_MASK, ROLE_PAST, ROLE_USE_CACHE, ROLE_LOGITS,
-               ROLE_PRESENT, ROLE_COUNT } Role;
+typedef enum {
+    ROLE_NONE,
+    ROLE_TOKENS,
+    ROLE_POSITIONS,
+    ROLE_MASK,
+    ROLE_PAST,
+    ROLE_USE_CACHE,
+    ROLE_LOGITS,
+    ROLE_PRESENT,
+    ROLE_COUNT
+} Role;
 const char *role_name(Role r);
-typedef struct { ValId v; const char *name; Role role; } Port;
-typedef struct { const char *name; ValId in, out; uint8_t axis; } State;  /* out = concat(in, new) along axis */
+typedef struct {
+    ValId v;
+    const char *name;
+    Role role;
+} Port;
+typedef struct {
+    const char *name;
+    ValId in, out;
+    uint8_t axis;
+} State; /* out = concat(in, new) along axis */
 
-typedef enum { STAGE_IMPORTED, STAGE_RAISED, STAGE_STATEFUL, STAGE_FUSED, STAGE_ORDERED, STAGE_PLANNED,
-               STAGE_COUNT } Stage;
+typedef enum {
+    STAGE_IMPORTED,
+    STAGE_RAISED,
+    STAGE_STATEFUL,
+    STAGE_FUSED,
+    STAGE_ORDERED,
+    STAGE_PLANNED,
+    STAGE_COUNT
+} Stage;
 const char *stage_name(Stage s);
 
 struct Graph {
-    Arena *arena;                 /* not owned */
-    VEC(Value) values;            /* [0] unused */
-    VEC(Node) nodes;              /* [0] unused; order is the prev/next list */
+    Arena *arena;      /* not owned */
+    VEC(Value) values; /* [0] unused */
+    VEC(Node) nodes;   /* [0] unused; order is the prev/next list */
     VEC(Const) consts;
-    VEC(Symbol) symbols;          /* [0] unused, then batch, seq, past */
+    VEC(Symbol) symbols; /* [0] unused, then batch, seq, past */
     VEC(Port) inputs, outputs;
     VEC(State) states;
     NodeId first, last;
-    NodeId insert_before;         /* where graph_add puts nodes; none = at the end */
+    NodeId insert_before; /* where graph_add puts nodes; none = at the end */
     Stage stage;
-    int64_t context;              /* longest sequence that the graph's own tables allow; 0 = no bound */
-    uint64_t arena_row_bytes;     /* memory plan: bytes of activations for one row */
-    void *dims;                   /* dim.c's table */
+    int64_t context;          /* longest sequence that the graph's own tables allow; 0 = no bound */
+    uint64_t arena_row_bytes; /* memory plan: bytes of activations for one row */
+    void *dims;               /* dim.c's table */
 };
 
 /* graph.c */
 Graph *graph_new(Arena *a);
-Graph *graph_copy(const Graph *g, Arena *a);         /* deep but for constant data */
+Graph *graph_copy(const Graph *g, Arena *a); /* deep but for constant data */
 ValId graph_input(Graph *g, const char *name, Type t, Role role);
 /* data is borrowed. The form is CF_DATA; set it afterwards when it should print otherwise. */
 ValId graph_const(Graph *g, Type t, const void *data, const char *name);
-ValId graph_const_f32(Graph *g, float v);            /* scalars, data copied into the arena */
+ValId graph_const_f32(Graph *g, float v); /* scalars, data copied into the arena */
 ValId graph_const_i64(Graph *g, int64_t v);
 void graph_output(Graph *g, ValId v, const char *name, Role role);
 /* Adds a node before g->insert_before; infers and checks types (infer.c). `result` is the type of a
  * F_TYPED op (else NULL); attr NULL = defaults. Returns output 0, or NO_VAL with the diag set.
  * Operands may be NO_VAL where optional; trailing ones are dropped. */
-ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result,
-                Loc loc, Diag *d);
-void graph_replace(Graph *g, ValId old, ValId with);  /* in nodes, outputs and states; nothing is erased */
-void graph_erase(Graph *g, NodeId n);                 /* its outputs must be unused */
+ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result, Loc loc,
+                Diag *d);
+void graph_replace(Graph *g, ValId old, ValId with); /* in nodes, outputs and states; nothing is erased */
+void graph_erase(Graph *g, NodeId n);                /* its outputs must be unused */
 static inline Value *graph_val(const Graph *g, ValId v) { return &g->values.data[v.id]; }
 static inline Node *graph_node(const Graph *g, NodeId n) { return &g->nodes.data[n.id]; }
 static inline const Type *graph_type(const Graph *g, ValId v) { return &g->values.data[v.id].type; }
@@ -272,14 +323,20 @@ uint64_t const_hash(Graph *g, ValId v);               /* computes on demand */
 /* Element i of a constant of any dtype, or false when v is no constant / out of range. */
 bool const_get_f64(const Graph *g, ValId v, size_t i, double *out);
 bool const_get_i64(const Graph *g, ValId v, size_t i, int64_t *out);
-bool const_scalar(const Graph *g, ValId v, double *out); /* every element equal (any shape, <= 4096 elements) */
+bool const_scalar(const Graph *g, ValId v,
+                  double *out); /* every element equal (any shape, <= 4096 elements) */
 const char *graph_describe(const Graph *g, NodeId n, Arena *a); /* "attention #12 \"name\"" for messages */
 
 #define FOR_NODES(g, n) for (NodeId n = (g)->first; n.id; n = graph_node((g), n)->next)
 
 /* Users of every value, computed on demand; stale after edits. */
-typedef struct { uint32_t *first; NodeId *user; uint32_t *count; uint32_t nvals; } Uses;
-Uses graph_uses(const Graph *g, Arena *a);            /* outputs and states count as users with node 0 */
+typedef struct {
+    uint32_t *first;
+    NodeId *user;
+    uint32_t *count;
+    uint32_t nvals;
+} Uses;
+Uses graph_uses(const Graph *g, Arena *a); /* outputs and states count as users with node 0 */
 bool graph_used_once(const Uses *u, ValId v);
 /* Values computed from tokens or past state ("tainted"), indexed by value id. `dim` cleans. */
 bool *graph_taint(const Graph *g, Arena *a);
@@ -287,17 +344,17 @@ bool *graph_taint(const Graph *g, Arena *a);
 /* rows.c: the row view. After the cache proof every token-dependent value is a batch x seq grid of rows
  * that are computed alike, so kernels see rows x features wherever the batch and seq axes stand. */
 typedef struct {
-    bool per_row;            /* false: the same for every row (constants) */
-    uint32_t rank;           /* feature axes, in order */
-    int64_t dim[MAX_RANK];   /* their sizes */
-    int64_t width;           /* their product */
+    bool per_row;          /* false: the same for every row (constants) */
+    uint32_t rank;         /* feature axes, in order */
+    int64_t dim[MAX_RANK]; /* their sizes */
+    int64_t width;         /* their product */
 } RowShape;
-bool row_shape(Graph *g, ValId v, RowShape *out);   /* false when v has no row view */
+bool row_shape(Graph *g, ValId v, RowShape *out); /* false when v has no row view */
 /* The node only renames features: inside a row the elements keep their row-major order. */
 bool row_is_view(Graph *g, NodeId n);
-ValId row_source(Graph *g, ValId v);                /* v without the views above it */
-bool row_is_positions(Graph *g, ValId v);           /* past + index along seq, any row-like shape */
-bool row_is_tokens(Graph *g, ValId v);              /* the token input, reshaped or cast to another integer */
+ValId row_source(Graph *g, ValId v);      /* v without the views above it */
+bool row_is_positions(Graph *g, ValId v); /* past + index along seq, any row-like shape */
+bool row_is_tokens(Graph *g, ValId v);    /* the token input, reshaped or cast to another integer */
 /* A constant seen through casts, transposes and slices: what linear and gather take as their table. */
 bool value_is_weight(const Graph *g, ValId v);
 
@@ -318,11 +375,18 @@ void const_fill_seed(DType t, uint64_t seed, void *data, size_t count);
 /* ---- eval*.c: the reference interpreter, the definition of every op ----
  * Plain loops in double and int64, rounded to the result's dtype after each op; products of f16, bf16
  * and f32 sum in fp32 over blocks of 64, then over the blocks, in the same order for every shape. */
-typedef struct { DType dtype; uint8_t rank; int64_t dim[MAX_RANK]; void *data; } Tensor;
 typedef struct {
-    const int64_t *bind; size_t nbind;   /* symbol values, index = SymId.id */
-    const Tensor *inputs; size_t ninputs; /* in the order of g->inputs; data may be NULL when not needed */
-    size_t max_bytes;                    /* refuse to hold more than this at once; 0 = 8 GiB */
+    DType dtype;
+    uint8_t rank;
+    int64_t dim[MAX_RANK];
+    void *data;
+} Tensor;
+typedef struct {
+    const int64_t *bind;
+    size_t nbind; /* symbol values, index = SymId.id */
+    const Tensor *inputs;
+    size_t ninputs;   /* in the order of g->inputs; data may be NULL when not needed */
+    size_t max_bytes; /* refuse to hold more than this at once; 0 = 8 GiB */
 } EvalArgs;
 /* Computes the wanted values (any values of the graph), in arena memory. Only what they need is run and
  * intermediates are released early. False with the diag set (unbound symbol, index out of range, too big). */

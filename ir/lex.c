@@ -9,7 +9,7 @@
 #include "ir/ir.h"
 #include "ir/internal.h"
 
-#define NUMBER_MAX 64       /* characters of a decimal number */
+#define NUMBER_MAX 64 /* characters of a decimal number */
 #define DIM_TERMS_MAX 64
 #define DIM_FACTORS_MAX 16
 
@@ -75,9 +75,7 @@ bool lex_take(Lex *x, char c) {
     return true;
 }
 
-bool lex_expect(Lex *x, char c) {
-    return lex_take(x, c) || lex_error(x, x->at, "expected '%c' here", c);
-}
+bool lex_expect(Lex *x, char c) { return lex_take(x, c) || lex_error(x, x->at, "expected '%c' here", c); }
 
 bool lex_word(Lex *x, const char **word, size_t *n) {
     lex_space(x);
@@ -93,9 +91,7 @@ bool lex_is(const char *word, size_t n, const char *expected) {
     return strlen(expected) == n && memcmp(word, expected, n) == 0;
 }
 
-static bool is_digit(const Lex *x) {
-    return x->at < x->end && *x->at >= '0' && *x->at <= '9';
-}
+static bool is_digit(const Lex *x) { return x->at < x->end && *x->at >= '0' && *x->at <= '9'; }
 
 static bool lex_digits(Lex *x, uint64_t *value, bool *fits) {
     lex_space(x);
@@ -105,8 +101,10 @@ static bool lex_digits(Lex *x, uint64_t *value, bool *fits) {
     *fits = true;
     for (; is_digit(x); x->at++) {
         uint64_t digit = (uint64_t)(*x->at - '0');
-        if (*value > (UINT64_MAX - digit) / 10) *fits = false;
-        else *value = *value * 10 + digit;
+        if (*value > (UINT64_MAX - digit) / 10)
+            *fits = false;
+        else
+            *value = *value * 10 + digit;
     }
     return x->at > start || lex_error(x, start, "expected a whole number here");
 }
@@ -116,8 +114,7 @@ bool lex_u64(Lex *x, uint64_t max, uint64_t *out) {
     bool fits = true;
     if (!lex_digits(x, out, &fits)) return false;
     if (fits && *out <= max) return true;
-    return lex_error(x, start, "this number is too large; the largest here is %llu",
-                     (unsigned long long)max);
+    return lex_error(x, start, "this number is too large; the largest here is %llu", (unsigned long long)max);
 }
 
 bool lex_i64(Lex *x, int64_t min, int64_t max, int64_t *out) {
@@ -128,11 +125,12 @@ bool lex_i64(Lex *x, int64_t min, int64_t max, int64_t *out) {
     if (!lex_digits(x, &value, &fits)) return false;
     fits = fits && value <= (uint64_t)INT64_MAX + negative;
     int64_t number = 0;
-    if (fits && negative) number = value == 0 ? 0 : -(int64_t)(value - 1) - 1;
-    else if (fits) number = (int64_t)value;
+    if (fits && negative)
+        number = value == 0 ? 0 : -(int64_t)(value - 1) - 1;
+    else if (fits)
+        number = (int64_t)value;
     if (!fits || number < min || number > max)
-        return lex_error(x, start, "this number must be from %lld to %lld", (long long)min,
-                         (long long)max);
+        return lex_error(x, start, "this number must be from %lld to %lld", (long long)min, (long long)max);
     *out = number;
     return true;
 }
@@ -176,8 +174,7 @@ bool lex_string(Lex *x, const char **out) {
     char *s = arena_alloc(x->arena, room + 1);
     size_t n = 0;
     for (;;) {
-        if (x->at >= x->end || *x->at == '\n')
-            return lex_error(x, start, "this string has no closing quote");
+        if (x->at >= x->end || *x->at == '\n') return lex_error(x, start, "this string has no closing quote");
         char c = *x->at++;
         if (c == '"') break;
         if (c == '\0') return lex_error(x, x->at - 1, "a string cannot hold a zero byte");
@@ -195,8 +192,7 @@ bool lex_hex(Lex *x, uint8_t *out, size_t bytes) {
         int high = x->end - x->at >= 2 ? hex_digit(x->at[0]) : -1;
         int low = high >= 0 ? hex_digit(x->at[1]) : -1;
         if (low < 0)
-            return lex_error(x, start, "expected %zu bytes as hexadecimal digits, found %zu", bytes,
-                             i);
+            return lex_error(x, start, "expected %zu bytes as hexadecimal digits, found %zu", bytes, i);
         out[i] = (uint8_t)(high * 16 + low);
         x->at += 2;
     }
@@ -245,11 +241,15 @@ static bool lex_decimal(Lex *x, char buffer[NUMBER_MAX]) {
 /* "nan" or "nan(0xBITS)"; the bits must be a NaN of this type. */
 static bool lex_nan(Lex *x, DType type, uint8_t *out) {
     static const uint64_t quiet[DT_COUNT] = {
-        [DT_F16] = 0x7e00, [DT_BF16] = 0x7fc0, [DT_F32] = 0x7fc00000,
+        [DT_F16] = 0x7e00,
+        [DT_BF16] = 0x7fc0,
+        [DT_F32] = 0x7fc00000,
         [DT_F64] = UINT64_C(0x7ff8000000000000),
     };
     static const uint64_t infinity[DT_COUNT] = {
-        [DT_F16] = 0x7c00, [DT_BF16] = 0x7f80, [DT_F32] = 0x7f800000,
+        [DT_F16] = 0x7c00,
+        [DT_BF16] = 0x7f80,
+        [DT_F32] = 0x7f800000,
         [DT_F64] = UINT64_C(0x7ff0000000000000),
     };
     const char *start = x->at;
@@ -327,8 +327,7 @@ bool lex_element(Lex *x, DType type, uint8_t *out) {
             size_t n;
             if (!lex_word(x, &word, &n)) return false;
             bits = lex_is(word, n, "true");
-            if (bits == 0 && !lex_is(word, n, "false"))
-                return lex_error(x, start, "expected true or false");
+            if (bits == 0 && !lex_is(word, n, "false")) return lex_error(x, start, "expected true or false");
         } else if (!lex_u64(x, UINT64_MAX >> (64 - 8 * size), &bits)) {
             return false; /* a bool of another byte than 0 or 1 is a number too */
         }
@@ -353,8 +352,10 @@ static bool lex_symbol(Lex *x, Graph *g, Dim *out) {
     SymId s = symbol_find(g, name, n);
     int shown = n < 60 ? (int)n : 60;
     if (s.id == 0)
-        return lex_error(x, start, "unknown symbol \"%.*s\"; hint: declare it with a line "
-                         "\"symbol NAME\"", shown, name);
+        return lex_error(x, start,
+                         "unknown symbol \"%.*s\"; hint: declare it with a line "
+                         "\"symbol NAME\"",
+                         shown, name);
     *out = dim_sym(g, s);
     return true;
 }
@@ -391,9 +392,12 @@ bool lex_dim(Lex *x, Graph *g, Dim *out) {
         if (terms == DIM_TERMS_MAX) return lex_error(x, x->at, "too many terms");
         if (!lex_term(x, g, negative, &term)) return false;
         sum = terms == 0 ? term : dim_add(g, sum, term);
-        if (lex_take(x, '+')) negative = false;
-        else if (lex_take(x, '-')) negative = true;
-        else break;
+        if (lex_take(x, '+'))
+            negative = false;
+        else if (lex_take(x, '-'))
+            negative = true;
+        else
+            break;
     }
     if (!dim_known(sum)) return lex_error(x, start, "this dimension is too large");
     *out = sum;

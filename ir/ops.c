@@ -5,15 +5,13 @@
 
 static const OpInfo ops[OP_COUNT] = {
     [OP_NONE] = {"none", "", 0, 0, 0, 0, 0, AXES_NONE},
-#define OP(e, text, lo, hi, nout, attrs, flags, infer, eval, axes, doc) \
+#define OP(e, text, lo, hi, nout, attrs, flags, infer, eval, axes, doc)                                      \
     [OP_##e] = {text, doc, lo, hi, nout, attrs, flags, AXES_##axes},
 #include "ir/ops.def"
 #undef OP
 };
 
-const OpInfo *op_info(Op op) {
-    return &ops[(unsigned)op < OP_COUNT ? op : OP_NONE];
-}
+const OpInfo *op_info(Op op) { return &ops[(unsigned)op < OP_COUNT ? op : OP_NONE]; }
 
 Op op_parse(const char *name, size_t n) {
     for (int op = OP_NONE + 1; op < OP_COUNT; op++)
@@ -29,8 +27,10 @@ Attr attr_default(void) {
 #define SET_BOOL(field, def) a.field = def;
 #define SET_AXES(field, def) a.field = def;
 #define SET_DIM(field, def) a.field = dim_const(def);
-#define SET_DIMS(field, def) for (uint32_t i = 0; i < MAX_RANK; i++) a.field[i] = dim_const(def);
-#define SET_INTS(field, def) for (uint32_t i = 0; i < MAX_RANK; i++) a.field[i] = def;
+#define SET_DIMS(field, def)                                                                                 \
+    for (uint32_t i = 0; i < MAX_RANK; i++) a.field[i] = dim_const(def);
+#define SET_INTS(field, def)                                                                                 \
+    for (uint32_t i = 0; i < MAX_RANK; i++) a.field[i] = def;
 #define ATTR(bit, field, kind, def) SET_##kind(field, def)
     ATTR_FIELDS(ATTR)
 #undef ATTR
@@ -48,7 +48,7 @@ bool attr_eq(Op op, const Attr *a, const Attr *b, uint32_t rank) {
 #define SAME_DIM(field) (a->field.v == b->field.v)
 #define SAME_DIMS(field) (memcmp(a->field, b->field, n * sizeof(a->field[0])) == 0)
 #define SAME_INTS(field) (memcmp(a->field, b->field, n * sizeof(a->field[0])) == 0)
-#define ATTR(bit, field, kind, def) \
+#define ATTR(bit, field, kind, def)                                                                          \
     if ((has & A_##bit) != 0 && !SAME_##kind(field)) return false;
     ATTR_FIELDS(ATTR)
 #undef ATTR
@@ -57,8 +57,8 @@ bool attr_eq(Op op, const Attr *a, const Attr *b, uint32_t rank) {
 
 const char *role_name(Role r) {
     static const char *const names[ROLE_COUNT] = {
-        [ROLE_NONE] = "none", [ROLE_TOKENS] = "tokens", [ROLE_POSITIONS] = "positions",
-        [ROLE_MASK] = "mask", [ROLE_PAST] = "past", [ROLE_USE_CACHE] = "use_cache",
+        [ROLE_NONE] = "none",     [ROLE_TOKENS] = "tokens",   [ROLE_POSITIONS] = "positions",
+        [ROLE_MASK] = "mask",     [ROLE_PAST] = "past",       [ROLE_USE_CACHE] = "use_cache",
         [ROLE_LOGITS] = "logits", [ROLE_PRESENT] = "present",
     };
     return (unsigned)r < ROLE_COUNT ? names[r] : "none";
@@ -66,8 +66,8 @@ const char *role_name(Role r) {
 
 const char *stage_name(Stage s) {
     static const char *const names[STAGE_COUNT] = {
-        [STAGE_IMPORTED] = "imported", [STAGE_RAISED] = "raised", [STAGE_STATEFUL] = "stateful",
-        [STAGE_FUSED] = "fused", [STAGE_ORDERED] = "ordered", [STAGE_PLANNED] = "planned",
+        [STAGE_IMPORTED] = "imported", [STAGE_RAISED] = "raised",   [STAGE_STATEFUL] = "stateful",
+        [STAGE_FUSED] = "fused",       [STAGE_ORDERED] = "ordered", [STAGE_PLANNED] = "planned",
     };
     return (unsigned)s < STAGE_COUNT ? names[s] : "unknown";
 }

@@ -9,14 +9,14 @@
 #include "ir/internal.h"
 
 #define SYMBOLS_MAX 4096
-#define NUMBER_SLACK 65536           /* value numbers may exceed the length of the text by this */
+#define NUMBER_SLACK 65536 /* value numbers may exceed the length of the text by this */
 
 typedef struct {
     Lex x;
     Graph *g;
     ConstSource from;
-    size_t bytes;                    /* of the text */
-    VEC(ValId) numbered;             /* by the number in the text */
+    size_t bytes;        /* of the text */
+    VEC(ValId) numbered; /* by the number in the text */
 } Parser;
 
 /* ---- values ---- */
@@ -25,8 +25,10 @@ static bool parse_number(Parser *p, uint32_t *number) {
     uint64_t n = 0;
     if (!lex_expect(&p->x, '%') || !lex_u64(&p->x, UINT32_MAX, &n)) return false;
     if (n > p->bytes + NUMBER_SLACK)
-        return lex_error(&p->x, p->x.at, "value number %llu is out of proportion to the text; "
-                         "hint: number values densely", (unsigned long long)n);
+        return lex_error(&p->x, p->x.at,
+                         "value number %llu is out of proportion to the text; "
+                         "hint: number values densely",
+                         (unsigned long long)n);
     *number = (uint32_t)n;
     return true;
 }
@@ -81,7 +83,8 @@ static bool parse_stage(Parser *p) {
         p->g->stage = (Stage)s;
         return true;
     }
-    return lex_error(&p->x, at, "unknown stage; hint: imported, raised, stateful, fused, ordered "
+    return lex_error(&p->x, at,
+                     "unknown stage; hint: imported, raised, stateful, fused, ordered "
                      "and planned exist");
 }
 
@@ -102,10 +105,14 @@ static bool parse_header(Parser *p) {
         int64_t context = 0;
         bool ok = lex_word(x, &word, &n) && lex_expect(x, '=');
         if (!ok) return false;
-        if (lex_is(word, n, "stage")) ok = parse_stage(p);
-        else if (lex_is(word, n, "context")) ok = lex_i64(x, 0, DIM_MAX, &context);
-        else if (lex_is(word, n, "arena")) ok = lex_u64(x, UINT64_MAX, &p->g->arena_row_bytes);
-        else return lex_error(x, at, "expected stage=, context= or arena= here");
+        if (lex_is(word, n, "stage"))
+            ok = parse_stage(p);
+        else if (lex_is(word, n, "context"))
+            ok = lex_i64(x, 0, DIM_MAX, &context);
+        else if (lex_is(word, n, "arena"))
+            ok = lex_u64(x, UINT64_MAX, &p->g->arena_row_bytes);
+        else
+            return lex_error(x, at, "expected stage=, context= or arena= here");
         if (!ok) return false;
         if (lex_is(word, n, "context")) p->g->context = context;
     }
@@ -127,12 +134,14 @@ static bool parse_symbol(Parser *p) {
     while (!at_line_end(p)) {
         at = x->at;
         int64_t number = 0;
-        if (!lex_word(x, &name, &n) || !lex_expect(x, '=') || !lex_i64(x, 1, DIM_MAX, &number))
-            return false;
+        if (!lex_word(x, &name, &n) || !lex_expect(x, '=') || !lex_i64(x, 1, DIM_MAX, &number)) return false;
         Symbol *symbol = &p->g->symbols.data[s.id];
-        if (lex_is(name, n, "max")) symbol->max = number;
-        else if (lex_is(name, n, "literal")) symbol->literal = number;
-        else return lex_error(x, at, "expected literal= or max= here");
+        if (lex_is(name, n, "max"))
+            symbol->max = number;
+        else if (lex_is(name, n, "literal"))
+            symbol->literal = number;
+        else
+            return lex_error(x, at, "expected literal= or max= here");
     }
     return true;
 }
@@ -149,7 +158,8 @@ static bool parse_role(Parser *p, Role *role) {
         *role = (Role)r;
         return true;
     }
-    return lex_error(&p->x, at, "unknown role; hint: tokens, positions, mask, past, use_cache, "
+    return lex_error(&p->x, at,
+                     "unknown role; hint: tokens, positions, mask, past, use_cache, "
                      "logits and present exist");
 }
 
@@ -196,9 +206,8 @@ static bool parse_output(Parser *p) {
 static bool parse_state(Parser *p) {
     State s = {0};
     int64_t axis = 0;
-    if (!parse_name(p, &s.name) || !parse_key(p, "in") || !parse_value(p, &s.in) ||
-        !parse_key(p, "out") || !parse_value(p, &s.out) || !parse_key(p, "axis") ||
-        !lex_i64(&p->x, 0, MAX_RANK - 1, &axis))
+    if (!parse_name(p, &s.name) || !parse_key(p, "in") || !parse_value(p, &s.in) || !parse_key(p, "out") ||
+        !parse_value(p, &s.out) || !parse_key(p, "axis") || !lex_i64(&p->x, 0, MAX_RANK - 1, &axis))
         return false;
     s.axis = (uint8_t)axis;
     VEC_PUSH(p->g->arena, &p->g->states, s);
@@ -212,8 +221,7 @@ static bool parse_const(Parser *p) {
     uint32_t number = 0;
     const char *name = NULL;
     Type t;
-    if (!parse_definition(p, &number) || !parse_name(p, &name) || !lex_expect(x, ':'))
-        return false;
+    if (!parse_definition(p, &number) || !parse_name(p, &name) || !lex_expect(x, ':')) return false;
     const char *at = lex_here(x);
     if (!lex_type(x, p->g, &t) || !lex_expect(x, '=')) return false;
     Const c = {0};
@@ -236,8 +244,8 @@ typedef struct {
     size_t nin;
     ValId in[255];
     Attr attr;
-    uint32_t given;                  /* A_* bits of attributes in the text */
-    uint32_t length[ATTR_COUNT];     /* of per-axis attributes */
+    uint32_t given;              /* A_* bits of attributes in the text */
+    uint32_t length[ATTR_COUNT]; /* of per-axis attributes */
     const char *attr_at;
     uint32_t region;
     uint64_t slot[2];
@@ -246,9 +254,7 @@ typedef struct {
     const char *onnx_name;
 } NodeText;
 
-static bool attr_int(Lex *x, int64_t *out) {
-    return lex_i64(x, INT64_MIN, INT64_MAX, out);
-}
+static bool attr_int(Lex *x, int64_t *out) { return lex_i64(x, INT64_MIN, INT64_MAX, out); }
 
 static bool attr_bool(Lex *x, bool *out) {
     uint8_t element = 0;
@@ -298,8 +304,10 @@ static bool attr_ints(Lex *x, void *field, size_t size, uint32_t *n) {
         int64_t least = size == 1 ? 0 : INT64_MIN, most = size == 1 ? UINT8_MAX : INT64_MAX;
         if (*n == MAX_RANK) return lex_error(x, x->at, "more than %d axes", MAX_RANK);
         if (!lex_i64(x, least, most, &number)) return false;
-        if (size == 1) ((uint8_t *)field)[*n] = (uint8_t)number;
-        else ((int64_t *)field)[*n] = number;
+        if (size == 1)
+            ((uint8_t *)field)[*n] = (uint8_t)number;
+        else
+            ((int64_t *)field)[*n] = number;
         ++*n;
     } while (lex_take(x, ','));
     return lex_expect(x, ']');
@@ -320,13 +328,13 @@ static bool parse_attr(Parser *p, NodeText *n) {
     const char *at = lex_here(x), *word = NULL;
     size_t count = 0;
     if (!lex_word(x, &word, &count) || !lex_expect(x, '=')) return false;
-#define ATTR(bit, field, kind, def) \
-    if (lex_is(word, count, #field) && (has & A_##bit) != 0) { \
-        uint32_t *length = &n->length[ATTRIDX_##bit]; \
-        if ((n->given & A_##bit) != 0) return lex_error(x, at, #field " is given twice"); \
-        n->given |= A_##bit; \
-        *length = UINT32_MAX; \
-        return PARSE_##kind(field); \
+#define ATTR(bit, field, kind, def)                                                                          \
+    if (lex_is(word, count, #field) && (has & A_##bit) != 0) {                                               \
+        uint32_t *length = &n->length[ATTRIDX_##bit];                                                        \
+        if ((n->given & A_##bit) != 0) return lex_error(x, at, #field " is given twice");                    \
+        n->given |= A_##bit;                                                                                 \
+        *length = UINT32_MAX;                                                                                \
+        return PARSE_##kind(field);                                                                          \
     }
     ATTR_FIELDS(ATTR)
 #undef ATTR
@@ -422,8 +430,8 @@ static bool node_check(Parser *p, NodeText *n, const Node *node) {
 #define LENGTH_DIM(i) true
 #define LENGTH_DIMS(i) (n->length[i] == rank)
 #define LENGTH_INTS(i) (n->length[i] == rank)
-#define ATTR(bit, field, kind, def) \
-    if ((n->given & A_##bit) != 0 && !LENGTH_##kind(ATTRIDX_##bit)) \
+#define ATTR(bit, field, kind, def)                                                                          \
+    if ((n->given & A_##bit) != 0 && !LENGTH_##kind(ATTRIDX_##bit))                                          \
         return lex_error(&p->x, n->attr_at, #field " needs one entry for each of %u axes", rank);
     ATTR_FIELDS(ATTR)
 #undef ATTR
@@ -442,8 +450,7 @@ static bool parse_node(Parser *p) {
     n.op = op_parse(word, count);
     if (n.op == OP_NONE) return lex_error(x, at, "unknown op");
     if (op_info(n.op)->nout != n.nout)
-        return lex_error(x, at, "%s has %u results", op_info(n.op)->name,
-                         (unsigned)op_info(n.op)->nout);
+        return lex_error(x, at, "%s has %u results", op_info(n.op)->name, (unsigned)op_info(n.op)->nout);
     if (!parse_operands(p, &n) || !parse_attrs(p, &n) || !parse_marks(p, &n)) return false;
     if (!val_ok(graph_add(p->g, n.op, n.in, n.nin, &n.attr, &n.type[0], n.loc, x->diag))) {
         x->failed = true;
@@ -476,8 +483,7 @@ static bool parse_statement(Parser *p) {
     return lex_error(x, at, "expected symbol, input, const, output, state or a value here");
 }
 
-Graph *graph_parse(const char *text, size_t bytes, const char *path, const char *dir, Arena *a,
-                   Diag *d) {
+Graph *graph_parse(const char *text, size_t bytes, const char *path, const char *dir, Arena *a, Diag *d) {
     Parser p;
     memset(&p, 0, sizeof(p));
     p.x = lex_new(text, bytes, path == NULL ? NULL : arena_strdup(a, path), a, d);

@@ -14,12 +14,10 @@ static bool parse_list(Lex *x, DType type, Const *c) {
     size_t bytes = c->bytes, size = dtype_size(type), count = bytes / size;
     const char *at = lex_here(x);
     if (!lex_expect(x, '{')) return false;
-    if (count > (size_t)(x->end - x->at))
-        return lex_error(x, at, "expected %zu elements", count);
+    if (count > (size_t)(x->end - x->at)) return lex_error(x, at, "expected %zu elements", count);
     uint8_t *data = arena_alloc(x->arena, bytes);
     for (size_t i = 0; i < count; i++) {
-        if (i > 0 && lex_peek(x, '}'))
-            return lex_error(x, at, "expected %zu elements, found %zu", count, i);
+        if (i > 0 && lex_peek(x, '}')) return lex_error(x, at, "expected %zu elements, found %zu", count, i);
         if (i > 0 && !lex_expect(x, ',')) return false;
         if (!lex_element(x, type, data + i * size)) return false;
     }
@@ -40,8 +38,7 @@ static bool parse_hex(Lex *x, Const *c) {
 
 static uint8_t *fill_room(Lex *x, ConstSource *from, const char *at, size_t bytes) {
     if (bytes > FILL_MAX - from->filled) {
-        lex_error(x, at, "seed and splat constants of one text may have %zu bytes in all",
-                  FILL_MAX);
+        lex_error(x, at, "seed and splat constants of one text may have %zu bytes in all", FILL_MAX);
         return NULL;
     }
     from->filled += bytes;
@@ -100,14 +97,12 @@ static const FileView *parse_open(Lex *x, ConstSource *from, const char *at, con
 static bool parse_file(Lex *x, ConstSource *from, const char *at, Const *c) {
     size_t bytes = c->bytes;
     c->form = CF_FILE;
-    if (!lex_string(x, &c->path) || !lex_expect(x, ',') ||
-        !lex_u64(x, UINT64_MAX, &c->offset))
-        return false;
+    if (!lex_string(x, &c->path) || !lex_expect(x, ',') || !lex_u64(x, UINT64_MAX, &c->offset)) return false;
     const FileView *file = parse_open(x, from, at, c->path);
     if (file == NULL) return false;
     if (c->offset > file->bytes || bytes > file->bytes - (size_t)c->offset)
-        return lex_error(x, at, "%zu bytes at %llu are past the end of a file of %zu bytes",
-                         bytes, (unsigned long long)c->offset, file->bytes);
+        return lex_error(x, at, "%zu bytes at %llu are past the end of a file of %zu bytes", bytes,
+                         (unsigned long long)c->offset, file->bytes);
     if (bytes > SIZE_MAX - from->copied || (from->copied + bytes) / FILE_REPEAT > from->mapped)
         return lex_error(x, at, "the constants of this text repeat its files too often");
     from->copied += bytes;
@@ -121,11 +116,16 @@ bool const_parse(Lex *x, ConstSource *from, DType type, Const *c) {
     if (lex_peek(x, '{')) return parse_list(x, type, c);
     if (!lex_word(x, &word, &n) || !lex_expect(x, '(')) return false;
     bool ok;
-    if (lex_is(word, n, "seed")) ok = parse_seed(x, from, at, type, c);
-    else if (lex_is(word, n, "splat")) ok = parse_splat(x, from, at, type, c);
-    else if (lex_is(word, n, "hex")) ok = parse_hex(x, c);
-    else if (lex_is(word, n, "file")) ok = parse_file(x, from, at, c);
-    else return lex_error(x, at, "expected {..}, seed(), splat(), hex() or file() here");
+    if (lex_is(word, n, "seed"))
+        ok = parse_seed(x, from, at, type, c);
+    else if (lex_is(word, n, "splat"))
+        ok = parse_splat(x, from, at, type, c);
+    else if (lex_is(word, n, "hex"))
+        ok = parse_hex(x, c);
+    else if (lex_is(word, n, "file"))
+        ok = parse_file(x, from, at, c);
+    else
+        return lex_error(x, at, "expected {..}, seed(), splat(), hex() or file() here");
     return ok && lex_expect(x, ')');
 }
 

@@ -9,7 +9,7 @@
 #include "ir/ir.h"
 #include "ir/internal.h"
 
-#define LIST_MAX 64   /* constants with more elements are hex, or a splat when all are equal */
+#define LIST_MAX 64 /* constants with more elements are hex, or a splat when all are equal */
 #define SPLAT_MIN 9
 
 typedef struct {
@@ -23,11 +23,16 @@ void string_print(Text *t, const char *s) {
     text_add(t, "\"");
     for (; *s != '\0'; s++) {
         unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') text_printf(t, "\\%c", c);
-        else if (c == '\n') text_add(t, "\\n");
-        else if (c == '\t') text_add(t, "\\t");
-        else if (c < 0x20 || c == 0x7f) text_printf(t, "\\x%02x", (unsigned)c);
-        else text_addn(t, s, 1);
+        if (c == '"' || c == '\\')
+            text_printf(t, "\\%c", c);
+        else if (c == '\n')
+            text_add(t, "\\n");
+        else if (c == '\t')
+            text_add(t, "\\t");
+        else if (c < 0x20 || c == 0x7f)
+            text_printf(t, "\\x%02x", (unsigned)c);
+        else
+            text_addn(t, s, 1);
     }
     text_add(t, "\"");
 }
@@ -51,31 +56,32 @@ static void float_print(Text *t, DType type, uint64_t bits) {
     if (type == DT_F16) f = half_to_float(h);
     if (type == DT_BF16) f = bf16_to_float(h);
     bool nan = type == DT_F64 ? isnan(x) : isnan(f);
-    if (nan) text_printf(t, "nan(0x%llx)", (unsigned long long)bits);
-    else if (type == DT_F64) text_add_float(t, x);
-    else text_add_float32(t, f);
+    if (nan)
+        text_printf(t, "nan(0x%llx)", (unsigned long long)bits);
+    else if (type == DT_F64)
+        text_add_float(t, x);
+    else
+        text_add_float32(t, f);
 }
 
 void element_print(Text *t, DType type, const void *element) {
     size_t size = dtype_size(type);
     uint64_t bits = element_bits(element, size);
     switch (dtype_class(type)) {
-    case DC_FLOAT:
-        float_print(t, type, bits);
-        break;
+    case DC_FLOAT: float_print(t, type, bits); break;
     case DC_INT: {
         uint64_t sign = UINT64_C(1) << (8 * size - 1);
         text_printf(t, "%lld", (long long)(int64_t)((bits ^ sign) - sign));
         break;
     }
     case DC_BOOL:
-        if (bits > 1) text_printf(t, "%u", (unsigned)bits);
-        else text_add(t, bits != 0 ? "true" : "false");
+        if (bits > 1)
+            text_printf(t, "%u", (unsigned)bits);
+        else
+            text_add(t, bits != 0 ? "true" : "false");
         break;
     case DC_UINT:
-    case DC_NONE:
-        text_printf(t, "%llu", (unsigned long long)bits);
-        break;
+    case DC_NONE: text_printf(t, "%llu", (unsigned long long)bits); break;
     }
 }
 
@@ -111,8 +117,7 @@ static void const_print(Text *t, DType type, const Const *c) {
         text_add(t, "file(");
         string_print(t, c->path);
         text_printf(t, ", %llu)", (unsigned long long)c->offset);
-    } else if (count > 0 && (c->form == CF_SPLAT ||
-                             (count >= SPLAT_MIN && all_equal(data, count, size)))) {
+    } else if (count > 0 && (c->form == CF_SPLAT || (count >= SPLAT_MIN && all_equal(data, count, size)))) {
         text_add(t, "splat(");
         element_print(t, type, data);
         text_add(t, ")");
@@ -160,9 +165,8 @@ static void attr_dims(Text *t, const Graph *g, const Dim *dims, uint32_t n) {
 #define PRINT_AXES(f) attr_axes(t, a->f)
 #define PRINT_DIM(f) dim_print(t, g, a->f)
 #define PRINT_DIMS(f) attr_dims(t, g, a->f, rank)
-#define PRINT_INTS(f) \
-    for (uint32_t i = 0; i < rank; i++) \
-        text_printf(t, "%s%lld", i == 0 ? "[" : ", ", (long long)a->f[i]); \
+#define PRINT_INTS(f)                                                                                        \
+    for (uint32_t i = 0; i < rank; i++) text_printf(t, "%s%lld", i == 0 ? "[" : ", ", (long long)a->f[i]);   \
     text_add(t, "]")
 
 #define DIFFERS_INT(f) (a->f != d.f)
@@ -177,11 +181,11 @@ static void attrs_print(Text *t, const Graph *g, Op op, const Attr *a, uint32_t 
     uint32_t has = op_info(op)->attrs;
     Attr d = attr_default();
     const char *before = " {";
-#define ATTR(bit, field, kind, def) \
-    if ((has & A_##bit) != 0 && DIFFERS_##kind(field)) { \
-        text_printf(t, "%s" #field "=", before); \
-        PRINT_##kind(field); \
-        before = ", "; \
+#define ATTR(bit, field, kind, def)                                                                          \
+    if ((has & A_##bit) != 0 && DIFFERS_##kind(field)) {                                                     \
+        text_printf(t, "%s" #field "=", before);                                                             \
+        PRINT_##kind(field);                                                                                 \
+        before = ", ";                                                                                       \
     }
     ATTR_FIELDS(ATTR)
 #undef ATTR
@@ -192,9 +196,12 @@ static void attrs_print(Text *t, const Graph *g, Op op, const Attr *a, uint32_t 
 
 static void value_print(Printer *p, ValId v) {
     uint32_t n = v.id < p->g->values.count ? p->number[v.id] : 0;
-    if (!val_ok(v)) text_add(p->t, "_");
-    else if (n == 0) text_add(p->t, "%?");
-    else text_printf(p->t, "%%%u", n);
+    if (!val_ok(v))
+        text_add(p->t, "_");
+    else if (n == 0)
+        text_add(p->t, "%?");
+    else
+        text_printf(p->t, "%%%u", n);
 }
 
 static void value_define(Printer *p, ValId v) {
@@ -209,8 +216,10 @@ static void name_print(Text *t, const char *name) {
 }
 
 static void value_type_print(Printer *p, ValId v) {
-    if (v.id < p->g->values.count) type_print(p->t, p->g, graph_type(p->g, v));
-    else text_add(p->t, "none[]");
+    if (v.id < p->g->values.count)
+        type_print(p->t, p->g, graph_type(p->g, v));
+    else
+        text_add(p->t, "none[]");
 }
 
 static uint64_t value_slot(const Graph *g, ValId v) {
@@ -225,8 +234,10 @@ static void slots_print(Printer *p, const ValId *v, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         uint64_t slot = value_slot(p->g, v[i]);
         if (i > 0) text_add(p->t, ", ");
-        if (slot == NO_SLOT) text_add(p->t, "_");
-        else text_printf(p->t, "%llu", (unsigned long long)slot);
+        if (slot == NO_SLOT)
+            text_add(p->t, "_");
+        else
+            text_printf(p->t, "%llu", (unsigned long long)slot);
     }
 }
 
@@ -261,8 +272,7 @@ static void node_print(Printer *p, const Node *n) {
 static void header_print(Text *t, const Graph *g) {
     text_printf(t, "gir 1 stage=%s", stage_name(g->stage));
     if (g->context != 0) text_printf(t, " context=%lld", (long long)g->context);
-    if (g->arena_row_bytes != 0)
-        text_printf(t, " arena=%llu", (unsigned long long)g->arena_row_bytes);
+    if (g->arena_row_bytes != 0) text_printf(t, " arena=%llu", (unsigned long long)g->arena_row_bytes);
     text_add(t, "\n");
     for (size_t i = 1; i < g->symbols.count; i++) {
         const Symbol *s = &g->symbols.data[i];
@@ -318,7 +328,7 @@ void graph_print(Text *t, const Graph *g) {
         text_add(t, "\n");
     }
     consts_print(&p, values_used(g, scratch));
-    FOR_NODES(g, id) node_print(&p, graph_node(g, id));
+    FOR_NODES (g, id) node_print(&p, graph_node(g, id));
     for (size_t i = 0; i < g->outputs.count; i++) {
         const Port *port = &g->outputs.data[i];
         text_add(t, "output ");

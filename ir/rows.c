@@ -26,8 +26,7 @@ bool row_shape(Graph *g, ValId v, RowShape *out) {
     }
     Dim batch = dim_sym(g, SYM_BATCH), seq = dim_sym(g, SYM_SEQ);
     out->per_row = !dim_eq(rows, dim_const(1));
-    return !out->per_row || dim_eq(rows, dim_mul(g, batch, seq)) || dim_eq(rows, seq) ||
-           dim_eq(rows, batch);
+    return !out->per_row || dim_eq(rows, dim_mul(g, batch, seq)) || dim_eq(rows, seq) || dim_eq(rows, batch);
 }
 
 /* Static elements before each symbolic axis decide where the rows lie among the features. */
@@ -74,7 +73,7 @@ bool row_is_view(Graph *g, NodeId id) {
     if (!from.per_row || !to.per_row) return false;
     const Type *tf = graph_type(g, n->in[0]), *tt = graph_type(g, n->out[0]);
     if (n->op == OP_RESHAPE) return reshape_keeps_rows(g, tf, tt);
-    int64_t last = -1;   /* the static axes (but for those of size 1) must stay in order */
+    int64_t last = -1; /* the static axes (but for those of size 1) must stay in order */
     for (uint32_t i = 0; i < tt->rank; i++) {
         Dim d = tt->dim[i];
         if (dim_is_row(g, d) || dim_eq(d, dim_const(1))) continue;
@@ -101,7 +100,7 @@ static ValId strip_index(const Graph *g, ValId v) {
         bool skip = n->op == OP_RESHAPE || n->op == OP_BROADCAST ||
                     (n->op == OP_CAST && dtype_is_int(graph_type(g, v)->dtype) &&
                      dtype_is_int(graph_type(g, n->in[0])->dtype) &&
-                     dtype_size(graph_type(g, v)->dtype) >= 4);     /* narrower ones wrap around */
+                     dtype_size(graph_type(g, v)->dtype) >= 4); /* narrower ones wrap around */
         if (!skip) return v;
         v = n->in[0];
     }
@@ -147,7 +146,8 @@ bool value_is_weight(const Graph *g, ValId v) {
         NodeId id = graph_def(g, v);
         if (!node_ok(id)) return false;
         const Node *n = graph_node(g, id);
-        if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE) return false;
+        if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE)
+            return false;
         v = n->in[0];
     }
     return false;

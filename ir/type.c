@@ -5,7 +5,12 @@
 
 /* ---- dtypes ---- */
 
-typedef struct { const char *name; uint8_t bits; DClass cls; int onnx; } DTypeInfo;
+typedef struct {
+    const char *name;
+    uint8_t bits;
+    DClass cls;
+    int onnx;
+} DTypeInfo;
 
 static const DTypeInfo dtypes[DT_COUNT] = {
     [DT_NONE] = {"none", 0, DC_NONE, 0},
@@ -14,13 +19,9 @@ static const DTypeInfo dtypes[DT_COUNT] = {
 #undef DTYPE
 };
 
-static const DTypeInfo *dtype_info(DType t) {
-    return &dtypes[(unsigned)t < DT_COUNT ? t : DT_NONE];
-}
+static const DTypeInfo *dtype_info(DType t) { return &dtypes[(unsigned)t < DT_COUNT ? t : DT_NONE]; }
 
-const char *dtype_name(DType t) {
-    return dtype_info(t)->name;
-}
+const char *dtype_name(DType t) { return dtype_info(t)->name; }
 
 DType dtype_parse(const char *name, size_t n) {
     for (int t = DT_NONE + 1; t < DT_COUNT; t++)
@@ -34,13 +35,9 @@ DType dtype_from_onnx(int number) {
     return DT_NONE;
 }
 
-DClass dtype_class(DType t) {
-    return dtype_info(t)->cls;
-}
+DClass dtype_class(DType t) { return dtype_info(t)->cls; }
 
-size_t dtype_size(DType t) {
-    return dtype_info(t)->bits / 8u;
-}
+size_t dtype_size(DType t) { return dtype_info(t)->bits / 8u; }
 
 static float float_of_bits(uint32_t bits) {
     float f;
@@ -88,9 +85,7 @@ uint16_t float_to_half(float f) {
     return (uint16_t)(sign | result);
 }
 
-float bf16_to_float(uint16_t h) {
-    return float_of_bits((uint32_t)h << 16);
-}
+float bf16_to_float(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
 
 uint16_t float_to_bf16(float f) {
     uint32_t bits = bits_of_float(f);
@@ -111,9 +106,7 @@ Type type_make(DType t, uint32_t rank, const Dim *dims) {
     return out;
 }
 
-Type type_scalar(DType t) {
-    return type_make(t, 0, NULL);
-}
+Type type_scalar(DType t) { return type_make(t, 0, NULL); }
 
 bool type_eq(const Type *a, const Type *b) {
     if (a->dtype != b->dtype || a->rank != b->rank) return false;
@@ -157,9 +150,12 @@ bool type_broadcast(const Type *a, const Type *b, Type *out) {
         Dim one = dim_const(1);
         Dim x = back <= a->rank ? a->dim[a->rank - back] : one;
         Dim y = back <= b->rank ? b->dim[b->rank - back] : one;
-        if (dim_eq(x, one) || dim_eq(x, y)) r.dim[i] = y;
-        else if (dim_eq(y, one)) r.dim[i] = x;
-        else return false;
+        if (dim_eq(x, one) || dim_eq(x, y))
+            r.dim[i] = y;
+        else if (dim_eq(y, one))
+            r.dim[i] = x;
+        else
+            return false;
     }
     *out = r;
     return true;

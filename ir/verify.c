@@ -47,26 +47,22 @@ static bool verify_type(Verifier *v, Loc loc, const char *what, const Type *t) {
                           (unsigned)t->rank, MAX_RANK);
     for (uint32_t i = 0; i < t->rank; i++)
         if (dim_is_const(t->dim[i]) && t->dim[i].v < 0)
-            return diag_error(v->d, loc, "%s has a dimension below 0 in %s", what,
-                              type_text(v, t));
+            return diag_error(v->d, loc, "%s has a dimension below 0 in %s", what, type_text(v, t));
     return true;
 }
 
 static bool verify_const(Verifier *v, ValId id) {
     const Value *value = graph_val(v->g, id);
-    const char *what = arena_printf(v->scratch, "constant \"%s\"",
-                                    value->name == NULL ? "" : value->name);
+    const char *what = arena_printf(v->scratch, "constant \"%s\"", value->name == NULL ? "" : value->name);
     size_t bytes = 0;
     const Const *c = graph_constant(v->g, id);
     if (c == NULL) return diag_error(v->d, loc_none(), "%s has no data", what);
     if (!verify_type(v, loc_none(), what, &value->type)) return false;
     if (!type_static_bytes(&value->type, &bytes))
-        return diag_error(v->d, loc_none(), "%s has the symbolic type %s", what,
-                          type_text(v, &value->type));
+        return diag_error(v->d, loc_none(), "%s has the symbolic type %s", what, type_text(v, &value->type));
     if (bytes != c->bytes || (bytes > 0 && c->data == NULL))
         return diag_error(v->d, loc_none(), "%s has %zu bytes; its type %s needs %zu", what,
-                          c->data == NULL ? (size_t)0 : c->bytes, type_text(v, &value->type),
-                          bytes);
+                          c->data == NULL ? (size_t)0 : c->bytes, type_text(v, &value->type), bytes);
     return true;
 }
 
@@ -81,12 +77,10 @@ static bool verify_values(Verifier *v) {
     }
     for (size_t i = 0; i < g->inputs.count; i++) {
         const Port *port = &g->inputs.data[i];
-        const char *what = arena_printf(v->scratch, "input \"%s\"",
-                                        port->name == NULL ? "" : port->name);
+        const char *what = arena_printf(v->scratch, "input \"%s\"", port->name == NULL ? "" : port->name);
         if (!exists(g, port->v) || graph_val(g, port->v)->kind != V_INPUT)
             return diag_error(v->d, loc_none(), "%s is no input value", what);
-        if (v->defined[port->v.id])
-            return diag_error(v->d, loc_none(), "%s is listed twice", what);
+        if (v->defined[port->v.id]) return diag_error(v->d, loc_none(), "%s is listed twice", what);
         if (!verify_type(v, loc_none(), what, graph_type(g, port->v))) return false;
         v->defined[port->v.id] = true;
     }
@@ -103,8 +97,7 @@ static bool verify_links(Verifier *v) {
         if (id.id >= g->nodes.count || ++steps >= g->nodes.count)
             return diag_error(v->d, loc_none(), "the node list is broken at node %u", id.id);
         if (graph_node(g, id)->prev.id != prev.id)
-            return diag_error(v->d, loc_none(), "node %u has a wrong link to the one before it",
-                              id.id);
+            return diag_error(v->d, loc_none(), "node %u has a wrong link to the one before it", id.id);
     }
     if (g->last.id != prev.id)
         return diag_error(v->d, loc_none(), "the node list does not end at its last node");
@@ -123,11 +116,9 @@ static bool verify_operands(Verifier *v, const Node *n, const char *what) {
                 return diag_error(v->d, n->loc, "%s: operand %u is missing", what, i + 1u);
             continue;
         }
-        if (!exists(v->g, in))
-            return diag_error(v->d, n->loc, "%s: operand %u was erased", what, i + 1u);
+        if (!exists(v->g, in)) return diag_error(v->d, n->loc, "%s: operand %u was erased", what, i + 1u);
         if (!v->defined[in.id])
-            return diag_error(v->d, n->loc, "%s: operand %u is used before it is defined", what,
-                              i + 1u);
+            return diag_error(v->d, n->loc, "%s: operand %u is used before it is defined", what, i + 1u);
     }
     return true;
 }
@@ -200,7 +191,7 @@ static int compare_u32(const void *left, const void *right) {
 static bool verify_regions(Verifier *v) {
     VEC(uint32_t) runs = {0};
     uint32_t current = 0;
-    FOR_NODES(v->g, id) {
+    FOR_NODES (v->g, id) {
         uint32_t region = graph_node(v->g, id)->region;
         if (region == 0 || region == current) continue;
         VEC_PUSH(v->scratch, &runs, region);
@@ -210,8 +201,7 @@ static bool verify_regions(Verifier *v) {
     qsort(runs.data, runs.count, sizeof(runs.data[0]), compare_u32);
     for (size_t i = 1; i < runs.count; i++)
         if (runs.data[i] == runs.data[i - 1])
-            return diag_error(v->d, loc_none(), "the nodes of region %u do not stand together",
-                              runs.data[i]);
+            return diag_error(v->d, loc_none(), "the nodes of region %u do not stand together", runs.data[i]);
     return true;
 }
 
@@ -254,18 +244,17 @@ static bool verify_state(Verifier *v, const State *s) {
         return diag_error(v->d, loc_none(), "state \"%s\" is never computed", name);
     const Type *in = graph_type(g, s->in), *out = graph_type(g, s->out);
     bool same = in->dtype == out->dtype && in->rank == out->rank && s->axis < in->rank;
-    for (uint32_t i = 0; same && i < in->rank; i++)
-        same = i == s->axis || dim_eq(in->dim[i], out->dim[i]);
+    for (uint32_t i = 0; same && i < in->rank; i++) same = i == s->axis || dim_eq(in->dim[i], out->dim[i]);
     if (!same)
-        return diag_error(v->d, loc_none(), "state \"%s\" goes from %s to %s, which differ by more "
-                          "than axis %u", name, type_text(v, in), type_text(v, out),
-                          (unsigned)s->axis);
+        return diag_error(v->d, loc_none(),
+                          "state \"%s\" goes from %s to %s, which differ by more "
+                          "than axis %u",
+                          name, type_text(v, in), type_text(v, out), (unsigned)s->axis);
     if (g->stage < STAGE_STATEFUL) return true;
     NodeId def = graph_def(g, s->out);
     const Node *n = node_ok(def) ? graph_node(g, def) : NULL;
     if (n == NULL || n->op != OP_CONCAT || n->attr.axis != s->axis || !val_eq(n->in[0], s->in))
-        return diag_error(v->d, loc_none(), "state \"%s\" is not its past with new rows after it",
-                          name);
+        return diag_error(v->d, loc_none(), "state \"%s\" is not its past with new rows after it", name);
     return true;
 }
 
@@ -273,11 +262,11 @@ static bool verify_graph(Verifier *v) {
     const Graph *g = v->g;
     if (g->values.count == 0 || g->nodes.count == 0 || g->symbols.count < 4)
         return diag_error(v->d, loc_none(), "the graph was not made by graph_new");
-    if ((unsigned)g->stage >= STAGE_COUNT)
-        return diag_error(v->d, loc_none(), "the graph has no stage");
+    if ((unsigned)g->stage >= STAGE_COUNT) return diag_error(v->d, loc_none(), "the graph has no stage");
     v->defined = arena_array_of(v->scratch, g->values.count, bool);
     if (!verify_values(v) || !verify_links(v)) return false;
-    FOR_NODES(g, id) if (!verify_node(v, id)) return false;
+    FOR_NODES (g, id)
+        if (!verify_node(v, id)) return false;
     if (g->stage >= STAGE_ORDERED && !verify_regions(v)) return false;
     if (!verify_outputs(v)) return false;
     for (size_t i = 0; i < g->states.count; i++)

@@ -14,7 +14,12 @@ static bool graph_has_past(const Graph *g) {
 }
 
 static ValId const_one(Graph *g, DType t) {
-    union { float f; double d; uint64_t i; uint16_t h; } u = {.i = 1};
+    union {
+        float f;
+        double d;
+        uint64_t i;
+        uint16_t h;
+    } u = {.i = 1};
     if (t == DT_F32) u.f = 1;
     if (t == DT_F64) u.d = 1;
     if (t == DT_F16) u.h = float_to_half(1);

@@ -14,20 +14,25 @@
 #define MAX_FACTORS 6
 
 typedef enum { K_FEATURE, K_BATCH, K_SEQ, K_TOTAL } Kind;
-typedef struct { uint8_t n; Kind kind[MAX_FACTORS]; Dim dim[MAX_FACTORS]; } Axis;  /* n = 0: features */
+typedef struct {
+    uint8_t n;
+    Kind kind[MAX_FACTORS];
+    Dim dim[MAX_FACTORS];
+} Axis; /* n = 0: features */
 typedef enum { S_CONST, S_ROWS, S_DIRTY } Status;
-typedef struct { Status status; Axis axis[MAX_RANK]; } Label;
+typedef struct {
+    Status status;
+    Axis axis[MAX_RANK];
+} Label;
 
 typedef struct {
     PassCtx *cx;
     Graph *g;
     const bool *taint, *dyn;
-    Label *label;                /* by value id */
+    Label *label; /* by value id */
 } Proof;
 
-static bool is_one(Dim d) {
-    return dim_is_const(d) && d.v == 1;
-}
+static bool is_one(Dim d) { return dim_is_const(d) && d.v == 1; }
 
 static Axis axis_of(Kind k, Dim d) {
     Axis a;
@@ -38,9 +43,7 @@ static Axis axis_of(Kind k, Dim d) {
     return a;
 }
 
-static bool axis_is(const Axis *a, Kind k) {
-    return a->n == 1 && a->kind[0] == k;
-}
+static bool axis_is(const Axis *a, Kind k) { return a->n == 1 && a->kind[0] == k; }
 
 static bool axis_eq(const Axis *a, const Axis *b) {
     if (a->n != b->n) return false;
@@ -57,13 +60,9 @@ static Axis axis_by_dim(Proof *p, Dim d) {
     return none;
 }
 
-static const Type *in_type(const Proof *p, const Node *n, uint32_t i) {
-    return graph_type(p->g, n->in[i]);
-}
+static const Type *in_type(const Proof *p, const Node *n, uint32_t i) { return graph_type(p->g, n->in[i]); }
 
-static const Label *in_label(const Proof *p, const Node *n, uint32_t i) {
-    return &p->label[n->in[i].id];
-}
+static const Label *in_label(const Proof *p, const Node *n, uint32_t i) { return &p->label[n->in[i].id]; }
 
 /* ---- rules: each sets the axes of the result, or returns why it cannot ---- */
 
@@ -92,7 +91,10 @@ static const char *rule_pointwise(Proof *p, const Node *n, Label *out, uint32_t 
     return NULL;
 }
 
-typedef struct { Kind kind; Dim dim; } Factor;
+typedef struct {
+    Kind kind;
+    Dim dim;
+} Factor;
 
 static const char *rule_reshape(Proof *p, const Node *n, Label *out) {
     const Type *from = in_type(p, n, 0), *to = graph_type(p->g, n->out[0]);
@@ -182,7 +184,8 @@ static const char *rule_gather(Proof *p, const Node *n, Label *out) {
     if (d->axis[axis].n != 0) return "picks from the sequence or the batch";
     if (d->status == S_ROWS && x->status == S_ROWS) return "picks rows by positions or tokens";
     for (uint32_t i = 0; i < data->rank; i++) {
-        if (i != axis) out->axis[o++] = d->axis[i];
+        if (i != axis)
+            out->axis[o++] = d->axis[i];
         else
             for (uint32_t k = 0; k < idx->rank; k++) out->axis[o++] = x->axis[k];
     }
@@ -193,9 +196,12 @@ static const char *rule_reduce(Proof *p, const Node *n, Label *out) {
     uint32_t o = 0;
     for (uint32_t i = 0; i < in_type(p, n, 0)->rank; i++) {
         const Axis *a = &in_label(p, n, 0)->axis[i];
-        if (!(n->attr.axes >> i & 1u)) out->axis[o++] = *a;
-        else if (a->n != 0) return "reduces over the sequence or the batch";
-        else if (n->attr.keep) o++;
+        if (!(n->attr.axes >> i & 1u))
+            out->axis[o++] = *a;
+        else if (a->n != 0)
+            return "reduces over the sequence or the batch";
+        else if (n->attr.keep)
+            o++;
     }
     return NULL;
 }
@@ -207,7 +213,8 @@ static const char *rule_axis(Proof *p, const Node *n, Label *out) {
         const Axis *a = &in_label(p, n, 0)->axis[i];
         if (i == (uint32_t)n->attr.axis) {
             if (a->n != 0)
-                return n->op == OP_SOFTMAX ? "normalises over the sequence" : "runs along the sequence or the batch";
+                return n->op == OP_SOFTMAX ? "normalises over the sequence"
+                                           : "runs along the sequence or the batch";
             if (drops) continue;
         }
         out->axis[o++] = *a;
@@ -220,7 +227,8 @@ static const char *rule_last(Proof *p, const Node *n, Label *out) {
     const Label *x = in_label(p, n, 0);
     if (x->axis[rank - 1].n != 0) return "contracts the sequence or the batch";
     for (uint32_t i = 1; i < n->nin; i++)
-        if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST) return "has weights that are no constants";
+        if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST)
+            return "has weights that are no constants";
     for (uint32_t i = 0; i + 1 < rank; i++) out->axis[i] = x->axis[i];
     return NULL;
 }
@@ -229,7 +237,8 @@ static const char *rule_matmul(Proof *p, const Node *n, Label *out) {
     const Type *a = in_type(p, n, 0), *b = in_type(p, n, 1);
     const Label *x = in_label(p, n, 0), *y = in_label(p, n, 1);
     if (a->rank < 2 || b->rank < 2) return "multiplies vectors";
-    if (x->axis[a->rank - 1].n != 0 || y->axis[b->rank - 2].n != 0) return "contracts the sequence or the batch";
+    if (x->axis[a->rank - 1].n != 0 || y->axis[b->rank - 2].n != 0)
+        return "contracts the sequence or the batch";
     const char *why = rule_pointwise(p, n, out, 2);
     if (why != NULL) return why;
     uint32_t rank = graph_type(p->g, n->out[0])->rank;
@@ -241,7 +250,8 @@ static const char *rule_matmul(Proof *p, const Node *n, Label *out) {
 static const char *rule_rope(Proof *p, const Node *n, Label *out) {
     const Label *x = in_label(p, n, 0), *ids = in_label(p, n, 3);
     *out = *x;
-    if (!axis_is(&x->axis[1], K_SEQ) || x->axis[3].n != 0) return "rotates along another axis than the sequence";
+    if (!axis_is(&x->axis[1], K_SEQ) || x->axis[3].n != 0)
+        return "rotates along another axis than the sequence";
     if (in_label(p, n, 1)->status != S_CONST || in_label(p, n, 2)->status != S_CONST)
         return "has a rotary table that is no constant";
     return axis_is(&ids->axis[0], K_SEQ) ? NULL : "has positions that are not past + index";
@@ -253,7 +263,8 @@ static const char *rule_attention(Proof *p, const Node *n, Label *out) {
     for (uint32_t i = 0; i < 3; i++) {
         const Label *x = in_label(p, n, i);
         if (!axis_is(&x->axis[1], i == 0 ? K_SEQ : keys))
-            return i == 0 ? "has queries that are not one a token" : "has keys or values that are not one a token";
+            return i == 0 ? "has queries that are not one a token"
+                          : "has keys or values that are not one a token";
         if (x->axis[2].n != 0 || x->axis[3].n != 0) return "mixes the sequence with heads or features";
         if (!axis_eq(&x->axis[0], &q->axis[0])) return "brings different sequences together";
         if (!axis_is(&x->axis[0], K_BATCH) && !is_one(in_type(p, n, i)->dim[0]))
@@ -262,7 +273,8 @@ static const char *rule_attention(Proof *p, const Node *n, Label *out) {
     if (n->nin > 3 && val_ok(n->in[3])) return "has a mask of no known form";
     if (!n->attr.causal) return "sees later tokens (no causal mask)";
     for (uint32_t i = 4; i < n->nin; i++)
-        if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST) return "has slopes or sinks that are no constants";
+        if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST)
+            return "has slopes or sinks that are no constants";
     for (uint32_t i = 0; i < 2; i++) out->axis[i] = q->axis[i];
     return NULL;
 }
@@ -296,7 +308,8 @@ static bool is_positions(Proof *p, const Node *n) {
     if (p->g->states.count > 0) return n->op == OP_ADD && row_is_positions(p->g, n->out[0]);
     const Type *t = graph_type(p->g, n->out[0]);
     if (n->op == OP_ADD && row_is_positions(p->g, n->out[0])) return true;
-    return n->op == OP_IOTA && t->rank == 1 && t->dtype == DT_I64 && dim_eq(t->dim[0], dim_sym(p->g, SYM_SEQ));
+    return n->op == OP_IOTA && t->rank == 1 && t->dtype == DT_I64 &&
+           dim_eq(t->dim[0], dim_sym(p->g, SYM_SEQ));
 }
 
 static bool state_concat(Proof *p, const Node *n, Label *out) {
@@ -322,7 +335,8 @@ static const char *one_sequence(Proof *p, ValId v) {
             total += l->axis[i].kind[k] == K_TOTAL;
         }
     if (seq + total == 1) return NULL;
-    return seq + total == 0 ? "loses the sequence" : "compares positions with each other and is no known attention";
+    return seq + total == 0 ? "loses the sequence"
+                            : "compares positions with each other and is no known attention";
 }
 
 static const char *visit(Proof *p, const Node *n) {
@@ -448,7 +462,7 @@ bool cache_prove(PassCtx *cx, Graph *g, const char **reason) {
     Loc loc = loc_none();
     *reason = inputs_label(&p);
     if (*reason == NULL) *reason = states_check(&p, &loc);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         if (*reason != NULL) break;
         const Node *n = graph_node(g, id);
         const char *why = visit(&p, n);
@@ -460,7 +474,8 @@ bool cache_prove(PassCtx *cx, Graph *g, const char **reason) {
     }
     if (*reason == NULL) *reason = logits_check(&p);
     if (*reason == NULL) return true;
-    return diag_error(cx->diag, loc,
-                      "no KV cache can be inserted: %s; hint: --no-kv-cache --emit=ir shows the graph without one",
-                      *reason);
+    return diag_error(
+        cx->diag, loc,
+        "no KV cache can be inserted: %s; hint: --no-kv-cache --emit=ir shows the graph without one",
+        *reason);
 }

@@ -11,9 +11,13 @@
 
 #include "passes/rewrite.h"
 
-#define SMALL_CONST 256   /* bytes */
+#define SMALL_CONST 256 /* bytes */
 
-typedef struct { uint64_t *hash; uint32_t *item; size_t mask; } Table;
+typedef struct {
+    uint64_t *hash;
+    uint32_t *item;
+    size_t mask;
+} Table;
 
 static Table table_new(Arena *a, size_t n) {
     Table t = {0};
@@ -48,7 +52,7 @@ static void merge_constants(Graph *g, Arena *a, int64_t *merged) {
             t.hash[s] = h;
         }
     }
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         Node *n = graph_node(g, id);
         for (uint8_t i = 0; i < n->nin; i++) {
             if (!val_ok(n->in[i]) || val_eq(with[n->in[i].id], n->in[i])) continue;
@@ -58,9 +62,7 @@ static void merge_constants(Graph *g, Arena *a, int64_t *merged) {
     }
 }
 
-static bool commutes(const Node *n) {
-    return (op_info(n->op)->flags & F_COMM) != 0 && n->nin == 2;
-}
+static bool commutes(const Node *n) { return (op_info(n->op)->flags & F_COMM) != 0 && n->nin == 2; }
 
 static uint64_t node_hash(const Graph *g, const Node *n) {
     uint32_t key[6 + 3 * MAX_RANK] = {(uint32_t)n->op, n->nin, n->region};

@@ -82,8 +82,8 @@ static ValId fold_constant(Rewrite *r, NodeId id) {
     ValId v[2] = {NO_VAL, NO_VAL};
     for (uint8_t i = 0; i < n.nout; i++) {
         size_t bytes = tensor_count(&out[i]) * dtype_size(out[i].dtype);
-        v[i] = graph_const(r->g, *graph_type(r->g, n.out[i]),
-                           arena_dup(r->g->arena, out[i].data, bytes), NULL);
+        v[i] =
+            graph_const(r->g, *graph_type(r->g, n.out[i]), arena_dup(r->g->arena, out[i].data, bytes), NULL);
     }
     if (n.nout == 2) graph_replace(r->g, n.out[1], v[1]);
     return v[0];
@@ -91,9 +91,7 @@ static ValId fold_constant(Rewrite *r, NodeId id) {
 
 /* ---- identities ---- */
 
-static const Node *node_of(Rewrite *r, NodeId id) {
-    return graph_node(r->g, id);
-}
+static const Node *node_of(Rewrite *r, NodeId id) { return graph_node(r->g, id); }
 
 /* x when it has the node's type, else x broadcast or nothing */
 static ValId same_type(Rewrite *r, NodeId id, ValId x) {
@@ -181,8 +179,7 @@ static bool cast_is_exact(DType from, DType to) {
     int bits = (int)dtype_size(from) * 8;
     if (from == to || a == DC_BOOL) return true;
     if (b == DC_BOOL) return false;
-    if (a == DC_FLOAT && b == DC_FLOAT)
-        return dtype_size(to) > dtype_size(from);
+    if (a == DC_FLOAT && b == DC_FLOAT) return dtype_size(to) > dtype_size(from);
     if (a == DC_FLOAT) return false;
     if (b == DC_FLOAT) return bits <= digits[to] && to != DT_F16;
     if (a == b) return dtype_size(to) >= dtype_size(from);
@@ -220,6 +217,4 @@ static const Rule rules[] = {
 };
 const RuleSet fold_rules = {rules, COUNT_OF(rules)};
 
-PassResult pass_fold(PassCtx *cx, Graph *g) {
-    return rewrite_run(cx, g, &fold_rules, 1, 64, "folded");
-}
+PassResult pass_fold(PassCtx *cx, Graph *g) { return rewrite_run(cx, g, &fold_rules, 1, 64, "folded"); }

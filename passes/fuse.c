@@ -70,25 +70,26 @@ static void grow_linear(Fuse *f, NodeId anchor) {
             ValId other = val_eq(row_source(g, n->in[0]), row_source(g, v)) ? n->in[1] : n->in[0];
             if (!is_row_operand(f, other, shape.width) || val_eq(n->in[0], n->in[1])) return;
             if (!is_row_operand(f, n->out[0], shape.width)) return;
-            if (n->op == OP_MUL && next <= GATE) next = RESIDUAL;
-            else if (n->op == OP_ADD) next = END;
-            else return;
+            if (n->op == OP_MUL && next <= GATE)
+                next = RESIDUAL;
+            else if (n->op == OP_ADD)
+                next = END;
+            else
+                return;
         } else {
             return;
         }
-        n->region = region;   /* the views between belong to the region too */
+        n->region = region; /* the views between belong to the region too */
         for (uint32_t i = 0; i < nviews; i++) graph_node(g, views[i])->region = region;
     }
 }
 
-static bool is_pointwise(const Node *n) {
-    return (op_info(n->op)->flags & F_ELEM) && n->op != OP_CAST;
-}
+static bool is_pointwise(const Node *n) { return (op_info(n->op)->flags & F_ELEM) && n->op != OP_CAST; }
 
 static uint32_t region_inputs(Fuse *f, uint32_t region, NodeId extra) {
     Graph *g = f->g;
     VEC(ValId) seen = {0};
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         if (n->region != region && id.id != extra.id) continue;
         for (uint32_t i = 0; i < n->nin; i++) {
@@ -112,7 +113,7 @@ static void grow_pointwise(Fuse *f, NodeId root) {
     if (f->cx->opt->opt_level == 0) return;
     for (bool grew = true; grew && count < POINTWISE_NODES;) {
         grew = false;
-        FOR_NODES(g, id) {
+        FOR_NODES (g, id) {
             Node *n = graph_node(g, id);
             if (n->region != region) continue;
             for (uint32_t i = 0; i < n->nin && !grew; i++) {
@@ -122,9 +123,11 @@ static void grow_pointwise(Fuse *f, NodeId root) {
                 if (p->region || !is_pointwise(p) || !f->taint[p->out[0].id]) continue;
                 if (!graph_used_once(&f->uses, p->out[0])) continue;
                 if (!type_eq(graph_type(g, p->out[0]), graph_type(g, r->out[0])) &&
-                    graph_type(g, p->out[0])->rank != graph_type(g, r->out[0])->rank) continue;
+                    graph_type(g, p->out[0])->rank != graph_type(g, r->out[0])->rank)
+                    continue;
                 RowShape a, b;
-                if (!row_shape(g, p->out[0], &a) || !row_shape(g, r->out[0], &b) || a.width != b.width) continue;
+                if (!row_shape(g, p->out[0], &a) || !row_shape(g, r->out[0], &b) || a.width != b.width)
+                    continue;
                 if (region_inputs(f, region, d) > POINTWISE_INPUTS) continue;
                 p->region = region;
                 count++;
@@ -138,12 +141,22 @@ static void grow_pointwise(Fuse *f, NodeId root) {
 static bool stands_alone(const Graph *g, const Node *n) {
     (void)g;
     switch (n->op) {
-    case OP_GATHER: case OP_NORM: case OP_ROPE: case OP_ATTENTION: case OP_CONCAT: case OP_SLICE:
-    case OP_TRANSPOSE: case OP_RESHAPE: case OP_BROADCAST: case OP_SOFTMAX: case OP_REDUCE_SUM:
-    case OP_REDUCE_MEAN: case OP_REDUCE_MAX: case OP_REDUCE_MIN: case OP_REDUCE_PROD:
-        return true;
-    default:
-        return false;
+    case OP_GATHER:
+    case OP_NORM:
+    case OP_ROPE:
+    case OP_ATTENTION:
+    case OP_CONCAT:
+    case OP_SLICE:
+    case OP_TRANSPOSE:
+    case OP_RESHAPE:
+    case OP_BROADCAST:
+    case OP_SOFTMAX:
+    case OP_REDUCE_SUM:
+    case OP_REDUCE_MEAN:
+    case OP_REDUCE_MAX:
+    case OP_REDUCE_MIN:
+    case OP_REDUCE_PROD: return true;
+    default: return false;
     }
 }
 
@@ -155,17 +168,20 @@ static bool needs_kernel(Fuse *f, const Node *n) {
 
 PassResult pass_fuse(PassCtx *cx, Graph *g) {
     Fuse f = {.cx = cx, .g = g, .uses = graph_uses(g, cx->scratch), .taint = graph_taint(g, cx->scratch)};
-    FOR_NODES(g, id) graph_node(g, id)->region = 0;
-    FOR_NODES(g, id)
+    FOR_NODES (g, id) graph_node(g, id)->region = 0;
+    FOR_NODES (g, id)
         if (graph_node(g, id)->op == OP_LINEAR) grow_linear(&f, id);
     uint32_t linear = f.next;
     for (NodeId id = g->last; id.id; id = graph_node(g, id)->prev) {
         Node *n = graph_node(g, id);
         if (n->region || row_is_view(g, id) || !needs_kernel(&f, n)) continue;
         if (row_is_tokens(g, n->out[0])) continue;
-        if (stands_alone(g, n)) n->region = ++f.next;
-        else if (is_pointwise(n)) grow_pointwise(&f, id);
-        else n->region = ++f.next;
+        if (stands_alone(g, n))
+            n->region = ++f.next;
+        else if (is_pointwise(n))
+            grow_pointwise(&f, id);
+        else
+            n->region = ++f.next;
     }
     pass_count(cx, "linear regions", linear);
     pass_count(cx, "regions", f.next);

@@ -44,7 +44,7 @@ static bool alike(const Graph *g, const Node *n, const bool *wide) {
     bool op = (op_info(n->op)->flags & F_ELEM) || n->op == OP_LINEAR || n->op == OP_NORM;
     if (n->op == OP_MATMUL) op = !wide[n->in[1].id] && graph_type(g, n->in[1])->rank == 2;
     if (!op || n->nout != 1) return false;
-    for (uint32_t i = 0; i < n->nin; i++)     /* what else is read must have no axis there */
+    for (uint32_t i = 0; i < n->nin; i++) /* what else is read must have no axis there */
         if (val_ok(n->in[i]) && !wide[n->in[i].id] &&
             (!value_is_weight(g, n->in[i]) || graph_type(g, n->in[i])->rank > 2))
             return false;
@@ -96,7 +96,8 @@ static bool widen(PassCtx *cx, Graph *g, NodeId from, uint32_t axis, bool *chang
         }
         if (!infer_node(g, id, cx->diag)) return false;
     }
-    diag_note(cx->diag, pick.loc, "the graph computes the last token's logits only; the program can compute all");
+    diag_note(cx->diag, pick.loc,
+              "the graph computes the last token's logits only; the program can compute all");
     *changed = true;
     return true;
 }
@@ -104,7 +105,7 @@ static bool widen(PassCtx *cx, Graph *g, NodeId from, uint32_t axis, bool *chang
 static bool last_token_drop(PassCtx *cx, Graph *g, bool *changed) {
     const bool *taint = graph_taint(g, cx->scratch);
     size_t n = g->values.count;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *node = graph_node(g, id);
         if ((node->op != OP_SLICE && node->op != OP_GATHER) || node->out[0].id >= n) continue;
         if (!taint[node->out[0].id]) continue;
@@ -150,7 +151,8 @@ static bool positions_offset(PassCtx *cx, Graph *g) {
         if (id.id >= count || n.op != OP_IOTA || !type_eq(graph_type(g, n.out[0]), &line)) continue;
         NodeId next = n.next;
         if (node_ok(next) && graph_node(g, next)->op == OP_DIM) next = graph_node(g, next)->next;
-        if (node_ok(next) && graph_node(g, next)->op == OP_ADD && row_is_positions(g, graph_node(g, next)->out[0]))
+        if (node_ok(next) && graph_node(g, next)->op == OP_ADD &&
+            row_is_positions(g, graph_node(g, next)->out[0]))
             continue;
         g->insert_before = n.next;
         ValId past = graph_add(g, OP_DIM, NULL, 0, &a, &scalar, n.loc, cx->diag);
@@ -167,7 +169,7 @@ static bool positions_offset(PassCtx *cx, Graph *g) {
 static bool cache_insert(PassCtx *cx, Graph *g, int64_t *count) {
     if (!positions_offset(cx, g)) return false;
     int64_t layer = 0;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         if (graph_node(g, id)->op != OP_ATTENTION) continue;
         Loc loc = graph_node(g, id)->loc;
         g->insert_before = id;

@@ -95,9 +95,7 @@ static bool same_at(const Graph *g, ValId a, ValId b, uint32_t depth) {
     return true;
 }
 
-bool match_same(const Graph *g, ValId a, ValId b) {
-    return same_at(g, a, b, 3);
-}
+bool match_same(const Graph *g, ValId a, ValId b) { return same_at(g, a, b, 3); }
 
 bool type_dims_eq(const Type *a, const Type *b) {
     if (a->rank != b->rank) return false;

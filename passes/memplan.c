@@ -21,7 +21,7 @@ uint64_t memplan_place(Interval *iv, size_t n, Arena *a) {
     if (n > 0) qsort(iv, n, sizeof *iv, by_size);
     for (size_t i = 0; i < n; i++) {
         uint64_t at = 0;
-        for (size_t k = 0; k < nplaced; k++) {   /* placed is sorted by slot */
+        for (size_t k = 0; k < nplaced; k++) { /* placed is sorted by slot */
             const Interval *p = placed[k];
             if (p->to < iv[i].from || p->from > iv[i].to) continue;
             if (p->slot >= at + iv[i].bytes) break;
@@ -40,7 +40,7 @@ PassResult pass_memplan(PassCtx *cx, Graph *g) {
     Uses uses = graph_uses(g, cx->scratch);
     VEC(Interval) iv = {0};
     uint32_t *last = arena_array_of(cx->scratch, g->values.count, uint32_t), end = 0;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         if (n->region > end) end = n->region;
         for (uint32_t i = 0; i < n->nin; i++) {
@@ -50,14 +50,14 @@ PassResult pass_memplan(PassCtx *cx, Graph *g) {
         }
     }
     for (size_t i = 0; i < g->outputs.count; i++) last[row_source(g, g->outputs.data[i].v).id] = end + 1;
-    for (size_t i = 0; i < g->states.count; i++)   /* states live in the cache, not here */
+    for (size_t i = 0; i < g->states.count; i++) /* states live in the cache, not here */
         last[row_source(g, g->states.data[i].out).id] = 0;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         ValId v = n->out[0];
         RowShape s;
         if (!n->region || row_is_view(g, id) || !last[v.id] || !row_shape(g, v, &s) || !s.per_row) continue;
-        bool inner = true;                         /* read inside its own region only */
+        bool inner = true; /* read inside its own region only */
         for (uint32_t i = 0; i < uses.count[v.id]; i++) {
             NodeId u = uses.user[uses.first[v.id] + i];
             inner &= node_ok(u) && graph_node(g, u)->region == n->region;

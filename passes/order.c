@@ -9,15 +9,18 @@
 typedef struct {
     Graph *g;
     Arena *a;
-    uint8_t *mark;              /* node id -> 0 new, 1 open, 2 placed */
+    uint8_t *mark; /* node id -> 0 new, 1 open, 2 placed */
     VEC(NodeId) order;
-    NodeId **members;           /* region -> its nodes in old order */
+    NodeId **members; /* region -> its nodes in old order */
     uint32_t *nmembers;
     PassCtx *cx;
 } Order;
 
 /* Depth-first with an explicit stack: a unit is a region or a single node outside regions. */
-typedef struct { NodeId node; uint32_t region, step; } Frame;
+typedef struct {
+    NodeId node;
+    uint32_t region, step;
+} Frame;
 
 static uint32_t unit_size(const Order *o, const Frame *f) { return f->region ? o->nmembers[f->region] : 1; }
 static NodeId unit_node(const Order *o, const Frame *f, uint32_t i) {
@@ -83,28 +86,28 @@ static void relink(Graph *g, const NodeId *order, size_t n) {
 PassResult pass_schedule(PassCtx *cx, Graph *g) {
     Order o = {.g = g, .a = cx->scratch, .cx = cx};
     uint32_t nregions = 0;
-    FOR_NODES(g, id)
+    FOR_NODES (g, id)
         if (graph_node(g, id)->region > nregions) nregions = graph_node(g, id)->region;
     o.mark = arena_array_of(cx->scratch, g->nodes.count, uint8_t);
     o.nmembers = arena_array_of(cx->scratch, nregions + 1, uint32_t);
     o.members = arena_array_of(cx->scratch, nregions + 1, NodeId *);
-    FOR_NODES(g, id) o.nmembers[graph_node(g, id)->region]++;
+    FOR_NODES (g, id) o.nmembers[graph_node(g, id)->region]++;
     for (uint32_t r = 1; r <= nregions; r++) {
         o.members[r] = arena_array_of(cx->scratch, o.nmembers[r], NodeId);
         o.nmembers[r] = 0;
     }
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         uint32_t r = graph_node(g, id)->region;
         if (r) o.members[r][o.nmembers[r]++] = id;
     }
     /* states first: the cache is written before anything later reads it */
-    FOR_NODES(g, id)
+    FOR_NODES (g, id)
         if (graph_node(g, id)->op == OP_ATTENTION && !place(&o, id)) return PASS_FAILED;
-    FOR_NODES(g, id)
+    FOR_NODES (g, id)
         if (!place(&o, id)) return PASS_FAILED;
     relink(g, o.order.data, o.order.count);
     uint32_t *fresh = arena_array_of(cx->scratch, nregions + 1, uint32_t), next = 0;
-    FOR_NODES(g, id) {                      /* regions are numbered in running order */
+    FOR_NODES (g, id) { /* regions are numbered in running order */
         Node *n = graph_node(g, id);
         if (!n->region) continue;
         if (!fresh[n->region]) fresh[n->region] = ++next;

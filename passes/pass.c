@@ -9,7 +9,7 @@
 #include "passes/pass.h"
 
 const Pass pass_table[] = {
-#define PASS(fn, name, level, needs, gives, drops, stage, required, why) \
+#define PASS(fn, name, level, needs, gives, drops, stage, required, why)                                     \
     {name, why, fn, level, needs, gives, drops, stage, required},
 #include "passes/passes.def"
 #undef PASS
@@ -100,10 +100,14 @@ static bool list_has(const char *list, const char *wanted) {
 }
 
 static bool unknown_pass(Diag *d, const char *name, size_t n) {
-    return diag_error(d, loc_none(), "there is no pass \"%.*s\"; gptc-opt --list-passes names them", (int)n, name);
+    return diag_error(d, loc_none(), "there is no pass \"%.*s\"; gptc-opt --list-passes names them", (int)n,
+                      name);
 }
 
-typedef struct { const Pass **pass; size_t count; } Plan;
+typedef struct {
+    const Pass **pass;
+    size_t count;
+} Plan;
 
 static bool plan_check(const PassRun *run, Diag *d) {
     const char *at = run->disable, *name = NULL;
@@ -111,8 +115,7 @@ static bool plan_check(const PassRun *run, Diag *d) {
     while (at != NULL && list_next(&at, &name, &n)) {
         const Pass *p = find_n(name, n);
         if (p == NULL) return unknown_pass(d, name, n);
-        if (p->required)
-            return diag_error(d, loc_none(), "pass %s cannot be disabled: %s", p->name, p->doc);
+        if (p->required) return diag_error(d, loc_none(), "pass %s cannot be disabled: %s", p->name, p->doc);
     }
     if (run->stop_after != NULL && pass_find(run->stop_after) == NULL)
         return unknown_pass(d, run->stop_after, strlen(run->stop_after));
@@ -131,8 +134,7 @@ static bool plan_make(const PassRun *run, const PassOptions *opt, Arena *a, Plan
             if (run->stop_after != NULL && strcmp(p->name, run->stop_after) == 0) return true;
         }
         if (run->stop_after == NULL) return true;
-        return diag_error(d, loc_none(), "pass %s does not run at -O%d", run->stop_after,
-                          opt->opt_level);
+        return diag_error(d, loc_none(), "pass %s does not run at -O%d", run->stop_after, opt->opt_level);
     }
     const char *at = run->passes, *name = NULL;
     size_t n = 0;
@@ -157,8 +159,10 @@ static double seconds_now(void) {
 static bool needs_met(const Pass *p, uint32_t facts, Diag *d) {
     for (uint32_t bit = 1; bit != 0 && bit <= FACT_SLOTS; bit <<= 1) {
         if ((p->needs & bit) == 0 || (facts & bit) != 0) continue;
-        return diag_error(d, loc_none(), "pass %s needs %s, which pass %s gives; run that before, or "
-                          "disable %s too", p->name, fact_name(bit), fact_giver(bit), p->name);
+        return diag_error(d, loc_none(),
+                          "pass %s needs %s, which pass %s gives; run that before, or "
+                          "disable %s too",
+                          p->name, fact_name(bit), fact_giver(bit), p->name);
     }
     return true;
 }

@@ -8,31 +8,36 @@ typedef enum { PASS_UNCHANGED, PASS_CHANGED, PASS_FAILED } PassResult;
 
 /* Facts about a graph that passes need, give and keep. */
 enum {
-    FACT_BOUND = 1,      /* mask and positions are bound: the only input besides past state is tokens */
-    FACT_CANONICAL = 2,  /* no identities, double casts, foldable reshapes or transposes */
-    FACT_ATTENTION = 4,  /* attention, norms and activations are transformer ops */
-    FACT_POSITIONS = 8,  /* untainted tensors are constants, positions or dims */
-    FACT_STATE = 16,     /* every sequence state is a Graph state; the cache proof holds */
-    FACT_REGIONS = 32, FACT_ORDER = 64, FACT_SLOTS = 128,
+    FACT_BOUND = 1,     /* mask and positions are bound: the only input besides past state is tokens */
+    FACT_CANONICAL = 2, /* no identities, double casts, foldable reshapes or transposes */
+    FACT_ATTENTION = 4, /* attention, norms and activations are transformer ops */
+    FACT_POSITIONS = 8, /* untainted tensors are constants, positions or dims */
+    FACT_STATE = 16,    /* every sequence state is a Graph state; the cache proof holds */
+    FACT_REGIONS = 32,
+    FACT_ORDER = 64,
+    FACT_SLOTS = 128,
 };
 
 typedef struct {
-    const char *name;     /* of the counter: "attention", "norm", … */
+    const char *name; /* of the counter: "attention", "norm", … */
     int64_t count;
 } PassCount;
 
 typedef struct {
-    bool kv_cache;        /* false: --no-kv-cache */
-    int64_t ctx;          /* --ctx; 0 = the graph's bound, else 4096 */
-    int opt_level;        /* 0..3 */
+    bool kv_cache; /* false: --no-kv-cache */
+    int64_t ctx;   /* --ctx; 0 = the graph's bound, else 4096 */
+    int opt_level; /* 0..3 */
 } PassOptions;
 
 /* Why the cache could not be inserted, kept for the summary and the doctor. */
-typedef struct { bool proven; const char *reason; } CacheProof;
+typedef struct {
+    bool proven;
+    const char *reason;
+} CacheProof;
 
 typedef struct PassCtx {
-    Arena *scratch;       /* freed after the pass */
-    Arena *arena;         /* the graph's */
+    Arena *scratch; /* freed after the pass */
+    Arena *arena;   /* the graph's */
     const PassOptions *opt;
     Diag *diag;
     VEC(PassCount) counts; /* in `arena`; of the running pass */
@@ -43,28 +48,30 @@ void pass_count(PassCtx *cx, const char *name, int64_t n);
 typedef struct {
     const char *name, *doc;
     PassResult (*run)(PassCtx *cx, Graph *g);
-    int min_level;                       /* runs at -O this and above */
-    uint32_t needs, gives, drops;        /* facts */
-    Stage stage;                         /* of the graph afterwards */
-    bool required;                       /* --disable refuses it */
+    int min_level;                /* runs at -O this and above */
+    uint32_t needs, gives, drops; /* facts */
+    Stage stage;                  /* of the graph afterwards */
+    bool required;                /* --disable refuses it */
 } Pass;
 #define PASS(fn, name, level, needs, gives, drops, stage, required, why) PassResult fn(PassCtx *cx, Graph *g);
 #include "passes/passes.def"
 #undef PASS
-extern const Pass pass_table[];          /* in running order; ends with name NULL */
+extern const Pass pass_table[]; /* in running order; ends with name NULL */
 const Pass *pass_find(const char *name);
 /* Pairs "before must run before after", with the reason; checked by a unit test. */
-typedef struct { const char *before, *after, *why; } PassOrder;
+typedef struct {
+    const char *before, *after, *why;
+} PassOrder;
 extern const PassOrder pass_order[];
 
 /* pass.c: the manager. */
 typedef struct {
-    const char *passes;       /* comma-separated names; NULL = the level's pipeline */
-    const char *disable;      /* comma-separated names */
-    const char *stop_after;   /* pass name or NULL */
-    bool verify;              /* after every pass; a failure names the pass */
-    bool time;                /* fill in seconds */
-    bool (*before)(void *user, uint32_t index, const Pass *p, Graph *g);   /* every pass; may be NULL */
+    const char *passes;     /* comma-separated names; NULL = the level's pipeline */
+    const char *disable;    /* comma-separated names */
+    const char *stop_after; /* pass name or NULL */
+    bool verify;            /* after every pass; a failure names the pass */
+    bool time;              /* fill in seconds */
+    bool (*before)(void *user, uint32_t index, const Pass *p, Graph *g); /* every pass; may be NULL */
     /* Called after every pass (index, pass, what it counted); may be NULL. */
     bool (*after)(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,
                   size_t ncounts, double seconds, Graph *g);
@@ -73,8 +80,9 @@ typedef struct {
 bool passes_run(Graph *g, const PassRun *run, const PassOptions *opt, CacheProof *proof, Diag *d);
 
 /* match.c: helpers for patterns; all look through nothing, canonical form is the caller's business. */
-bool match_op(const Graph *g, ValId v, Op op, Node **n);              /* v is defined by op */
-bool match_commutative(const Graph *g, ValId v, Op op, Op left, ValId *a, ValId *b); /* a is defined by left */
+bool match_op(const Graph *g, ValId v, Op op, Node **n); /* v is defined by op */
+bool match_commutative(const Graph *g, ValId v, Op op, Op left, ValId *a,
+                       ValId *b); /* a is defined by left */
 /* v = op(x, c) with c a constant whose elements are all equal; for commutative ops either order. */
 bool match_scalar(const Graph *g, ValId v, Op op, ValId *x, double *c);
 bool match_is_scalar(const Graph *g, ValId v, double c, double rel_tol);
@@ -82,7 +90,11 @@ bool match_is_scalar(const Graph *g, ValId v, double c, double rel_tol);
 ValId match_skip_moves(const Graph *g, ValId v);
 
 /* memplan.c: slots for intervals of region numbers, pure. Returns the arena's size in bytes. */
-typedef struct { ValId v; uint32_t from, to; uint64_t bytes, slot; } Interval;
+typedef struct {
+    ValId v;
+    uint32_t from, to;
+    uint64_t bytes, slot;
+} Interval;
 uint64_t memplan_place(Interval *iv, size_t n, Arena *scratch);
 
 #endif

@@ -10,7 +10,12 @@
 
 #define CUT_DEPTH 400
 
-typedef struct { ValId v; uint32_t axis; int64_t q; ValId out; } CutMemo;
+typedef struct {
+    ValId v;
+    uint32_t axis;
+    int64_t q;
+    ValId out;
+} CutMemo;
 typedef struct {
     Graph *g;
     const int64_t *bind;
@@ -23,9 +28,7 @@ typedef struct {
 
 static ValId cut(Cut *c, ValId v, uint32_t axis, int64_t q);
 
-static bool is_one(Dim d) {
-    return dim_is_const(d) && d.v == 1;
-}
+static bool is_one(Dim d) { return dim_is_const(d) && d.v == 1; }
 
 static ValId whole_sliced(Cut *c, ValId v, uint32_t axis, int64_t q) {
     Graph *g = c->g;
@@ -62,8 +65,7 @@ static ValId rebuild(Cut *c, const Node *n, const ValId *in, uint32_t axis) {
 static ValId cut_elementwise(Cut *c, const Node *n, uint32_t axis, int64_t q) {
     ValId in[4] = {NO_VAL};
     uint32_t rank = graph_type(c->g, n->out[0])->rank;
-    for (uint32_t i = 0; i < n->nin && i < COUNT_OF(in); i++)
-        in[i] = cut_operand(c, n->in[i], rank, axis, q);
+    for (uint32_t i = 0; i < n->nin && i < COUNT_OF(in); i++) in[i] = cut_operand(c, n->in[i], rank, axis, q);
     return rebuild(c, n, in, axis);
 }
 
@@ -100,7 +102,8 @@ static ValId cut_concat(Cut *c, const Node *n, uint32_t axis, int64_t q) {
     if ((uint32_t)n->attr.axis == axis) {
         for (uint32_t i = 0; i < n->nin; i++) {
             int64_t len;
-            if (!dim_eval(c->g, graph_type(c->g, n->in[i])->dim[axis], c->bind, c->nbind, &len)) return NO_VAL;
+            if (!dim_eval(c->g, graph_type(c->g, n->in[i])->dim[axis], c->bind, c->nbind, &len))
+                return NO_VAL;
             if (q < len) return cut(c, n->in[i], axis, q);
             q -= len;
         }

@@ -51,7 +51,7 @@ static void context_lower(Graph *g, int64_t bound) {
 
 bool *graph_dynamic(const Graph *g, Arena *a) {
     bool *dyn = arena_array_of(a, g->values.count, bool);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         bool any = n->op == OP_DIM && !dim_is_const(n->attr.value);
         for (uint32_t i = 0; i < n->nin; i++) any = any || dyn[n->in[i].id];
@@ -121,11 +121,13 @@ static void bound_slice(Graph *g, const Node *n) {
 void position_bound(PassCtx *cx, Graph *g) {
     const bool *taint = graph_taint(g, cx->scratch);
     size_t n = g->values.count;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         Node node = *graph_node(g, id);
         if (node.nout == 0 || node.out[0].id >= n || taint[node.out[0].id]) continue;
-        if (node.op == OP_GATHER) bound_gather(cx, g, &node);
-        else if (node.op == OP_SLICE) bound_slice(g, &node);
+        if (node.op == OP_GATHER)
+            bound_gather(cx, g, &node);
+        else if (node.op == OP_SLICE)
+            bound_slice(g, &node);
     }
 }
 
@@ -159,11 +161,13 @@ static double table_at(Graph *g, const Type *type, const Tensor *t, int64_t b, i
     int64_t index[MAX_RANK];
     for (uint32_t r = type->rank; r-- > 0;) {
         Dim d = type->dim[r];
-        if (dim_eq(d, dim_sym(g, SYM_SEQ))) index[r] = i;
+        if (dim_eq(d, dim_sym(g, SYM_SEQ)))
+            index[r] = i;
         else if (dim_is_const(d)) {
             index[r] = d.v > 0 ? k % d.v : 0;
             k = d.v > 0 ? k / d.v : 0;
-        } else index[r] = b;
+        } else
+            index[r] = b;
     }
     for (uint32_t r = 0; r < type->rank; r++) at = at * (size_t)t->dim[r] + (size_t)index[r];
     return tensor_get_f64(t, at);
@@ -186,8 +190,10 @@ static int64_t rows_possible(PassCtx *cx, Graph *g, ValId v, int64_t rows) {
         bool ok = position_value(g, v, 1, (Len){0, mid}, &t, cx->scratch, &d);
         arena_reset(cx->scratch, mark);
         diag_free(&d);
-        if (ok) lo = mid;
-        else hi = mid;
+        if (ok)
+            lo = mid;
+        else
+            hi = mid;
     }
     return lo;
 }
@@ -237,7 +243,7 @@ bool position_rows(PassCtx *cx, Graph *g, ValId v, int64_t rows, RowTable *out, 
     size_t n = position_lengths(g, limit, lens);
     for (size_t i = 0; i < n; i++)
         if (!rows_compare(cx, g, v, out, lens[i], 2, why)) return false;
-    int64_t most = out->seq_axis < 0 ? rows : out->rows;   /* what changes past some length is no function */
+    int64_t most = out->seq_axis < 0 ? rows : out->rows; /* what changes past some length is no function */
     if (most > 64) {
         Len half = {0, most / 2 + 1}, whole = {0, most}, last = {most - 1, 1};
         if (!rows_compare(cx, g, v, out, half, 1, why)) return false;
@@ -253,8 +259,9 @@ ValId position_ids(Graph *g, Diag *d) {
     Dim seq = dim_sym(g, SYM_SEQ);
     Type t = type_make(DT_I64, 1, &seq);
     bool past = g->states.count > 0;
-    NodeId id = g->first;      /* made before: index, past, sum stand at the start */
-    if (node_ok(id) && graph_node(g, id)->op == OP_IOTA && type_eq(graph_type(g, graph_node(g, id)->out[0]), &t)) {
+    NodeId id = g->first; /* made before: index, past, sum stand at the start */
+    if (node_ok(id) && graph_node(g, id)->op == OP_IOTA &&
+        type_eq(graph_type(g, graph_node(g, id)->out[0]), &t)) {
         if (!past) return graph_node(g, id)->out[0];
         for (uint32_t i = 0; i < 2 && node_ok(id); i++) id = graph_node(g, id)->next;
         if (node_ok(id) && row_is_positions(g, graph_node(g, id)->out[0])) return graph_node(g, id)->out[0];

@@ -9,17 +9,17 @@
 
 #include "passes/raise.h"
 
-#define BLOCKED (-80.0)      /* exp(-80) = 2e-35 of a weight; fp32 ends at exp(-87.3) */
+#define BLOCKED (-80.0) /* exp(-80) = 2e-35 of a weight; fp32 ends at exp(-87.3) */
 #define SQUARE_MAX 1024
 #define PROMPT_MAX 256
 #define MAX_ROWS 96
 
 typedef struct {
     PassCtx *cx;
-    Graph *g, *copy;          /* rows are cut in the copy */
+    Graph *g, *copy; /* rows are cut in the copy */
     ValId mask;
-    bool causal;              /* the attention itself is causal */
-    int64_t heads;            /* that differ: 1 when all share a mask */
+    bool causal;   /* the attention itself is causal */
+    int64_t heads; /* that differ: 1 when all share a mask */
     const char *why;
 } MaskEval;
 
@@ -46,8 +46,9 @@ static double row_best(const MaskEval *m, const Tensor *t, int64_t b, int64_t h,
 static bool row_agrees(MaskEval *m, const MaskForm *f, const Tensor *t, int64_t b, int64_t h, int64_t i,
                        int64_t q, int64_t total) {
     double best = row_best(m, t, b, h, i, q, total), slope = f->sloped ? (double)f->slopes[h] : 0;
-    double pbest = slope >= 0 ? (f->causal ? 0 : slope * (double)(total - 1 - q))
-                              : slope * (double)((f->window ? (q >= f->window ? q - f->window + 1 : 0) : 0) - q);
+    double pbest = slope >= 0
+                       ? (f->causal ? 0 : slope * (double)(total - 1 - q))
+                       : slope * (double)((f->window ? (q >= f->window ? q - f->window + 1 : 0) : 0) - q);
     if (!(best > -1e30) || isinf(best)) {
         m->why = arena_printf(m->cx->scratch, "lets row %lld see nothing", (long long)q);
         return false;
@@ -57,12 +58,11 @@ static bool row_agrees(MaskEval *m, const MaskForm *f, const Tensor *t, int64_t 
         bool allowed = (!f->causal || k <= q) && (f->window == 0 || k > q - f->window);
         double e = raw - best, p = allowed ? slope * (double)(k - q) - pbest : -INFINITY;
         if (e < BLOCKED + 1 && p < BLOCKED + 1) continue;
-        bool both = e >= BLOCKED && p >= BLOCKED;   /* a sentinel has no say in the tolerance */
+        bool both = e >= BLOCKED && p >= BLOCKED; /* a sentinel has no say in the tolerance */
         if (both && fabs(e - p) <= 1e-4 + 4e-7 * (fabs(raw) + fabs(best))) continue;
-        m->why = arena_printf(m->cx->scratch,
-                              "is neither causal, a window nor ALiBi (query %lld, key %lld%s)",
-                              (long long)q, (long long)k,
-                              allowed ? "" : ": a later or far key is visible");
+        m->why =
+            arena_printf(m->cx->scratch, "is neither causal, a window nor ALiBi (query %lld, key %lld%s)",
+                         (long long)q, (long long)k, allowed ? "" : ": a later or far key is visible");
         return false;
     }
     return true;
@@ -186,8 +186,10 @@ static int64_t context_possible(MaskEval *m, int64_t ctx) {
         }
         m->copy = NULL;
         arena_reset(m->cx->scratch, mark);
-        if (ok) lo = mid;
-        else hi = mid;
+        if (ok)
+            lo = mid;
+        else
+            hi = mid;
     }
     m->copy = graph_copy(m->g, m->cx->scratch);
     return lo;
@@ -198,7 +200,7 @@ static bool check_prompt(MaskEval *m, const MaskForm *f, int64_t ctx) {
     const int64_t rows[] = {ctx / 2, ctx - 1};
     Tensor t;
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        if (!row_cut(m, rows[i], ctx, &t))       /* no row can be cut out of it */
+        if (!row_cut(m, rows[i], ctx, &t)) /* no row can be cut out of it */
             return check_square(m, f, 1, (Len){0, ctx < PROMPT_MAX ? ctx : PROMPT_MAX});
         for (int64_t h = 0; h < m->heads; h++)
             if (!row_agrees(m, f, &t, 0, h, 0, rows[i], ctx)) return false;
@@ -212,12 +214,12 @@ static bool check_long(MaskEval *m, MaskForm *f, NodeId n) {
     Tensor t;
     if (!row_value(m, ctx - 1, ctx, &t, &total)) {
         int64_t most = context_possible(m, ctx);
-        if (most == 0) {         /* rows cannot be cut out of it: a square has to do */
+        if (most == 0) { /* rows cannot be cut out of it: a square has to do */
             int64_t side = ctx < SQUARE_MAX ? ctx : SQUARE_MAX;
             if (!square_value(m, 1, (Len){0, side}, &t)) return false;
             read_window(m, f, &t, side - 1, side - 1, side);
-            diag_note(m->cx->diag, graph_node(g, n)->loc,
-                      "the mask was checked up to %lld tokens, not %lld", (long long)side, (long long)ctx);
+            diag_note(m->cx->diag, graph_node(g, n)->loc, "the mask was checked up to %lld tokens, not %lld",
+                      (long long)side, (long long)ctx);
             return check_square(m, f, 1, (Len){0, side});
         }
         ctx = most;

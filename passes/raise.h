@@ -9,18 +9,20 @@
  * Every axis is a list of atoms; an atom is a factor of one of the source's dimensions or was made by
  * a broadcast. Atoms of size 1 are left out. */
 #define VIEW_ATOMS 24
-typedef struct { uint8_t n, atom[VIEW_ATOMS]; } AtomList;
+typedef struct {
+    uint8_t n, atom[VIEW_ATOMS];
+} AtomList;
 typedef struct {
     ValId src;
     uint32_t natoms;
     Dim dim[VIEW_ATOMS];
-    bool made[VIEW_ATOMS];       /* by a broadcast */
-    uint8_t home[VIEW_ATOMS];    /* the source's axis */
-    AtomList order;              /* the source's own atoms, row-major */
+    bool made[VIEW_ATOMS];    /* by a broadcast */
+    uint8_t home[VIEW_ATOMS]; /* the source's axis */
+    AtomList order;           /* the source's own atoms, row-major */
     uint32_t rank;
-    AtomList axis[MAX_RANK];     /* the view's axes, each row-major */
-    double scale;                /* product of the scalars that were passed */
-    uint32_t steps;              /* nodes between src and the viewed value */
+    AtomList axis[MAX_RANK]; /* the view's axes, each row-major */
+    double scale;            /* product of the scalars that were passed */
+    uint32_t steps;          /* nodes between src and the viewed value */
 } View;
 /* The view of v from as far up as movement reaches; with `scalars` products with a scalar constant are
  * passed as well and collected in scale. Never fails: v itself is a view. */
@@ -33,7 +35,7 @@ bool view_expand(View *w, uint32_t at, Dim d);
 /* Takes broadcast atoms off the end of an axis: heads that repeat each key head. */
 void view_unexpand(View *w, uint32_t axis);
 Dim view_dim(Graph *g, const View *w, uint32_t axis);
-uint32_t view_cost(Graph *g, const View *w);         /* nodes that view_emit will add */
+uint32_t view_cost(Graph *g, const View *w); /* nodes that view_emit will add */
 /* Builds the viewed value (without the scale) from src, or NO_VAL with the diag set. */
 ValId view_emit(Graph *g, const View *w, Loc loc, Diag *d);
 /* Rebuilds chains of movement that have a shorter form; returns how many. */
@@ -43,7 +45,9 @@ ValId move_reshape(Graph *g, ValId v, const Dim *dims, uint32_t rank, Loc loc, D
 ValId move_transpose(Graph *g, ValId v, const uint8_t *perm, Loc loc, Diag *d);
 
 /* ---- position_eval.c: values of what does not depend on tokens ---- */
-typedef struct { int64_t past, seq; } Len;
+typedef struct {
+    int64_t past, seq;
+} Len;
 bool graph_has_tokens(const Graph *g);
 /* Small lengths that tell forms apart, none longer than limit; returns how many (at most 8). */
 size_t position_lengths(const Graph *g, int64_t limit, Len out[8]);
@@ -55,7 +59,11 @@ int64_t position_context(const PassCtx *cx, const Graph *g);
 void position_bound(PassCtx *cx, Graph *g);
 /* v[..., seq, ...] as rows: entry (q, k) for position q = past + i and feature k, alike in every
  * sequence of a batch and at every length. Constant values have rows = 1 and no seq axis. */
-typedef struct { Tensor t; int64_t rows, width, inner; int seq_axis; } RowTable;
+typedef struct {
+    Tensor t;
+    int64_t rows, width, inner;
+    int seq_axis;
+} RowTable;
 /* False with *why set (in scratch). May lower g->context when longer rows cannot be computed. */
 bool position_rows(PassCtx *cx, Graph *g, ValId v, int64_t rows, RowTable *out, const char **why);
 double row_get(const RowTable *t, int64_t q, int64_t k);
@@ -74,10 +82,10 @@ ValId position_cut(Graph *g, ValId v, uint32_t axis, int64_t q, const int64_t *b
 /* ---- position_mask.c: what a mask is ---- */
 typedef struct {
     bool causal;
-    int64_t window;          /* 0 = none */
+    int64_t window; /* 0 = none */
     bool sloped;
     int64_t heads;
-    float *slopes;           /* [heads], scratch */
+    float *slopes; /* [heads], scratch */
 } MaskForm;
 /* Recognises mask (of attention node n). False with *why set. */
 bool mask_recognise(PassCtx *cx, Graph *g, NodeId n, ValId mask, MaskForm *out, const char **why);

@@ -16,8 +16,15 @@
 #define MAX_FACTOR 4
 #define DEGREE 3
 
-typedef struct { double scale; ValId factor[MAX_FACTOR]; uint32_t count; ValId whole; } Product;
-typedef struct { double c[DEGREE + 1]; } Poly;
+typedef struct {
+    double scale;
+    ValId factor[MAX_FACTOR];
+    uint32_t count;
+    ValId whole;
+} Product;
+typedef struct {
+    double c[DEGREE + 1];
+} Poly;
 
 /* v as scale * factors: products, division by numbers, negation. p->whole is not taken apart. */
 static bool product_of(const Graph *g, ValId v, Product *p, uint32_t depth) {
@@ -78,8 +85,10 @@ static bool poly_of(const Graph *g, ValId v, ValId x, uint32_t depth, Poly *out)
     bool binary = n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MUL || n->op == OP_DIV;
     if (!binary && n->op != OP_NEG && n->op != OP_POW) return false;
     if (!poly_of(g, n->in[0], x, depth - 1, &a)) return false;
-    if (n->op == OP_NEG) b.c[0] = -1;
-    else if (!poly_of(g, n->in[1], x, depth - 1, &b)) return false;
+    if (n->op == OP_NEG)
+        b.c[0] = -1;
+    else if (!poly_of(g, n->in[1], x, depth - 1, &b))
+        return false;
     switch (n->op) {
     case OP_ADD:
     case OP_SUB:
@@ -108,9 +117,7 @@ static double tolerance(DType t) {
     return t == DT_BF16 ? 8e-3 : TOL_CONSTANT;
 }
 
-static bool near(double x, double want, double rel) {
-    return fabs(x - want) <= rel * fabs(want);
-}
+static bool near(double x, double want, double rel) { return fabs(x - want) <= rel * fabs(want); }
 
 static bool poly_is(const Poly *p, double linear, double cubic, double rel) {
     return p->c[0] == 0 && p->c[2] == 0 && near(p->c[1], linear, rel) && near(p->c[3], cubic, rel);

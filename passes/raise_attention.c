@@ -83,8 +83,8 @@ static bool attention_tidy(PassCtx *cx, Graph *g, NodeId id, bool *did) {
     view_unexpand(&k1, 2);
     view_unexpand(&v1, 2);
     Dim kv = view_dim(g, &k1, 2), heads = graph_type(g, n.in[0])->dim[2];
-    bool fewer = dim_eq(kv, view_dim(g, &v1, 2)) && dim_is_const(kv) && kv.v > 0 &&
-                 heads.v % kv.v == 0 && !dim_eq(kv, view_dim(g, &k, 2));
+    bool fewer = dim_eq(kv, view_dim(g, &v1, 2)) && dim_is_const(kv) && kv.v > 0 && heads.v % kv.v == 0 &&
+                 !dim_eq(kv, view_dim(g, &k, 2));
     if (!fewer && q.scale * k.scale == 1) return true;
     if (fewer) {
         k = k1;
@@ -117,7 +117,7 @@ PassResult pass_raise_attention(PassCtx *cx, Graph *g) {
     if (!raise_ropes(cx, g, &ropes)) return PASS_FAILED;
     size_t ntaint = g->values.count;
     const bool *taint = graph_taint(g, cx->scratch);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         bool did = false;
         if (graph_node(g, id)->op == OP_MATMUL) {
             if (!raise_scores(cx, g, taint, ntaint, id, &did)) return PASS_FAILED;

@@ -16,10 +16,15 @@
 #include "passes/raise.h"
 
 #define MAX_MASKS 8
-#define NEVER (-1000.0)    /* a score set to this or less has no weight beside any other */
+#define NEVER (-1000.0) /* a score set to this or less has no weight beside any other */
 
 typedef enum { MASK_ADD, MASK_ALLOWED, MASK_BLOCKED, MASK_TIMES } MaskKind;
-typedef struct { ValId v; MaskKind kind; double scale; Type at; } MaskPart;
+typedef struct {
+    ValId v;
+    MaskKind kind;
+    double scale;
+    Type at;
+} MaskPart;
 typedef struct {
     PassCtx *cx;
     Graph *g;
@@ -27,16 +32,14 @@ typedef struct {
     size_t ntaint;
     ValId q, kt, v, out, sink;
     double scale, softcap;
-    bool sliced, rounded, turned;   /* turned: scores^T = k q^T */
+    bool sliced, rounded, turned; /* turned: scores^T = k q^T */
     MaskPart mask[MAX_MASKS];
     uint32_t nmasks;
     Dim batch, heads;
     Loc loc;
 } Match;
 
-static bool tainted(const Match *m, ValId v) {
-    return v.id >= m->ntaint || m->taint[v.id];
-}
+static bool tainted(const Match *m, ValId v) { return v.id >= m->ntaint || m->taint[v.id]; }
 
 static const Node *def_of(const Match *m, ValId v) {
     NodeId id = graph_def(m->g, v);
@@ -167,8 +170,7 @@ static ValId climb_weights(Match *m, ValId p) {
             break;
         }
         case OP_DIV: return softmax_by_hand(m, n);
-        case OP_SOFTMAX:
-            return n->attr.axis + 1 == graph_type(m->g, p)->rank ? n->in[0] : NO_VAL;
+        case OP_SOFTMAX: return n->attr.axis + 1 == graph_type(m->g, p)->rank ? n->in[0] : NO_VAL;
         default: return NO_VAL;
         }
     }
@@ -204,7 +206,7 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
             b = n->in[0];
         }
         if (!tainted(m, a)) return false;
-        if (!is_scalar(m, b, &c)) {   /* w * m + never * (1 - m): what was added after has to block the rest */
+        if (!is_scalar(m, b, &c)) { /* w * m + never * (1 - m): what was added after has to block the rest */
             bool added = false;
             for (uint32_t i = 0; i < m->nmasks; i++) added = added || m->mask[i].kind == MASK_ADD;
             if (n->op == OP_DIV || m->softcap != 0 || !added) return false;
@@ -217,7 +219,7 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
         *s = a;
         return true;
     }
-    if (n->op == OP_MAX) {           /* clamps at the lowest float */
+    if (n->op == OP_MAX) { /* clamps at the lowest float */
         if (!tainted(m, a)) {
             a = n->in[1];
             b = n->in[0];
@@ -226,9 +228,9 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
         *s = a;
         return true;
     }
-    if (n->op == OP_SUB) {           /* softmax(x - max(x)) = softmax(x) */
+    if (n->op == OP_SUB) { /* softmax(x - max(x)) = softmax(x) */
         const Node *r = def_of(m, b);
-        bool plain = !m->turned && m->softcap == 0 && !val_ok(m->sink);   /* the row's sum runs over x alone */
+        bool plain = !m->turned && m->softcap == 0 && !val_ok(m->sink); /* the row's sum runs over x alone */
         if (plain && r != NULL && r->op == OP_REDUCE_MAX && val_eq(r->in[0], a) && r->attr.keep &&
             r->attr.axes == 1u << (graph_type(m->g, a)->rank - 1)) {
             *s = a;
@@ -271,7 +273,7 @@ static bool climb_scores(Match *m, ValId s) {
         case OP_WHERE:
             if (m->softcap != 0 || !climb_where(m, n, &s)) return false;
             break;
-        case OP_TANH:                /* c * tanh(x * t) = c * tanh((x * t * c) / c) */
+        case OP_TANH: /* c * tanh(x * t) = c * tanh((x * t * c) / c) */
             if (m->softcap != 0 || m->scale <= 0) return false;
             m->softcap = m->scale;
             s = n->in[0];
@@ -448,8 +450,7 @@ static bool mask_combine(Match *m, ValId *out) {
             if (val_ok(v) && val_ok(sum)) v = add2(m, OP_ADD, sum, v);
             sum = v;
         } else {
-            if (p->kind == MASK_BLOCKED)
-                v = graph_add(g, OP_NOT, &v, 1, NULL, NULL, m->loc, m->cx->diag);
+            if (p->kind == MASK_BLOCKED) v = graph_add(g, OP_NOT, &v, 1, NULL, NULL, m->loc, m->cx->diag);
             if (val_ok(v) && val_ok(allowed)) v = add2(m, OP_AND, allowed, v);
             allowed = v;
         }
@@ -548,9 +549,8 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
     const Type *kt = graph_type(g, m.kt);
     if (!lead_dims(g, &first, &m.batch, &m.heads)) return true;
     if (kt->rank > first.rank) return true;
-    for (uint32_t i = 0; i + 2 < first.rank; i++)     /* k may not have more heads than q */
-        if (dim_eq(first.dim[i], dim_const(1)) && kt->rank == first.rank &&
-            !dim_eq(kt->dim[i], dim_const(1)))
+    for (uint32_t i = 0; i + 2 < first.rank; i++) /* k may not have more heads than q */
+        if (dim_eq(first.dim[i], dim_const(1)) && kt->rank == first.rank && !dim_eq(kt->dim[i], dim_const(1)))
             return true;
     View q, k, v;
     if (!operand_view(&m, m.q, m.turned, &first, &q) || !operand_view(&m, m.kt, !m.turned, &first, &k) ||

@@ -10,9 +10,7 @@
 
 #define CHAIN_MAX 48
 
-static bool is_one(Dim d) {
-    return dim_is_const(d) && d.v == 1;
-}
+static bool is_one(Dim d) { return dim_is_const(d) && d.v == 1; }
 
 static bool list_insert(AtomList *l, uint32_t at, uint8_t atom) {
     if (l->n >= VIEW_ATOMS) return false;
@@ -121,8 +119,10 @@ static bool view_broadcast(Graph *g, View *w, const Type *to) {
     uint32_t pad = to->rank - w->rank;
     View next = *w;
     for (uint32_t i = 0; i < to->rank; i++) {
-        if (i < pad) next.axis[i].n = 0;
-        else next.axis[i] = w->axis[i - pad];
+        if (i < pad)
+            next.axis[i].n = 0;
+        else
+            next.axis[i] = w->axis[i - pad];
     }
     next.rank = to->rank;
     for (uint32_t i = 0; i < to->rank; i++)
@@ -173,16 +173,20 @@ void view_of(Graph *g, ValId v, bool scalars, View *out) {
         const Node *d = graph_node(g, id);
         double c;
         ValId x;
-        if (d->op == OP_RESHAPE || d->op == OP_TRANSPOSE || d->op == OP_BROADCAST) x = d->in[0];
-        else if (!scalars || !passes_scalar(g, d, &x, &c)) break;
+        if (d->op == OP_RESHAPE || d->op == OP_TRANSPOSE || d->op == OP_BROADCAST)
+            x = d->in[0];
+        else if (!scalars || !passes_scalar(g, d, &x, &c))
+            break;
         chain[n++] = id;
         v = x;
     }
     view_start(g, v, out);
     while (n > 0) {
         NodeId id = chain[--n];
-        if (view_apply(g, out, id)) out->steps++;
-        else view_start(g, graph_node(g, id)->out[0], out);
+        if (view_apply(g, out, id))
+            out->steps++;
+        else
+            view_start(g, graph_node(g, id)->out[0], out);
     }
 }
 
@@ -213,7 +217,7 @@ typedef struct {
     uint32_t n, nsource;
     Dim dim[VIEW_ATOMS];
     bool made[VIEW_ATOMS];
-    uint32_t source[VIEW_ATOMS];     /* rank among the source's groups */
+    uint32_t source[VIEW_ATOMS]; /* rank among the source's groups */
     Dim target[MAX_RANK];
 } Plan;
 
@@ -319,7 +323,7 @@ ValId view_emit(Graph *g, const View *w, Loc loc, Diag *d) {
 
 int64_t moves_shorten(PassCtx *cx, Graph *g) {
     int64_t n = 0;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         Node node = *graph_node(g, id);
         if (node.op != OP_RESHAPE && node.op != OP_TRANSPOSE) continue;
         View w;

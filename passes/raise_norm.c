@@ -74,9 +74,7 @@ static Dim last_dim(const Graph *g, ValId v) {
     return t->rank > 0 ? t->dim[t->rank - 1] : DIM_UNKNOWN;
 }
 
-static bool free_operand(const Node *n, uint32_t i) {
-    return n->nin <= i || !val_ok(n->in[i]);
-}
+static bool free_operand(const Node *n, uint32_t i) { return n->nin <= i || !val_ok(n->in[i]); }
 
 /* The norm that v is, or is a cast of to another float. */
 static Node *norm_through_cast(Rewrite *r, ValId v) {

@@ -16,13 +16,13 @@ typedef struct {
     PassCtx *cx;
     Graph *g;
     const bool *taint, *dyn;
-    size_t known;                /* values that taint and dyn cover */
-    ValId *to;                   /* replacement of a frontier value, once made */
-    ValId ids;                   /* positions */
+    size_t known; /* values that taint and dyn cover */
+    ValId *to;    /* replacement of a frontier value, once made */
+    ValId ids;    /* positions */
     int64_t masks, tables, rows, scalars;
-    VEC(ValId) mask;             /* recognised masks and their forms */
+    VEC(ValId) mask; /* recognised masks and their forms */
     VEC(MaskForm) form;
-    VEC(bool) plain;             /* whether the attention was causal by itself */
+    VEC(bool) plain; /* whether the attention was causal by itself */
 } Frontier;
 
 static bool on_frontier(const Frontier *f, ValId v) {
@@ -106,15 +106,15 @@ static ValId rows_value(Frontier *f, ValId v, NodeId reader, const char **why) {
     }
     if (!positions(f)) return NO_VAL;
     ValId table = gathered_table(f, v);
-    bool whole = val_ok(table) && dim_eq(graph_type(g, table)->dim[1], dim_const(t.width)) &&
-                 t.inner == t.width;
+    bool whole =
+        val_ok(table) && dim_eq(graph_type(g, table)->dim[1], dim_const(t.width)) && t.inner == t.width;
     if (!whole) table = table_const(f, &t, type.dtype);
     f->rows += whole;
     f->tables += !whole;
     ValId in[2] = {table, f->ids};
     g->insert_before = reader;
     ValId row = graph_add(g, OP_GATHER, in, 2, NULL, NULL, loc, d);
-    if (val_ok(row) && t.inner != t.width) {          /* features before the seq axis */
+    if (val_ok(row) && t.inner != t.width) { /* features before the seq axis */
         Dim three[3] = {dim_sym(g, SYM_SEQ), dim_const(t.width / t.inner), dim_const(t.inner)};
         uint8_t perm[3] = {1, 0, 2};
         row = move_transpose(g, move_reshape(g, row, three, 3, loc, d), perm, loc, d);
@@ -134,7 +134,8 @@ static bool operand_set(Frontier *f, NodeId reader, uint32_t i, ValId now) {
     if (elem) {
         Diag d;
         diag_init(&d);
-        bool same = infer_node(g, reader, &d) && type_eq(graph_type(g, graph_node(g, reader)->out[0]), &result);
+        bool same =
+            infer_node(g, reader, &d) && type_eq(graph_type(g, graph_node(g, reader)->out[0]), &result);
         diag_free(&d);
         if (same) return true;
         graph_val(g, graph_node(g, reader)->out[0])->type = result;
@@ -177,7 +178,8 @@ static bool raise_mask(Frontier *f, NodeId id) {
     }
     const MaskForm *form = &f->form.data[at];
     Node *n = graph_node(g, id);
-    if (form->window > 0 && (n->attr.window == 0 || form->window < n->attr.window)) n->attr.window = form->window;
+    if (form->window > 0 && (n->attr.window == 0 || form->window < n->attr.window))
+        n->attr.window = form->window;
     n->attr.causal = form->causal;
     n->in[3] = NO_VAL;
     f->masks++;
@@ -240,7 +242,7 @@ static bool visit(Frontier *f, NodeId id) {
     for (uint32_t i = 0; i < graph_node(g, id)->nin; i++) {
         ValId v = graph_node(g, id)->in[i];
         if (!on_frontier(f, v)) continue;
-        if (op == OP_GATHER && i == 1 && graph_type(g, v)->rank == 0) continue;  /* last token: the proof's */
+        if (op == OP_GATHER && i == 1 && graph_type(g, v)->rank == 0) continue; /* last token: the proof's */
         if (!raise_rows(f, id, i)) return false;
     }
     return true;
@@ -272,7 +274,7 @@ PassResult pass_raise_position(PassCtx *cx, Graph *g) {
     f.to = arena_array_of(cx->scratch, f.known, ValId);
     const bool *live = live_nodes(g, cx->scratch);
     size_t nodes = g->nodes.count;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         bool reads = false;
         if (id.id >= nodes || !live[id.id]) continue;

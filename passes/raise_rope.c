@@ -20,27 +20,36 @@
 #define MAX_TABLES 8
 #define MAX_MADE 8
 
-typedef struct { ValId tab; int32_t x, ti; float sign; } Term;
-typedef struct { uint8_t n; Term t[2]; } Feature;
-typedef struct { ValId v; uint32_t count; Feature *f; } Form;
+typedef struct {
+    ValId tab;
+    int32_t x, ti;
+    float sign;
+} Term;
+typedef struct {
+    uint8_t n;
+    Term t[2];
+} Feature;
+typedef struct {
+    ValId v;
+    uint32_t count;
+    Feature *f;
+} Form;
 
 typedef struct {
     PassCtx *cx;
     Graph *g;
     const bool *taint;
     size_t ntaint;
-    bool *done;                  /* nodes inside a raised rotation, by node id */
+    bool *done; /* nodes inside a raised rotation, by node id */
     size_t ndone;
-    uint32_t nlead, seq_axis;    /* axes before the features, and which of them is the sequence */
+    uint32_t nlead, seq_axis; /* axes before the features, and which of them is the sequence */
     ValId root, x;
     uint32_t depth, visited;
     Form form[MAX_FORMS];
     uint32_t nforms;
 } Rope;
 
-static bool tainted(const Rope *r, ValId v) {
-    return v.id >= r->ntaint || r->taint[v.id];
-}
+static bool tainted(const Rope *r, ValId v) { return v.id >= r->ntaint || r->taint[v.id]; }
 
 /* Feature count of a value with the root's leading axes; 0 when it has none such. */
 static uint32_t features(const Rope *r, ValId v) {
@@ -80,8 +89,10 @@ static bool passes(const Rope *r, const Node *n, ValId in[2], uint32_t *count) {
                features(r, in[0]) == features(r, in[1]) && features(r, in[0]) == features(r, n->out[0]);
     case OP_NEG: return true;
     case OP_MUL:
-        if (is_table(r, n->in[0])) in[0] = n->in[1];
-        else if (!is_table(r, n->in[1])) return false;
+        if (is_table(r, n->in[0]))
+            in[0] = n->in[1];
+        else if (!is_table(r, n->in[1]))
+            return false;
         return tainted(r, in[0]) && features(r, in[0]) == features(r, n->out[0]);
     case OP_SLICE:
         for (uint32_t i = 0; i < r->nlead; i++)
@@ -281,7 +292,7 @@ typedef struct {
     int32_t base, width, rotated;
     bool interleaved;
     const Feature *f;
-    float sine;                  /* -1 when the rotation turns the other way */
+    float sine; /* -1 when the rotation turns the other way */
 } Turn;
 
 static int32_t partner(int32_t j, int32_t r, bool interleaved) {
@@ -333,7 +344,10 @@ static bool turn_read(Form *root, Turn *t) {
 
 /* ---- tables ---- */
 
-typedef struct { ValId v; RowTable rows; } Known;
+typedef struct {
+    ValId v;
+    RowTable rows;
+} Known;
 
 static const RowTable *table_rows(Rope *r, ValId v, Known *known, size_t *n) {
     const char *why;
@@ -371,8 +385,10 @@ static bool tables_make(Rope *r, const Turn *t, ValId *cos, ValId *sin) {
             for (int64_t q = 0; q < rows; q++) {
                 float x = (float)row_get(tab, q, term->ti) * (k == 1 ? t->sine : 1);
                 float *to = &data[k][q * half + pair];
-                if (first) *to = x;
-                else if (!tensor_same((double)*to, (double)x)) return false;
+                if (first)
+                    *to = x;
+                else if (!tensor_same((double)*to, (double)x))
+                    return false;
             }
         }
     }
@@ -383,7 +399,13 @@ static bool tables_make(Rope *r, const Turn *t, ValId *cos, ValId *sin) {
 
 /* ---- building ---- */
 
-typedef struct { uint64_t entries; int32_t rotated; bool interleaved; float sine; ValId cos, sin; } Made;
+typedef struct {
+    uint64_t entries;
+    int32_t rotated;
+    bool interleaved;
+    float sine;
+    ValId cos, sin;
+} Made;
 
 /* The one axis of the root that is the sequence, or -1. */
 static int sequence_axis(const Rope *r) {
@@ -406,7 +428,7 @@ static bool build(Rope *r, const Turn *t, int axis, ValId cos, ValId sin, NodeId
     ValId x = r->x;
     Type xt = *graph_type(g, x);
     if ((int64_t)features(r, x) != t->width || xt.rank != out.rank) {
-        Type flat = out;                            /* the part of x that is rotated or kept */
+        Type flat = out; /* the part of x that is rotated or kept */
         flat.dim[flat.rank - 1] = dim_const(features(r, x));
         x = move_reshape(g, x, flat.dim, flat.rank, loc, d);
         Attr a = attr_default();

@@ -8,9 +8,7 @@ ValId rw_add(Rewrite *r, Op op, const ValId *in, size_t nin, const Attr *attr, c
     return v;
 }
 
-ValId rw_unary(Rewrite *r, Op op, ValId x) {
-    return val_ok(x) ? rw_add(r, op, &x, 1, NULL, NULL) : NO_VAL;
-}
+ValId rw_unary(Rewrite *r, Op op, ValId x) { return val_ok(x) ? rw_add(r, op, &x, 1, NULL, NULL) : NO_VAL; }
 
 ValId rw_binary(Rewrite *r, Op op, ValId a, ValId b) {
     ValId in[2] = {a, b};
@@ -41,18 +39,27 @@ ValId rw_transpose(Rewrite *r, ValId x, const uint8_t *perm) {
 }
 
 ValId rw_scalar(Rewrite *r, DType t, double v) {
-    union { float f; double d; int64_t i; uint16_t h; uint8_t b[8]; } u = {.i = 0};
-    if (t == DT_F32) u.f = (float)v;
-    else if (t == DT_F64) u.d = v;
-    else if (t == DT_F16) u.h = float_to_half((float)v);
-    else if (t == DT_BF16) u.h = float_to_bf16((float)v);
-    else u.i = (int64_t)v; /* little-endian: the low bytes are the value */
+    union {
+        float f;
+        double d;
+        int64_t i;
+        uint16_t h;
+        uint8_t b[8];
+    } u = {.i = 0};
+    if (t == DT_F32)
+        u.f = (float)v;
+    else if (t == DT_F64)
+        u.d = v;
+    else if (t == DT_F16)
+        u.h = float_to_half((float)v);
+    else if (t == DT_BF16)
+        u.h = float_to_bf16((float)v);
+    else
+        u.i = (int64_t)v; /* little-endian: the low bytes are the value */
     return graph_const(r->g, type_scalar(t), arena_dup(r->g->arena, &u, sizeof(u)), NULL);
 }
 
-bool rw_once(const Rewrite *r, ValId v) {
-    return graph_used_once(&r->uses, v);
-}
+bool rw_once(const Rewrite *r, ValId v) { return graph_used_once(&r->uses, v); }
 
 static ValId try_rules(Rewrite *r, const RuleSet *sets, size_t nsets) {
     for (size_t s = 0; s < nsets; s++) {

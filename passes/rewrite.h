@@ -14,9 +14,9 @@ typedef struct {
     Graph *g;
     Diag *d;
     Uses uses;
-    NodeId node;      /* being looked at; new nodes go before it */
-    bool failed;      /* a node could not be made: the diag says why */
-    bool edited;      /* a rule changed an operand or attribute in place */
+    NodeId node; /* being looked at; new nodes go before it */
+    bool failed; /* a node could not be made: the diag says why */
+    bool edited; /* a rule changed an operand or attribute in place */
 } Rewrite;
 
 typedef ValId RuleFn(Rewrite *r, NodeId id);
@@ -25,7 +25,10 @@ typedef struct {
     const char *name; /* "before -> after" */
     RuleFn *fn;
 } Rule;
-typedef struct { const Rule *rules; size_t count; } RuleSet;
+typedef struct {
+    const Rule *rules;
+    size_t count;
+} RuleSet;
 
 /* Applies the sets to a fixed point (at most `sweeps` sweeps; reaching the bound is no error, rules
  * only ever improve). Counts firings under `counter`. Dead nodes are erased after each sweep. */
@@ -38,19 +41,19 @@ int64_t rewrite_sweep_dead(PassCtx *cx, Graph *g);
 ValId rw_add(Rewrite *r, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result);
 ValId rw_unary(Rewrite *r, Op op, ValId x);
 ValId rw_binary(Rewrite *r, Op op, ValId a, ValId b);
-ValId rw_typed(Rewrite *r, Op op, ValId x, const Type *t);          /* reshape, broadcast, cast */
-ValId rw_reshape(Rewrite *r, ValId x, const Type *t);               /* x itself when it has the type */
-ValId rw_transpose(Rewrite *r, ValId x, const uint8_t *perm);       /* x itself when identity */
-ValId rw_scalar(Rewrite *r, DType t, double v);                     /* rank 0 constant */
-bool rw_once(const Rewrite *r, ValId v);                            /* used once */
+ValId rw_typed(Rewrite *r, Op op, ValId x, const Type *t);    /* reshape, broadcast, cast */
+ValId rw_reshape(Rewrite *r, ValId x, const Type *t);         /* x itself when it has the type */
+ValId rw_transpose(Rewrite *r, ValId x, const uint8_t *perm); /* x itself when identity */
+ValId rw_scalar(Rewrite *r, DType t, double v);               /* rank 0 constant */
+bool rw_once(const Rewrite *r, ValId v);                      /* used once */
 
 /* ---- match.c ---- */
-bool match_const_like(const Graph *g, ValId v);   /* constant, seen through casts and movement */
+bool match_const_like(const Graph *g, ValId v); /* constant, seen through casts and movement */
 /* v is constant-like and, broadcast to x's shape, differs along the last axis only, n long. */
 bool match_row(const Graph *g, ValId v, Dim n);
 /* Equal by structure to a small depth: the same value, or the same op on the same operands. */
 bool match_same(const Graph *g, ValId a, ValId b);
-bool type_dims_eq(const Type *a, const Type *b);  /* shapes alone */
+bool type_dims_eq(const Type *a, const Type *b); /* shapes alone */
 
 /* ---- fold.c, simplify_*.c: the tables ---- */
 extern const RuleSet fold_rules, move_rules, sink_rules, arith_rules;

@@ -11,9 +11,7 @@
 
 #include "passes/rewrite.h"
 
-static bool is_float(Rewrite *r, ValId v) {
-    return dtype_is_float(graph_type(r->g, v)->dtype);
-}
+static bool is_float(Rewrite *r, ValId v) { return dtype_is_float(graph_type(r->g, v)->dtype); }
 
 static void set_operand(Rewrite *r, NodeId id, uint32_t i, ValId v) {
     graph_node(r->g, id)->in[i] = v;

@@ -15,18 +15,19 @@
 #define MAX_FACTORS 24
 #define MAX_CHAIN 6
 
-typedef struct { Dim size; uint8_t src, dst; } Factor;
+typedef struct {
+    Dim size;
+    uint8_t src, dst;
+} Factor;
 typedef struct {
     Graph *g;
     Factor f[MAX_FACTORS];
     uint32_t count;
-    uint8_t order[MAX_FACTORS];   /* factors as they stand now */
-    uint8_t axis[MAX_FACTORS];    /* order[i] belongs to this axis now */
+    uint8_t order[MAX_FACTORS]; /* factors as they stand now */
+    uint8_t axis[MAX_FACTORS];  /* order[i] belongs to this axis now */
 } Track;
 
-static bool dim_one(Dim d) {
-    return dim_eq(d, dim_const(1));
-}
+static bool dim_one(Dim d) { return dim_eq(d, dim_const(1)); }
 
 static bool track_start(Track *t, const Type *x) {
     for (uint32_t i = 0; i < x->rank; i++) {
@@ -65,9 +66,12 @@ static bool track_reshape(Track *t, const Type *to) {
             if (at >= t->count) return false;
             Dim size = t->f[t->order[at]].size;
             Dim more = dim_div(t->g, left, size), rest = dim_div(t->g, size, left);
-            if (dim_known(more)) left = more;
-            else if (!dim_known(rest) || !track_split(t, at, left, rest)) return false;
-            else left = dim_const(1);
+            if (dim_known(more))
+                left = more;
+            else if (!dim_known(rest) || !track_split(t, at, left, rest))
+                return false;
+            else
+                left = dim_const(1);
             axis[at++] = (uint8_t)i;
         }
     }
@@ -93,8 +97,8 @@ static void track_transpose(Track *t, const uint8_t *perm, uint32_t rank) {
 
 typedef struct {
     uint32_t cost;
-    bool pre, perm, post;   /* reshape, transpose, reshape */
-    Type mid;               /* shape that is transposed */
+    bool pre, perm, post; /* reshape, transpose, reshape */
+    Type mid;             /* shape that is transposed */
     uint8_t order[MAX_RANK];
 } Emission;
 
@@ -168,8 +172,10 @@ static bool emit_direct(const Track *t, const Type *x, const Type *to, Emission 
     if (nunits > wanted) return emit_squeezed(x, moved, n, to, e);
     uint32_t m = 0, u = 0, k = 0;
     for (uint32_t i = 0; i < to->rank && k < x->rank; i++) {
-        if (dim_one(to->dim[i]) && u < nunits) e->order[k++] = (uint8_t)units[u++];
-        else if (!dim_one(to->dim[i]) && m < n) e->order[k++] = (uint8_t)moved[m++];
+        if (dim_one(to->dim[i]) && u < nunits)
+            e->order[k++] = (uint8_t)units[u++];
+        else if (!dim_one(to->dim[i]) && m < n)
+            e->order[k++] = (uint8_t)moved[m++];
     }
     while (m < n) e->order[k++] = (uint8_t)moved[m++];
     while (u < nunits) e->order[k++] = (uint8_t)units[u++];
@@ -184,8 +190,7 @@ static bool emit_grouped(Track *t, const Type *x, const Type *to, Emission *e) {
     bool cut[MAX_FACTORS] = {false};
     uint8_t dst[MAX_FACTORS] = {0};
     for (uint32_t i = 0; i < t->count; i++) dst[t->order[i]] = t->axis[i];
-    for (uint32_t f = 1; f < t->count; f++)
-        cut[f] = dst[f] != dst[f - 1] || t->f[f].src != t->f[f - 1].src;
+    for (uint32_t f = 1; f < t->count; f++) cut[f] = dst[f] != dst[f - 1] || t->f[f].src != t->f[f - 1].src;
     /* Boundaries of the source alone are not worth keeping when the result does not need them. */
     e->mid = *x;
     if (!emit_groups(t, e, cut)) return false;
@@ -197,8 +202,10 @@ static bool emit_grouped(Track *t, const Type *x, const Type *to, Emission *e) {
         for (uint32_t f = 1; f < t->count; f++) fewer[f] = dst[f] != dst[f - 1];
         if (emit_groups(t, &other, fewer)) {
             type_permute(&other.mid, other.order, &out);
-            if (type_dims_eq(&out, to)) *e = other;
-            else type_permute(&e->mid, e->order, &out);
+            if (type_dims_eq(&out, to))
+                *e = other;
+            else
+                type_permute(&e->mid, e->order, &out);
         }
     }
     e->pre = !type_dims_eq(x, &e->mid);
@@ -226,9 +233,7 @@ static bool track_emission(Track *t, const Type *x, const Type *to, Emission *e)
 
 /* ---- chains ---- */
 
-static bool moves(Op op) {
-    return op == OP_RESHAPE || op == OP_TRANSPOSE;
-}
+static bool moves(Op op) { return op == OP_RESHAPE || op == OP_TRANSPOSE; }
 
 /* chain[0] is the last node; the track follows chain[k - 1] .. chain[0]. */
 static bool chain_track(Graph *g, const NodeId *chain, uint32_t k, Track *t) {
@@ -238,8 +243,10 @@ static bool chain_track(Graph *g, const NodeId *chain, uint32_t k, Track *t) {
     for (uint32_t i = k; i-- > 0;) {
         const Node *n = graph_node(g, chain[i]);
         const Type *to = graph_type(g, n->out[0]);
-        if (n->op == OP_TRANSPOSE) track_transpose(t, n->attr.perm, to->rank);
-        else if (!track_reshape(t, to)) return false;
+        if (n->op == OP_TRANSPOSE)
+            track_transpose(t, n->attr.perm, to->rank);
+        else if (!track_reshape(t, to))
+            return false;
     }
     return true;
 }
@@ -287,8 +294,7 @@ static ValId transpose_broadcast(Rewrite *r, NodeId id) {
     Type to = *graph_type(r->g, n.out[0]), full = *graph_type(r->g, b->in[0]);
     uint32_t missing = (uint32_t)to.rank - full.rank;
     ValId x = b->in[0];
-    for (uint32_t i = to.rank; i-- > 0;)
-        full.dim[i] = i >= missing ? full.dim[i - missing] : dim_const(1);
+    for (uint32_t i = to.rank; i-- > 0;) full.dim[i] = i >= missing ? full.dim[i - missing] : dim_const(1);
     full.rank = to.rank;
     x = rw_transpose(r, rw_reshape(r, x, &full), n.attr.perm);
     return rw_typed(r, OP_BROADCAST, x, &to);

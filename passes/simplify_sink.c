@@ -7,9 +7,7 @@
  *   matmul(reshape(a), reshape(b))    ->  reshape(matmul(a, b))   when leading axes are merged alike */
 #include "passes/rewrite.h"
 
-static bool elementwise(const Node *n) {
-    return (op_info(n->op)->flags & F_ELEM) != 0;
-}
+static bool elementwise(const Node *n) { return (op_info(n->op)->flags & F_ELEM) != 0; }
 
 /* An elementwise node on other operands; a cast takes its dtype from the old one. */
 static ValId elementwise_on(Rewrite *r, const Node *old, const ValId *in) {
@@ -37,8 +35,10 @@ static ValId strip_broadcasts(Rewrite *r, NodeId id) {
             in[i] = b->in[0];
             any = true;
         }
-        if (i == 0) t = *graph_type(g, in[0]);
-        else if (!type_broadcast(&t, graph_type(g, in[i]), &t)) return NO_VAL;
+        if (i == 0)
+            t = *graph_type(g, in[0]);
+        else if (!type_broadcast(&t, graph_type(g, in[i]), &t))
+            return NO_VAL;
     }
     if (!any) return NO_VAL;
     Type to = *graph_type(g, n.out[0]);
@@ -60,9 +60,7 @@ static bool is_move(const Graph *g, ValId v) {
     return op == OP_RESHAPE || op == OP_TRANSPOSE;
 }
 
-static ValId source(const Graph *g, ValId v) {
-    return graph_node(g, graph_def(g, v))->in[0];
-}
+static ValId source(const Graph *g, ValId v) { return graph_node(g, graph_def(g, v))->in[0]; }
 
 /* f(move(x)), op(move(x), c) -> move(f(x)), move(op(x, c)) */
 static ValId sink_scalar(Rewrite *r, NodeId id) {
@@ -96,8 +94,7 @@ static ValId sink_pair(Rewrite *r, NodeId id) {
     if (p.op == OP_TRANSPOSE) {
         for (uint32_t i = 0; i < a->rank; i++)
             if (p.attr.perm[i] != q.attr.perm[i]) return NO_VAL;
-    } else if (!type_dims_eq(a, b) ||
-               !type_dims_eq(graph_type(g, n.in[0]), graph_type(g, n.in[1]))) {
+    } else if (!type_dims_eq(a, b) || !type_dims_eq(graph_type(g, n.in[0]), graph_type(g, n.in[1]))) {
         return NO_VAL;
     }
     ValId in[2] = {p.in[0], q.in[0]};

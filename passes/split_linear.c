@@ -9,7 +9,7 @@
  * needs: STATE.  leaves alone: products with any other use, slices that are not 16-aligned. */
 #include "passes/pass.h"
 
-#define SPLIT_ALIGN 16   /* outputs come in panels of 16 */
+#define SPLIT_ALIGN 16 /* outputs come in panels of 16 */
 
 static bool slice_of_features(const Graph *g, const Node *n, const Type *from) {
     const Type *to = graph_type(g, n->out[0]);
@@ -57,7 +57,7 @@ static bool split_one(PassCtx *cx, Graph *g, NodeId lin, NodeId user) {
 PassResult pass_split_linear(PassCtx *cx, Graph *g) {
     Uses uses = graph_uses(g, cx->scratch);
     int64_t made = 0;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         if (n->op != OP_LINEAR || n->out[0].id >= uses.nvals) continue;
         uint32_t first = uses.first[n->out[0].id], count = uses.count[n->out[0].id];

@@ -13,8 +13,17 @@
 #define TRANSPOSE_ELEMENTS 4096
 #define DIAGONAL 64
 
-typedef struct { ValId v; uint64_t key; bool gathered; } Item;
-typedef struct { Item *item; size_t count; uint32_t *slot; size_t mask; } Index;
+typedef struct {
+    ValId v;
+    uint64_t key;
+    bool gathered;
+} Item;
+typedef struct {
+    Item *item;
+    size_t count;
+    uint32_t *slot;
+    size_t mask;
+} Index;
 
 static Index index_new(Arena *a, size_t most) {
     Index x = {0};
@@ -35,8 +44,7 @@ static bool equal_const(const Graph *g, ValId a, ValId b) {
 /* b[j][i] == a[i][j] for all; both are matrices. */
 static bool transposed_const(const Graph *g, ValId a, ValId b) {
     const Type *s = graph_type(g, a), *t = graph_type(g, b);
-    if (s->dtype != t->dtype || !dim_eq(s->dim[0], t->dim[1]) || !dim_eq(s->dim[1], t->dim[0]))
-        return false;
+    if (s->dtype != t->dtype || !dim_eq(s->dim[0], t->dim[1]) || !dim_eq(s->dim[1], t->dim[0])) return false;
     size_t rows = (size_t)s->dim[0].v, cols = (size_t)s->dim[1].v, size = dtype_size(s->dtype);
     const uint8_t *p = graph_constant(g, a)->data, *q = graph_constant(g, b)->data;
     for (size_t i = 0; i < rows; i++)
@@ -113,7 +121,7 @@ static bool tie_to(PassCtx *cx, Graph *g, ValId keep, ValId v) {
 static bool tie_transposed(PassCtx *cx, Graph *g, int64_t *tied) {
     uint32_t count = (uint32_t)g->values.count;
     bool *gathered = arena_array_of(cx->scratch, count, bool);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         if (n->op == OP_GATHER) gathered[n->in[0].id] = true;
     }

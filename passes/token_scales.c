@@ -67,7 +67,7 @@ static bool follow(const Graph *g, NodeId from, const Type *first, Type *wide, b
 bool token_scales(PassCtx *cx, Graph *g, int64_t *count) {
     const bool *taint = graph_taint(g, cx->scratch);
     Type *wide = arena_array_of(cx->scratch, g->values.count, Type);
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         uint32_t axes;
         Type t;
         bool rounds = false;
@@ -80,8 +80,9 @@ bool token_scales(PassCtx *cx, Graph *g, int64_t *count) {
         for (uint32_t v = 1; v < g->values.count; v++)
             if (wide[v].dtype != DT_NONE) graph_val(g, (ValId){v})->type = wide[v];
         if (++*count == 1)
-            diag_note(cx->diag, n->loc,
-                      "dynamic quantisation looks at all tokens of a call; one scale per token is used instead");
+            diag_note(
+                cx->diag, n->loc,
+                "dynamic quantisation looks at all tokens of a call; one scale per token is used instead");
     }
     return true;
 }

@@ -28,42 +28,44 @@ extern "C" {
 /* ---- status ---- numbers are stable; gaps are for later ones */
 typedef enum {
     GPTC_OK = 0,
-    GPTC_E_ARGUMENT = -1,       /* a parameter is out of range, or NULL */
+    GPTC_E_ARGUMENT = -1, /* a parameter is out of range, or NULL */
     GPTC_E_MEMORY = -2,
-    GPTC_E_IO = -10,            /* cannot open, read or map the file */
-    GPTC_E_FORMAT = -11,        /* not a gptc file, or damaged */
-    GPTC_E_VERSION = -12,       /* made for another major version */
+    GPTC_E_IO = -10,      /* cannot open, read or map the file */
+    GPTC_E_FORMAT = -11,  /* not a gptc file, or damaged */
+    GPTC_E_VERSION = -12, /* made for another major version */
     GPTC_E_CHECKSUM = -13,
-    GPTC_E_UNSUPPORTED = -20,   /* the file needs what this library or machine lacks */
+    GPTC_E_UNSUPPORTED = -20, /* the file needs what this library or machine lacks */
     GPTC_E_NO_TOKENIZER = -30,
-    GPTC_E_TOKEN = -31,         /* a token id outside the vocabulary */
-    GPTC_E_CONTEXT = -32,       /* the sequence would outgrow the session's context */
-    GPTC_E_NO_LOGITS = -33,     /* none were computed for that position */
-    GPTC_E_STOPPED = -40        /* a callback asked to stop */
+    GPTC_E_TOKEN = -31,     /* a token id outside the vocabulary */
+    GPTC_E_CONTEXT = -32,   /* the sequence would outgrow the session's context */
+    GPTC_E_NO_LOGITS = -33, /* none were computed for that position */
+    GPTC_E_STOPPED = -40    /* a callback asked to stop */
 } gptc_status;
-const char *gptc_strerror(gptc_status s);            /* static text */
-const char *gptc_version(void);                      /* "0.1.0" */
-typedef struct { char text[256]; } gptc_detail;      /* what, where; "" when there is nothing to add */
+const char *gptc_strerror(gptc_status s); /* static text */
+const char *gptc_version(void);           /* "0.1.0" */
+typedef struct {
+    char text[256];
+} gptc_detail; /* what, where; "" when there is nothing to add */
 
 /* ---- model ---- */
 typedef struct gptc_model gptc_model;
 typedef struct {
-    size_t struct_size;         /* sizeof(gptc_open_options); 0 is taken as this version's */
-    int verify;                 /* also check the weights' checksum (reads the whole file) */
-    int cpu_level;              /* 0 = best of this machine, 1 = portable C, 2 = AVX2, 3 = AVX-512 */
+    size_t struct_size; /* sizeof(gptc_open_options); 0 is taken as this version's */
+    int verify;         /* also check the weights' checksum (reads the whole file) */
+    int cpu_level;      /* 0 = best of this machine, 1 = portable C, 2 = AVX2, 3 = AVX-512 */
 } gptc_open_options;
 /* options and why may be NULL. */
 gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_model **out, gptc_detail *why);
-void gptc_close(gptc_model *m);                      /* after its sessions; NULL is allowed */
+void gptc_close(gptc_model *m); /* after its sessions; NULL is allowed */
 
 typedef struct {
-    int32_t vocab, context;     /* context: longest sequence the model allows */
-    int32_t layers;             /* cached attention layers */
+    int32_t vocab, context; /* context: longest sequence the model allows */
+    int32_t layers;         /* cached attention layers */
     int has_tokenizer, has_cache;
     uint64_t weight_bytes, state_bytes_per_token;
     int32_t stop_tokens[8], n_stop_tokens;
-    int32_t bos_token;          /* -1 = none */
-    uint64_t step_bytes;        /* of the weights: read to compute one token */
+    int32_t bos_token;   /* -1 = none */
+    uint64_t step_bytes; /* of the weights: read to compute one token */
 } gptc_model_info;
 void gptc_model_get_info(const gptc_model *m, gptc_model_info *out);
 /* A key of the META section ("producer", "flags", …), or NULL. Lives as long as the model. */
@@ -73,14 +75,14 @@ const char *gptc_model_meta(const gptc_model *m, const char *key);
 typedef struct gptc_session gptc_session;
 typedef struct {
     size_t struct_size;
-    int32_t threads;            /* 0 = as many as the machine has cores; at most 1024 */
-    int32_t context;            /* tokens a sequence may hold; 0 = the model's, which is the most */
-    int32_t sequences;          /* kept at once; 0 = 1; at most 65536 */
-    int32_t chunk;              /* most rows computed at once; 0 = 256; at most 65536 */
+    int32_t threads;   /* 0 = as many as the machine has cores; at most 1024 */
+    int32_t context;   /* tokens a sequence may hold; 0 = the model's, which is the most */
+    int32_t sequences; /* kept at once; 0 = 1; at most 65536 */
+    int32_t chunk;     /* most rows computed at once; 0 = 256; at most 65536 */
 } gptc_session_options;
 gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options, gptc_session **out,
                              gptc_detail *why);
-void gptc_session_free(gptc_session *s);             /* NULL is allowed */
+void gptc_session_free(gptc_session *s); /* NULL is allowed */
 
 typedef enum { GPTC_LOGITS_NONE, GPTC_LOGITS_LAST, GPTC_LOGITS_ALL } gptc_logits_mode;
 /* Called with the logits of consecutive positions: rows x vocab floats, first = position of row 0 in its
@@ -90,7 +92,8 @@ typedef int (*gptc_logits_fn)(void *user, int32_t sequence, int32_t first, int32
 /* Appends n tokens to a sequence, in chunks; n = 0 does nothing. On failure, also when fn stops, the sequence
  * is as it was before the call. NONE forgets the logits kept, LAST keeps those of the last token
  * (gptc_logits), ALL needs gptc_prefill_all, which keeps them too. */
-gptc_status gptc_prefill(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n, gptc_logits_mode mode);
+gptc_status gptc_prefill(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n,
+                         gptc_logits_mode mode);
 gptc_status gptc_prefill_all(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n,
                              gptc_logits_fn fn, void *user);
 /* One token for each of n sequences 0..n-1, computed together; logits are kept for each. All or none. */
@@ -101,7 +104,7 @@ gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const
 /* vocab floats of the last computed position of a sequence, valid until the next call on the session;
  * NULL when there are none. */
 const float *gptc_logits(const gptc_session *s, int32_t sequence);
-int32_t gptc_length(const gptc_session *s, int32_t sequence);      /* tokens held; -1 = no such sequence */
+int32_t gptc_length(const gptc_session *s, int32_t sequence); /* tokens held; -1 = no such sequence */
 /* Forgets the tokens from length on, and the logits if there were any such token. */
 gptc_status gptc_rewind(gptc_session *s, int32_t sequence, int32_t length);
 /* Makes `to` a copy of `from`: tokens held and logits. from == to does nothing. */
@@ -113,10 +116,10 @@ uint64_t gptc_state_bytes(const gptc_session *s);   /* KV cache reserved */
 typedef struct gptc_sampler gptc_sampler;
 typedef struct {
     size_t struct_size;
-    float temperature;          /* 0 = greedy: the largest logit, the lowest id of equals */
-    int32_t top_k;              /* 0 = off */
-    float top_p, min_p;         /* 0 = off (top_p 1 too); each in 0..1 */
-    uint64_t seed;              /* same seed, model and prompt: same tokens */
+    float temperature;  /* 0 = greedy: the largest logit, the lowest id of equals */
+    int32_t top_k;      /* 0 = off */
+    float top_p, min_p; /* 0 = off (top_p 1 too); each in 0..1 */
+    uint64_t seed;      /* same seed, model and prompt: same tokens */
 } gptc_sampler_options;
 /* In this order: temperature, top_k, top_p, min_p, each on what the one before left. A sampler holds its
  * random state, so it belongs to one thread at a time. options may be NULL: greedy. */
@@ -130,12 +133,14 @@ int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab);
 /* ---- text ---- */
 /* With the tokenizer's prefix (bos …) where it has one. Writes at most cap ids and sets *count to the number
  * there are; call with cap 0 to size. Ill-formed bytes read as U+FFFD. Allocates while it runs. */
-gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap, size_t *count);
+gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap,
+                        size_t *count);
 /* Bytes of one token (may be part of a character); returns their number, writes at most cap. Special tokens,
  * ids that name no token and models without tokenizer have none. */
 size_t gptc_token_text(const gptc_model *m, int32_t id, char *out, size_t cap);
 /* The same for n ids in a row; an id outside the vocabulary is GPTC_E_TOKEN. */
-gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char *out, size_t cap, size_t *bytes);
+gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char *out, size_t cap,
+                        size_t *bytes);
 
 /* Generates up to n tokens after a sequence whose logits are there (gptc_prefill with LAST), until a stop
  * token, which is neither given out nor appended. fn (may be NULL) gets each token and its bytes; nonzero

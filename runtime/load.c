@@ -25,11 +25,11 @@ static const char *const section_names[NAMED_SECTIONS] = {
 typedef struct {
     ArtSection all[MAX_SECTIONS];
     uint32_t n;
-    const ArtSection *named[NAMED_SECTIONS];    /* by kind; NULL = not there */
+    const ArtSection *named[NAMED_SECTIONS]; /* by kind; NULL = not there */
 } Sections;
 
 static gptc_status file_map(gptc_model *m, const char *path, gptc_detail *why) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     /* a FIFO must not block */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block */
     if (fd < 0) return status_fail(why, GPTC_E_IO, "%s", strerror(errno));
     struct stat st;
     gptc_status s = GPTC_OK;
@@ -62,8 +62,7 @@ static gptc_status header_check(const gptc_model *m, Sections *sec, gptc_detail 
     if (h.file_bytes != m->map_bytes)
         return status_fail(why, GPTC_E_FORMAT, "the file has %llu bytes, its header says %llu; cut off?",
                            (unsigned long long)m->map_bytes, (unsigned long long)h.file_bytes);
-    if (h.n_sections > MAX_SECTIONS ||
-        h.n_sections * sizeof(ArtSection) > m->map_bytes - sizeof(ArtHeader))
+    if (h.n_sections > MAX_SECTIONS || h.n_sections * sizeof(ArtSection) > m->map_bytes - sizeof(ArtHeader))
         return status_fail(why, GPTC_E_FORMAT, "header: %u sections do not fit", h.n_sections);
     size_t bytes = h.n_sections * sizeof(ArtSection);
     memcpy(sec->all, (const uint8_t *)m->map + sizeof h, bytes);
@@ -92,8 +91,7 @@ static gptc_status sections_check(const gptc_model *m, Sections *sec, gptc_detai
         sec->named[s->kind] = s;
     }
     for (uint32_t kind = ART_META; kind <= ART_PLAN; kind++)
-        if (!sec->named[kind])
-            return status_fail(why, GPTC_E_FORMAT, "no %s section", section_names[kind]);
+        if (!sec->named[kind]) return status_fail(why, GPTC_E_FORMAT, "no %s section", section_names[kind]);
     return GPTC_OK;
 }
 
@@ -107,9 +105,7 @@ static const void *section_data(const gptc_model *m, const ArtSection *s) {
     return (const uint8_t *)m->map + s->offset;
 }
 
-static size_t padded(uint64_t bytes) {
-    return ((size_t)bytes + 63) & ~(size_t)63;
-}
+static size_t padded(uint64_t bytes) { return ((size_t)bytes + 63) & ~(size_t)63; }
 
 /* Copies META, TENSORS and PLAN and checks the copies' hashes. */
 static gptc_status tables_copy(gptc_model *m, const Sections *sec, const uint8_t *copy[], gptc_detail *why) {
@@ -147,7 +143,7 @@ static gptc_status meta_check(const ArtMeta *meta, const char *text, uint64_t by
     const char *p = text, *end = text + meta->text_bytes;
     for (uint64_t i = 0; i < 2 * (uint64_t)meta->n_strings; i++) {
         if (p == end) return status_fail(why, GPTC_E_FORMAT, "META: fewer than %u strings", meta->n_strings);
-        p += strlen(p) + 1;         /* the text ends with a NUL */
+        p += strlen(p) + 1; /* the text ends with a NUL */
     }
     return GPTC_OK;
 }
@@ -169,7 +165,8 @@ static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail
     static const uint8_t size[] = {[ART_F32] = 4, [ART_F16] = 2, [ART_BF16] = 2, [ART_I64] = 8};
     const ArtTensor *t = &m->tensors[index];
     if (t->dtype < ART_F32 || t->dtype > ART_I64)
-        return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: element type %u is not known", index, t->dtype);
+        return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: element type %u is not known", index,
+                           t->dtype);
     if (t->layout != ART_PLAIN && t->layout != ART_PANEL16)
         return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: layout %u is not known", index, t->layout);
     if (t->rank > 4 || (t->layout == ART_PANEL16 && t->rank != 2))
@@ -205,8 +202,10 @@ static gptc_status tables_check(gptc_model *m, const Sections *sec, const uint8_
     if (plan->bytes < sizeof(ArtPlan)) return status_fail(why, GPTC_E_FORMAT, "PLAN: too short");
     m->plan = (const ArtPlan *)copy[2];
     uint64_t need = sizeof(ArtPlan) + m->plan->n_states * (uint64_t)sizeof(ArtState) +
-                    m->plan->n_steps * (uint64_t)sizeof(ArtStep) + m->plan->n_insns * (uint64_t)sizeof(ArtInsn);
-    if (plan->bytes != need) return status_fail(why, GPTC_E_FORMAT, "PLAN: its counts do not fill the section");
+                    m->plan->n_steps * (uint64_t)sizeof(ArtStep) +
+                    m->plan->n_insns * (uint64_t)sizeof(ArtInsn);
+    if (plan->bytes != need)
+        return status_fail(why, GPTC_E_FORMAT, "PLAN: its counts do not fill the section");
     m->states = (const ArtState *)(m->plan + 1);
     m->steps = (const ArtStep *)(m->states + m->plan->n_states);
     m->insns = (const ArtInsn *)(m->steps + m->plan->n_steps);
@@ -286,12 +285,16 @@ void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
     *out = (gptc_model_info){.bos_token = -1};
     if (!m) return;
     const ArtMeta *a = m->meta;
-    *out = (gptc_model_info){
-        .vocab = (int32_t)a->vocab, .context = (int32_t)a->context, .layers = (int32_t)a->layers,
-        .has_tokenizer = m->tokenizer != NULL, .has_cache = (int)a->has_cache,
-        .weight_bytes = m->weight_bytes, .state_bytes_per_token = a->state_bytes_per_token,
-        .n_stop_tokens = (int32_t)a->n_stop_tokens, .bos_token = a->bos_token,
-        .step_bytes = step_bytes(m)};
+    *out = (gptc_model_info){.vocab = (int32_t)a->vocab,
+                             .context = (int32_t)a->context,
+                             .layers = (int32_t)a->layers,
+                             .has_tokenizer = m->tokenizer != NULL,
+                             .has_cache = (int)a->has_cache,
+                             .weight_bytes = m->weight_bytes,
+                             .state_bytes_per_token = a->state_bytes_per_token,
+                             .n_stop_tokens = (int32_t)a->n_stop_tokens,
+                             .bos_token = a->bos_token,
+                             .step_bytes = step_bytes(m)};
     memcpy(out->stop_tokens, a->stop_tokens, sizeof out->stop_tokens);
 }
 

@@ -10,20 +10,27 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-typedef struct { uint64_t offset; uint32_t width; } Buffer;
+typedef struct {
+    uint64_t offset;
+    uint32_t width;
+} Buffer;
 
 typedef struct {
     const gptc_model *m;
     gptc_detail *why;
-    uint32_t index;                 /* of the step at hand */
+    uint32_t index; /* of the step at hand */
     const ArtStep *step;
-    const ArtArg *out;              /* its output */
+    const ArtArg *out; /* its output */
     uint32_t n_live;
     Buffer live[LIMIT_LIVE];
-    uint64_t stored[LIMIT_STATES / 64];     /* one bit a state */
+    uint64_t stored[LIMIT_STATES / 64]; /* one bit a state */
 } Check;
 
-#define OK(call) do { gptc_status ok_ = (call); if (ok_) return ok_; } while (0)
+#define OK(call)                                                                                             \
+    do {                                                                                                     \
+        gptc_status ok_ = (call);                                                                            \
+        if (ok_) return ok_;                                                                                 \
+    } while (0)
 
 static const char *const kernel_names[] = {
 #define KERNEL(e, text, nin, doc) text,
@@ -53,8 +60,8 @@ static gptc_status bad(const Check *c, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    return status_fail(c->why, GPTC_E_FORMAT, "plan step %u (%s): %s", c->index, kernel_names[c->step->kernel],
-                       text);
+    return status_fail(c->why, GPTC_E_FORMAT, "plan step %u (%s): %s", c->index,
+                       kernel_names[c->step->kernel], text);
 }
 
 /* ---- live buffers ---- */
@@ -80,7 +87,8 @@ static gptc_status write_buffer(Check *c, uint64_t offset, uint32_t width) {
 
 static bool in_row(const Check *c, uint64_t offset, uint64_t width) {
     uint64_t row = c->m->plan->row_bytes;
-    return offset % 64 == 0 && width > 0 && width <= LIMIT_WIDTH && offset <= row && 4 * width <= row - offset;
+    return offset % 64 == 0 && width > 0 && width <= LIMIT_WIDTH && offset <= row &&
+           4 * width <= row - offset;
 }
 
 /* ---- arguments ---- */
@@ -141,8 +149,8 @@ static gptc_status rows_arg(const Check *c, uint32_t i, uint64_t width) {
     return GPTC_OK;
 }
 
-static gptc_status none_or(const Check *c, uint32_t i, gptc_status (*check)(const Check *, uint32_t, uint64_t),
-                           uint64_t n) {
+static gptc_status none_or(const Check *c, uint32_t i,
+                           gptc_status (*check)(const Check *, uint32_t, uint64_t), uint64_t n) {
     return c->step->arg[i].kind == ART_ARG_NONE ? GPTC_OK : check(c, i, n);
 }
 
@@ -254,9 +262,11 @@ static gptc_status attention_check(const Check *c) {
     const ArtAttention *u = &c->step->u.attention;
     OK(shape_check(c, u->heads, u->dim, LIMIT_HEADS, LIMIT_WIDTH));
     OK(shape_check(c, u->heads, u->vdim, LIMIT_HEADS, LIMIT_WIDTH));
-    if (u->dim > LIMIT_HEAD_DIM || u->vdim > LIMIT_HEAD_DIM) return bad(c, "more than %d floats a head", LIMIT_HEAD_DIM);
+    if (u->dim > LIMIT_HEAD_DIM || u->vdim > LIMIT_HEAD_DIM)
+        return bad(c, "more than %d floats a head", LIMIT_HEAD_DIM);
     if (!u->kv_heads || u->heads % u->kv_heads) return bad(c, "%u heads on %u", u->heads, u->kv_heads);
-    if (!isfinite(u->scale) || !isfinite(u->softcap) || u->softcap < 0) return bad(c, "scale or softcap out of range");
+    if (!isfinite(u->scale) || !isfinite(u->softcap) || u->softcap < 0)
+        return bad(c, "scale or softcap out of range");
     OK(state_arg(c, 1, u->kv_heads, u->dim));
     OK(state_arg(c, 2, u->kv_heads, u->vdim));
     OK(stored_before(c, 1));
@@ -301,12 +311,12 @@ static gptc_status pointwise_check(const Check *c) {
         return bad(c, "instructions %u + %u out of range", u->first, u->count);
     OK(rows_arg(c, 6, u->width));
     ART_ASSERT((ART_REGISTERS & (ART_REGISTERS - 1)) == 0, "registers are checked together");
-    uint32_t written = 0;           /* one bit a register */
+    uint32_t written = 0; /* one bit a register */
     for (uint32_t i = 0; i < u->count; i++) {
         const ArtInsn *in = &c->m->insns[u->first + i];
         if (in->op >= ART_I_COUNT) return bad(c, "instruction %u: %u is not known", i, in->op);
         const uint8_t from[3] = {in->a, in->b, in->c};
-        if ((in->a | in->b | in->c | in->dst) >= ART_REGISTERS)     /* a power of two; unused ones too */
+        if ((in->a | in->b | in->c | in->dst) >= ART_REGISTERS) /* a power of two; unused ones too */
             return bad(c, "instruction %u: no such register", i);
         for (uint32_t k = 0; k < operands[in->op]; k++)
             if (!(written >> from[k] & 1))
@@ -348,17 +358,20 @@ static gptc_status move_check(const Check *c) {
     uint64_t total = 1;
     for (int i = 0; i < 4; i++)
         if ((total *= u->count[i]) > LIMIT_WIDTH) return bad(c, "more than a row of elements");
-    if (!move_fits(u->count, u->src_stride, u->src_offset, x->width)) return bad(c, "reads outside its input");
-    if (!move_fits(u->count, u->dst_stride, u->dst_offset, c->out->width)) return bad(c, "writes outside its output");
+    if (!move_fits(u->count, u->src_stride, u->src_offset, x->width))
+        return bad(c, "reads outside its input");
+    if (!move_fits(u->count, u->dst_stride, u->dst_offset, c->out->width))
+        return bad(c, "writes outside its output");
     return GPTC_OK;
 }
 
 static gptc_status step_check(Check *c) {
     static gptc_status (*const check[ART_K_COUNT])(const Check *) = {
-        [ART_K_GATHER] = gather_check, [ART_K_NORM] = norm_check, [ART_K_LINEAR] = linear_check,
-        [ART_K_ROPE] = rope_check, [ART_K_STORE] = store_check, [ART_K_ATTENTION] = attention_check,
-        [ART_K_POINTWISE] = pointwise_check, [ART_K_REDUCE] = reduce_check, [ART_K_SOFTMAX] = reduce_check,
-        [ART_K_MOVE] = move_check};
+        [ART_K_GATHER] = gather_check,       [ART_K_NORM] = norm_check,
+        [ART_K_LINEAR] = linear_check,       [ART_K_ROPE] = rope_check,
+        [ART_K_STORE] = store_check,         [ART_K_ATTENTION] = attention_check,
+        [ART_K_POINTWISE] = pointwise_check, [ART_K_REDUCE] = reduce_check,
+        [ART_K_SOFTMAX] = reduce_check,      [ART_K_MOVE] = move_check};
     if (c->step->kernel >= ART_K_COUNT)
         return status_fail(c->why, GPTC_E_UNSUPPORTED, "plan step %u: kernel %u is not known", c->index,
                            c->step->kernel);
@@ -377,7 +390,8 @@ static gptc_status head_check(Check *c) {
     const ArtPlan *p = c->m->plan;
     if (p->head_width > LIMIT_WIDTH ||
         (p->head_width && !is_live(c, p->head_offset, (uint32_t)p->head_width)))
-        return status_fail(c->why, GPTC_E_FORMAT, "plan: the head's buffer is not alive at step %u", p->head_step);
+        return status_fail(c->why, GPTC_E_FORMAT, "plan: the head's buffer is not alive at step %u",
+                           p->head_step);
     c->n_live = 0;
     if (p->head_width) c->live[c->n_live++] = (Buffer){p->head_offset, (uint32_t)p->head_width};
     return GPTC_OK;

@@ -28,14 +28,14 @@
 enum {
     LIMIT_VOCAB = 1 << 24,
     LIMIT_CONTEXT = ART_MAX_CONTEXT,
-    LIMIT_WIDTH = 1 << 26,          /* floats of one activation row */
+    LIMIT_WIDTH = 1 << 26, /* floats of one activation row */
     LIMIT_HEADS = 1 << 16,
     LIMIT_HEAD_DIM = 1 << 10,
     LIMIT_STEPS = 1000000,
     LIMIT_INSNS = 1 << 24,
-    LIMIT_PROGRAM = 1 << 12,        /* instructions of one pointwise step */
+    LIMIT_PROGRAM = 1 << 12, /* instructions of one pointwise step */
     LIMIT_STATES = 1 << 16,
-    LIMIT_LIVE = 1 << 10,           /* buffers alive at once */
+    LIMIT_LIVE = 1 << 10, /* buffers alive at once */
     LIMIT_SEQUENCES = 1 << 16,
     LIMIT_CHUNK = 1 << 16,
     LIMIT_THREADS = 1 << 10,
@@ -43,21 +43,21 @@ enum {
 #define LIMIT_ROW_BYTES ((uint64_t)1 << 32)
 
 struct gptc_model {
-    void *map;                      /* the file */
+    void *map; /* the file */
     size_t map_bytes;
-    void *tables;                   /* META, TENSORS and PLAN, copied: the file may change under a map */
+    void *tables; /* META, TENSORS and PLAN, copied: the file may change under a map */
     const ArtMeta *meta;
-    const char *text;               /* meta->text_bytes bytes, the last one NUL */
+    const char *text; /* meta->text_bytes bytes, the last one NUL */
     const ArtTensor *tensors;
     uint32_t n_tensors;
-    const uint8_t *weights;         /* in map */
+    const uint8_t *weights; /* in map */
     uint64_t weight_bytes;
     const ArtPlan *plan;
     const ArtState *states;
     const ArtStep *steps;
     const ArtInsn *insns;
     const CpuKernels *kernels;
-    Tokenizer *tokenizer;           /* NULL = none */
+    Tokenizer *tokenizer; /* NULL = none */
 };
 
 /* status.c: sets why (may be NULL) and returns s. */
@@ -80,33 +80,45 @@ uint64_t plan_elements(const ArtTensor *t);
 /* A step with its pointers resolved; rows are set before each run. */
 typedef struct {
     uint32_t kernel;
-    bool alone;                     /* of one row, not worth sharing among workers */
+    bool alone; /* of one row, not worth sharing among workers */
     union {
-        CpuGather gather; CpuNorm norm; CpuLinear linear; CpuRope rope; CpuStore store;
-        CpuAttention attention; CpuPointwise pointwise; CpuReduce reduce; CpuMove move;
+        CpuGather gather;
+        CpuNorm norm;
+        CpuLinear linear;
+        CpuRope rope;
+        CpuStore store;
+        CpuAttention attention;
+        CpuPointwise pointwise;
+        CpuReduce reduce;
+        CpuMove move;
     } u;
 } Launch;
 
 /* The rows of one run: token, position and sequence of each. */
-typedef struct { int32_t *tokens, *positions, *sequences; } RowInfo;
+typedef struct {
+    int32_t *tokens, *positions, *sequences;
+} RowInfo;
 
-typedef struct { int32_t length; bool has_logits; } Sequence;
+typedef struct {
+    int32_t length;
+    bool has_logits;
+} Sequence;
 
 struct gptc_session {
     const gptc_model *model;
     Pool *pool;
     uint32_t context, n_sequences, chunk;
     Sequence *sequences;
-    Launch *launches;               /* model->plan->n_steps */
+    Launch *launches; /* model->plan->n_steps */
     CpuState *states;
-    size_t *state_floats;           /* of one sequence */
-    float *cache;                   /* all states; 64-byte aligned, as the next */
-    uint8_t *rows;                  /* activations: row_bytes x chunk */
-    float *logits;                  /* n_sequences x vocab */
-    uint8_t *local, *shared;        /* scratch of the kernels */
-    RowInfo body, head;             /* head: the rows whose logits are wanted */
-    uint32_t *wanted;               /* their index in body, rising */
-    void *blocks[8];                /* what free() takes */
+    size_t *state_floats;    /* of one sequence */
+    float *cache;            /* all states; 64-byte aligned, as the next */
+    uint8_t *rows;           /* activations: row_bytes x chunk */
+    float *logits;           /* n_sequences x vocab */
+    uint8_t *local, *shared; /* scratch of the kernels */
+    RowInfo body, head;      /* head: the rows whose logits are wanted */
+    uint32_t *wanted;        /* their index in body, rising */
+    void *blocks[8];         /* what free() takes */
     uint32_t n_blocks;
     uint64_t cache_bytes, rows_computed;
 };

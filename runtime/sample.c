@@ -13,8 +13,8 @@ struct gptc_sampler {
     gptc_sampler_options o;
     int32_t vocab;
     uint64_t state[4];
-    float *weight;              /* exp((logit - largest) / temperature), by id */
-    int32_t *heap;              /* candidates; those taken stand at its end, last taken first */
+    float *weight; /* exp((logit - largest) / temperature), by id */
+    int32_t *heap; /* candidates; those taken stand at its end, last taken first */
 };
 
 static uint64_t splitmix(uint64_t *x) {
@@ -24,9 +24,7 @@ static uint64_t splitmix(uint64_t *x) {
     return z ^ z >> 31;
 }
 
-static uint64_t rotate(uint64_t x, unsigned bits) {
-    return x << bits | x >> (64 - bits);
-}
+static uint64_t rotate(uint64_t x, unsigned bits) { return x << bits | x >> (64 - bits); }
 
 /* In [0, 1), 53 bits. */
 static double random_unit(gptc_sampler *p) {
@@ -45,7 +43,7 @@ gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *op
     *out = NULL;
     gptc_sampler_options o = {0};
     options_read(&o, sizeof o, options);
-    if (o.top_p == 0) o.top_p = 1;      /* options that were only zeroed */
+    if (o.top_p == 0) o.top_p = 1; /* options that were only zeroed */
     bool ok = m && o.temperature >= 0 && isfinite(o.temperature) && o.top_k >= 0 && o.top_p > 0 &&
               o.top_p <= 1 && o.min_p >= 0 && o.min_p <= 1;
     if (!ok) return GPTC_E_ARGUMENT;
@@ -106,7 +104,7 @@ static int32_t pick_filtered(gptc_sampler *p, int32_t n, double total) {
     int32_t most = p->o.top_k && p->o.top_k < n ? p->o.top_k : n, taken = 0;
     for (int32_t i = n / 2; i-- > 0;) sift_down(p, i, n);
     double mass = 0, wanted = (double)p->o.top_p * total;
-    bool cut = most < n;            /* top-p is of the mass that top-k leaves: take all those first */
+    bool cut = most < n; /* top-p is of the mass that top-k leaves: take all those first */
     while (taken < most && (cut || mass < wanted || !taken)) {
         int32_t id = p->heap[0], end = n - ++taken;
         mass += (double)p->weight[id];
@@ -131,7 +129,7 @@ int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab) 
     for (int32_t i = 0; i < vocab; i++) {
         float w = expf((logits[i] - logits[best]) / p->o.temperature);
         p->weight[i] = w;
-        if (!(w > 0)) continue;     /* NaN too */
+        if (!(w > 0)) continue; /* NaN too */
         p->heap[n++] = i;
         total += (double)w;
     }

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 /* ---- sizes ---- */
-typedef struct { uint64_t cache, rows, logits, scratch, local, tables, total; } Sizes;
+typedef struct {
+    uint64_t cache, rows, logits, scratch, local, tables, total;
+} Sizes;
 
 static bool add_to(uint64_t *sum, uint64_t a, uint64_t b) {
     uint64_t product;
@@ -120,17 +122,31 @@ static void resolve_norm(const gptc_session *s, const ArtStep *t, CpuNorm *o) {
         bool each = a->kind == ART_ARG_TENSOR && plan_elements(&s->model->tensors[a->value]) != u->width;
         stride[i] = each ? u->width : 0;
     }
-    *o = (CpuNorm){.groups = u->groups, .width = u->width, .rms = u->rms, .eps = u->eps,
-                   .x = rows_at(s, &t->arg[0]), .gamma = tensor_at(s, &t->arg[1]),
-                   .beta = tensor_at(s, &t->arg[2]), .gamma_stride = stride[0], .beta_stride = stride[1],
-                   .x_stride = width, .out_stride = width, .out = rows_at(s, &t->arg[3])};
+    *o = (CpuNorm){.groups = u->groups,
+                   .width = u->width,
+                   .rms = u->rms,
+                   .eps = u->eps,
+                   .x = rows_at(s, &t->arg[0]),
+                   .gamma = tensor_at(s, &t->arg[1]),
+                   .beta = tensor_at(s, &t->arg[2]),
+                   .gamma_stride = stride[0],
+                   .beta_stride = stride[1],
+                   .x_stride = width,
+                   .out_stride = width,
+                   .out = rows_at(s, &t->arg[3])};
 }
 
 static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o) {
     const ArtLinear *u = &t->u.linear;
-    *o = (CpuLinear){.k = u->k, .n = u->n, .act = u->act, .dtype = s->model->tensors[t->arg[1].value].dtype,
-                     .x = rows_at(s, &t->arg[0]), .w = tensor_at(s, &t->arg[1]),
-                     .bias = tensor_at(s, &t->arg[2]), .x_stride = u->k, .out_stride = u->n,
+    *o = (CpuLinear){.k = u->k,
+                     .n = u->n,
+                     .act = u->act,
+                     .dtype = s->model->tensors[t->arg[1].value].dtype,
+                     .x = rows_at(s, &t->arg[0]),
+                     .w = tensor_at(s, &t->arg[1]),
+                     .bias = tensor_at(s, &t->arg[2]),
+                     .x_stride = u->k,
+                     .out_stride = u->n,
                      .out = rows_at(s, &t->arg[5])};
     o->gate = either_at(s, &t->arg[3], &o->gate_stride);
     o->residual = either_at(s, &t->arg[4], &o->residual_stride);
@@ -138,19 +154,32 @@ static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o
 
 static void resolve_attention(const gptc_session *s, const ArtStep *t, const RowInfo *info, CpuAttention *o) {
     const ArtAttention *u = &t->u.attention;
-    *o = (CpuAttention){.heads = u->heads, .kv_heads = u->kv_heads, .dim = u->dim, .vdim = u->vdim,
-                        .window = u->window, .scale = u->scale, .softcap = u->softcap,
-                        .q = rows_at(s, &t->arg[0]), .slopes = tensor_at(s, &t->arg[3]),
-                        .sinks = tensor_at(s, &t->arg[4]), .q_stride = t->arg[0].width,
-                        .out_stride = t->arg[5].width, .positions = info->positions,
-                        .sequences = info->sequences, .k = s->states[t->arg[1].value],
-                        .v = s->states[t->arg[2].value], .out = rows_at(s, &t->arg[5])};
+    *o = (CpuAttention){.heads = u->heads,
+                        .kv_heads = u->kv_heads,
+                        .dim = u->dim,
+                        .vdim = u->vdim,
+                        .window = u->window,
+                        .scale = u->scale,
+                        .softcap = u->softcap,
+                        .q = rows_at(s, &t->arg[0]),
+                        .slopes = tensor_at(s, &t->arg[3]),
+                        .sinks = tensor_at(s, &t->arg[4]),
+                        .q_stride = t->arg[0].width,
+                        .out_stride = t->arg[5].width,
+                        .positions = info->positions,
+                        .sequences = info->sequences,
+                        .k = s->states[t->arg[1].value],
+                        .v = s->states[t->arg[2].value],
+                        .out = rows_at(s, &t->arg[5])};
 }
 
 static void resolve_pointwise(const gptc_session *s, const ArtStep *t, const RowInfo *info, CpuPointwise *o) {
     const ArtPointwise *u = &t->u.pointwise;
-    *o = (CpuPointwise){.width = u->width, .count = u->count, .insns = s->model->insns + u->first,
-                        .out_stride = u->width, .out = rows_at(s, &t->arg[6])};
+    *o = (CpuPointwise){.width = u->width,
+                        .count = u->count,
+                        .insns = s->model->insns + u->first,
+                        .out_stride = u->width,
+                        .out = rows_at(s, &t->arg[6])};
     for (int i = 0; i < 6; i++) {
         const ArtArg *a = &t->arg[i];
         o->in[i].data = either_at(s, a, &o->in[i].stride);
@@ -169,35 +198,55 @@ static void resolve(const gptc_session *s, uint32_t index, Launch *l) {
     switch (t->kernel) {
     case ART_K_GATHER: {
         const ArtTensor *table = &s->model->tensors[t->arg[0].value];
-        l->u.gather = (CpuGather){
-            .width = t->u.gather.width, .dtype = table->dtype, .layout = table->layout,
-            .table = tensor_at(s, &t->arg[0]), .out = rows_at(s, out), .out_stride = out->width,
-            .ids = t->arg[1].kind == ART_ARG_TOKENS ? info->tokens : info->positions};
+        l->u.gather = (CpuGather){.width = t->u.gather.width,
+                                  .dtype = table->dtype,
+                                  .layout = table->layout,
+                                  .table = tensor_at(s, &t->arg[0]),
+                                  .out = rows_at(s, out),
+                                  .out_stride = out->width,
+                                  .ids = t->arg[1].kind == ART_ARG_TOKENS ? info->tokens : info->positions};
         break;
     }
     case ART_K_NORM: resolve_norm(s, t, &l->u.norm); break;
     case ART_K_LINEAR: resolve_linear(s, t, &l->u.linear); break;
     case ART_K_ROPE:
-        l->u.rope = (CpuRope){
-            .heads = t->u.rope.heads, .dim = t->u.rope.dim, .rotated = t->u.rope.rotated,
-            .interleaved = t->u.rope.interleaved, .cos = tensor_at(s, &t->arg[1]),
-            .sin = tensor_at(s, &t->arg[2]), .x = x, .positions = info->positions,
-            .x_stride = x_stride, .out_stride = out->width, .out = rows_at(s, out)};
+        l->u.rope = (CpuRope){.heads = t->u.rope.heads,
+                              .dim = t->u.rope.dim,
+                              .rotated = t->u.rope.rotated,
+                              .interleaved = t->u.rope.interleaved,
+                              .cos = tensor_at(s, &t->arg[1]),
+                              .sin = tensor_at(s, &t->arg[2]),
+                              .x = x,
+                              .positions = info->positions,
+                              .x_stride = x_stride,
+                              .out_stride = out->width,
+                              .out = rows_at(s, out)};
         break;
     case ART_K_STORE:
-        l->u.store = (CpuStore){.x = x, .x_stride = x_stride, .positions = info->positions,
-                                .sequences = info->sequences, .state = s->states[t->arg[1].value]};
+        l->u.store = (CpuStore){.x = x,
+                                .x_stride = x_stride,
+                                .positions = info->positions,
+                                .sequences = info->sequences,
+                                .state = s->states[t->arg[1].value]};
         break;
     case ART_K_ATTENTION: resolve_attention(s, t, info, &l->u.attention); break;
     case ART_K_POINTWISE: resolve_pointwise(s, t, info, &l->u.pointwise); break;
     case ART_K_REDUCE:
     case ART_K_SOFTMAX:
-        l->u.reduce = (CpuReduce){.op = t->u.reduce.op, .outer = t->u.reduce.outer, .len = t->u.reduce.len,
-                                  .inner = t->u.reduce.inner, .x = x, .x_stride = x_stride,
-                                  .out_stride = out->width, .out = rows_at(s, out)};
+        l->u.reduce = (CpuReduce){.op = t->u.reduce.op,
+                                  .outer = t->u.reduce.outer,
+                                  .len = t->u.reduce.len,
+                                  .inner = t->u.reduce.inner,
+                                  .x = x,
+                                  .x_stride = x_stride,
+                                  .out_stride = out->width,
+                                  .out = rows_at(s, out)};
         break;
     case ART_K_MOVE:
-        l->u.move = (CpuMove){.move = t->u.move, .x = x, .x_stride = x_stride, .out_stride = out->width,
+        l->u.move = (CpuMove){.move = t->u.move,
+                              .x = x,
+                              .x_stride = x_stride,
+                              .out_stride = out->width,
                               .out = rows_at(s, out)};
         break;
     default: break;
@@ -212,8 +261,10 @@ static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detai
     if (!s->states || !s->state_floats) return status_fail(why, GPTC_E_MEMORY, "no memory for the states");
     for (uint32_t i = 0; i < p->n_states; i++) {
         CpuState *t = &s->states[i];
-        *t = (CpuState){.heads = s->model->states[i].heads, .dim = s->model->states[i].dim,
-                        .capacity = s->context, .by_key = state_by_key(s->model, i)};
+        *t = (CpuState){.heads = s->model->states[i].heads,
+                        .dim = s->model->states[i].dim,
+                        .capacity = s->context,
+                        .by_key = state_by_key(s->model, i)};
         s->state_floats[i] = cpu_state_floats(t->heads, t->dim, t->capacity, t->by_key);
     }
     Sizes z;
@@ -245,16 +296,18 @@ static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detai
 static gptc_status session_init(gptc_session *s, const gptc_session_options *o, gptc_detail *why) {
     const ArtMeta *meta = s->model->meta;
     if (o->context < 0 || (uint32_t)o->context > meta->context)
-        return status_fail(why, GPTC_E_ARGUMENT, "context %d, the model allows 1..%u", o->context, meta->context);
+        return status_fail(why, GPTC_E_ARGUMENT, "context %d, the model allows 1..%u", o->context,
+                           meta->context);
     if (o->sequences < 0 || o->sequences > LIMIT_SEQUENCES || o->chunk < 0 || o->chunk > LIMIT_CHUNK ||
         o->threads < 0 || o->threads > LIMIT_THREADS)
-        return status_fail(why, GPTC_E_ARGUMENT, "threads %d (0..%d), sequences %d (0..%d) or chunk %d (0..%d) "
-                           "out of range", o->threads, LIMIT_THREADS, o->sequences, LIMIT_SEQUENCES, o->chunk,
-                           LIMIT_CHUNK);
+        return status_fail(why, GPTC_E_ARGUMENT,
+                           "threads %d (0..%d), sequences %d (0..%d) or chunk %d (0..%d) "
+                           "out of range",
+                           o->threads, LIMIT_THREADS, o->sequences, LIMIT_SEQUENCES, o->chunk, LIMIT_CHUNK);
     s->context = o->context ? (uint32_t)o->context : meta->context;
     s->n_sequences = o->sequences ? (uint32_t)o->sequences : 1;
     s->chunk = o->chunk ? (uint32_t)o->chunk : 256;
-    uint64_t most = (uint64_t)s->context * s->n_sequences;      /* rows there can ever be at once */
+    uint64_t most = (uint64_t)s->context * s->n_sequences; /* rows there can ever be at once */
     if (s->chunk > most) s->chunk = (uint32_t)most;
     uint32_t threads = o->threads ? (uint32_t)o->threads : pool_cores();
     gptc_status st = session_reserve(s, threads, why);
@@ -335,13 +388,9 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
     return GPTC_OK;
 }
 
-uint64_t gptc_rows_computed(const gptc_session *s) {
-    return s ? s->rows_computed : 0;
-}
+uint64_t gptc_rows_computed(const gptc_session *s) { return s ? s->rows_computed : 0; }
 
-uint64_t gptc_state_bytes(const gptc_session *s) {
-    return s ? s->cache_bytes : 0;
-}
+uint64_t gptc_state_bytes(const gptc_session *s) { return s ? s->cache_bytes : 0; }
 
 /* ---- tokens in ---- */
 static gptc_status tokens_check(const gptc_session *s, const int32_t *tokens, size_t n) {
@@ -377,7 +426,8 @@ static gptc_status prefill(gptc_session *s, int32_t sequence, const int32_t *tok
         for (uint32_t i = 0; i < want; i++) s->wanted[i] = rows - want + i;
         step_run(s, rows, want);
         if (fn && fn(user, sequence, first, (int32_t)want, step_logits(s))) return GPTC_E_STOPPED;
-        if (last && want) logits_keep(s, sequence, step_logits(s) + (size_t)(want - 1) * s->model->meta->vocab);
+        if (last && want)
+            logits_keep(s, sequence, step_logits(s) + (size_t)(want - 1) * s->model->meta->vocab);
         done += rows;
     }
     *q = (Sequence){.length = q->length + (int32_t)n, .has_logits = mode != GPTC_LOGITS_NONE};
@@ -395,9 +445,7 @@ gptc_status gptc_prefill_all(gptc_session *s, int32_t sequence, const int32_t *t
     return fn ? prefill(s, sequence, tokens, n, GPTC_LOGITS_ALL, fn, user) : GPTC_E_ARGUMENT;
 }
 
-static int32_t chosen(const int32_t *sequences, int32_t i) {
-    return sequences ? sequences[i] : i;
-}
+static int32_t chosen(const int32_t *sequences, int32_t i) { return sequences ? sequences[i] : i; }
 
 /* Marks each sequence while looking for a second mention; the marks are taken away again. */
 static gptc_status step_check(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n) {
@@ -406,8 +454,14 @@ static gptc_status step_check(gptc_session *s, const int32_t *sequences, const i
     int32_t marked = 0;
     for (; marked < n && !st; marked++) {
         Sequence *q = sequence_of(s, chosen(sequences, marked));
-        if (!q || q->length < 0) { st = GPTC_E_ARGUMENT; break; }
-        if ((uint32_t)q->length >= s->context) { st = GPTC_E_CONTEXT; break; }
+        if (!q || q->length < 0) {
+            st = GPTC_E_ARGUMENT;
+            break;
+        }
+        if ((uint32_t)q->length >= s->context) {
+            st = GPTC_E_CONTEXT;
+            break;
+        }
         q->length = -1 - q->length;
     }
     for (int32_t i = 0; i < marked; i++) {

@@ -24,9 +24,7 @@ const char *gptc_strerror(gptc_status s) {
     return "unknown status";
 }
 
-const char *gptc_version(void) {
-    return "0.1.0";
-}
+const char *gptc_version(void) { return "0.1.0"; }
 
 gptc_status status_fail(gptc_detail *why, gptc_status s, const char *fmt, ...) {
     if (why) {

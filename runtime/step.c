@@ -9,7 +9,11 @@
 
 #include <string.h>
 
-typedef struct { gptc_session *s; uint32_t rows, wanted; bool compact; } Job;
+typedef struct {
+    gptc_session *s;
+    uint32_t rows, wanted;
+    bool compact;
+} Job;
 
 static void rows_set(Launch *l, uint32_t rows) {
     switch (l->kernel) {
@@ -55,6 +59,10 @@ static void rows_compact(gptc_session *s, uint32_t wanted) {
 /* Of one row, in passes over it. */
 #define ALONE_FLOATS 32768
 
+static uint64_t move_floats(const ArtMove *m) {
+    return (uint64_t)m->count[0] * m->count[1] * m->count[2] * m->count[3]; /* <= LIMIT_WIDTH */
+}
+
 bool step_alone(const Launch *l) {
     switch (l->kernel) {
     case ART_K_GATHER: return l->u.gather.width <= ALONE_FLOATS;
@@ -62,6 +70,9 @@ bool step_alone(const Launch *l) {
     case ART_K_ROPE: return l->u.rope.heads * l->u.rope.dim <= ALONE_FLOATS;
     case ART_K_STORE: return l->u.store.state.heads * l->u.store.state.dim <= ALONE_FLOATS;
     case ART_K_POINTWISE: return (uint64_t)l->u.pointwise.width * l->u.pointwise.count <= ALONE_FLOATS;
+    case ART_K_REDUCE:
+    case ART_K_SOFTMAX: return l->u.reduce.outer * l->u.reduce.len * l->u.reduce.inner <= ALONE_FLOATS;
+    case ART_K_MOVE: return move_floats(&l->u.move.move) <= ALONE_FLOATS;
     default: return false;
     }
 }
@@ -70,8 +81,11 @@ static void work(void *ctx, uint32_t worker, uint32_t workers) {
     const Job *job = ctx;
     gptc_session *s = job->s;
     const ArtPlan *p = s->model->plan;
-    const CpuWorker w = {.index = worker, .count = workers, .pool = s->pool,
-                         .local = s->local + worker * CPU_LOCAL_BYTES, .shared = s->shared};
+    const CpuWorker w = {.index = worker,
+                         .count = workers,
+                         .pool = s->pool,
+                         .local = s->local + worker * CPU_LOCAL_BYTES,
+                         .shared = s->shared};
     CpuWorker alone = w;
     alone.count = 1;
     uint32_t end = job->wanted ? p->n_steps : p->head_step;
@@ -83,8 +97,10 @@ static void work(void *ctx, uint32_t worker, uint32_t workers) {
         }
         uint32_t rows = i < p->head_step ? job->rows : job->wanted;
         bool single = rows == 1 && l->alone;
-        if (!single) launch(s->model->kernels, &w, l);
-        else if (worker == 0) launch(s->model->kernels, &alone, l);
+        if (!single)
+            launch(s->model->kernels, &w, l);
+        else if (worker == 0)
+            launch(s->model->kernels, &alone, l);
         bool on = single && i + 1 < end && i + 1 != p->head_step && s->launches[i + 1].alone;
         if (!on) pool_barrier(s->pool);
     }

@@ -5,7 +5,7 @@
  * spinning, then asleep on a condition variable. The last one only takes the lock if somebody sleeps:
  * the sleeper counts itself before it looks at the phase again, the waker moves the phase before it looks
  * at the count, both sequentially consistent, so one of them sees the other. */
-#define _GNU_SOURCE             /* sched_getaffinity */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include "runtime/threads.h"
 
 #include <pthread.h>
@@ -20,7 +20,11 @@
 #define SPIN_NS 50000
 #define MAX_WORKERS 1024
 
-typedef struct { Pool *pool; uint32_t index; pthread_t thread; } Worker;
+typedef struct {
+    Pool *pool;
+    uint32_t index;
+    pthread_t thread;
+} Worker;
 
 struct Pool {
     _Alignas(LINE) atomic_uint phase;
@@ -29,10 +33,10 @@ struct Pool {
     _Alignas(LINE) atomic_uint sleepers;
     _Alignas(LINE) pthread_mutex_t lock;
     pthread_cond_t opened;
-    PoolFn *fn;                 /* NULL: the threads end */
+    PoolFn *fn; /* NULL: the threads end */
     void *ctx;
     uint32_t workers;
-    bool spin;                  /* no more workers than processors */
+    bool spin; /* no more workers than processors */
     Worker *worker;
 };
 
@@ -108,7 +112,7 @@ uint32_t pool_ticket(Pool *p) { return atomic_fetch_add_explicit(&p->ticket, 1, 
 static void *worker_main(void *arg) {
     const Worker *w = arg;
     Pool *p = w->pool;
-    pthread_mutex_lock(&p->lock);       /* until pool_new knows how many there are */
+    pthread_mutex_lock(&p->lock); /* until pool_new knows how many there are */
     pthread_mutex_unlock(&p->lock);
     for (;;) {
         pool_barrier(p);

@@ -84,9 +84,7 @@ static bool load_tokens(Loader *l, const TokHeader *h) {
            id_table(l, h->suffix, false, &t->suffix);
 }
 
-static bool power_of_two(uint32_t n) {
-    return n != 0 && (n & (n - 1)) == 0;
-}
+static bool power_of_two(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static bool load_hashes(Loader *l, const TokHeader *h) {
     Tokenizer *t = l->t;
@@ -167,9 +165,7 @@ static bool load_stages(Loader *l, const TokHeader *h) {
     return true;
 }
 
-static bool code_ok(uint32_t c) {
-    return c <= 0x10ffff && (c < 0xd800 || c > 0xdfff);
-}
+static bool code_ok(uint32_t c) { return c <= 0x10ffff && (c < 0xd800 || c > 0xdfff); }
 
 static bool load_nfc(Loader *l, const TokHeader *h) {
     Tokenizer *t = l->t;
@@ -237,15 +233,9 @@ void tokenizer_close(Tokenizer *t) {
     free(t);
 }
 
-int32_t tokenizer_vocab(const Tokenizer *t) {
-    return (int32_t)t->tokens;
-}
-int32_t tokenizer_bos(const Tokenizer *t) {
-    return t->bos;
-}
-int32_t tokenizer_eos(const Tokenizer *t) {
-    return t->eos;
-}
+int32_t tokenizer_vocab(const Tokenizer *t) { return (int32_t)t->tokens; }
+int32_t tokenizer_bos(const Tokenizer *t) { return t->bos; }
+int32_t tokenizer_eos(const Tokenizer *t) { return t->eos; }
 
 bool tokenizer_is_special(const Tokenizer *t, int32_t id) {
     return id >= 0 && (uint32_t)id < t->tokens && (t->token_flags[id] & TOK_SPECIAL) != 0;

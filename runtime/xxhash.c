@@ -9,9 +9,7 @@ static const uint64_t prime[5] = {UINT64_C(0x9E3779B185EBCA87), UINT64_C(0xC2B2A
                                   UINT64_C(0x165667B19E3779F9), UINT64_C(0x85EBCA77C2B2AE63),
                                   UINT64_C(0x27D4EB2F165667C5)};
 
-static uint64_t rotate(uint64_t x, unsigned bits) {
-    return x << bits | x >> (64 - bits);
-}
+static uint64_t rotate(uint64_t x, unsigned bits) { return x << bits | x >> (64 - bits); }
 
 static uint64_t word_64(const uint8_t *p) {
     uint64_t x;
@@ -25,9 +23,7 @@ static uint64_t word_32(const uint8_t *p) {
     return x;
 }
 
-static uint64_t mix(uint64_t lane, uint64_t input) {
-    return rotate(lane + input * prime[1], 31) * prime[0];
-}
+static uint64_t mix(uint64_t lane, uint64_t input) { return rotate(lane + input * prime[1], 31) * prime[0]; }
 
 uint64_t xxhash64(const void *data, size_t bytes, uint64_t seed) {
     const uint8_t *p = data;
@@ -42,8 +38,7 @@ uint64_t xxhash64(const void *data, size_t bytes, uint64_t seed) {
     }
     h += bytes;
     for (; left >= 8; left -= 8, p += 8) h = rotate(h ^ mix(0, word_64(p)), 27) * prime[0] + prime[3];
-    for (; left >= 4; left -= 4, p += 4)
-        h = rotate(h ^ word_32(p) * prime[0], 23) * prime[1] + prime[2];
+    for (; left >= 4; left -= 4, p += 4) h = rotate(h ^ word_32(p) * prime[0], 23) * prime[1] + prime[2];
     for (; left > 0; left--, p++) h = rotate(h ^ *p * prime[4], 11) * prime[0];
     h = (h ^ h >> 33) * prime[1];
     h = (h ^ h >> 29) * prime[2];

@@ -11,14 +11,16 @@ static void print_help(const Cli *c) {
     printf("usage: %s %s\n\n%s\n\noptions:\n", c->tool, c->usage, c->about);
     for (const CliOption *o = c->options; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%s%s%s%s", o->short_name ? o->short_name : "", o->short_name ? ", " : "",
-                 o->name, o->arg ? (o->kind == CLI_OPTIONAL ? "[=" : " ") : "", o->arg ? o->arg : "");
+        snprintf(left, sizeof left, "%s%s%s%s%s", o->short_name ? o->short_name : "",
+                 o->short_name ? ", " : "", o->name, o->arg ? (o->kind == CLI_OPTIONAL ? "[=" : " ") : "",
+                 o->arg ? o->arg : "");
         if (o->arg && o->kind == CLI_OPTIONAL) strncat(left, "]", sizeof left - strlen(left) - 1);
         printf("  %-28s %s\n", left, o->doc);
     }
     printf("  %-28s %s\n  %-28s %s\n", "-h, --help", "this text", "--version", "the version");
-    printf("\nexit status: 0 done, 1 the input or what is asked of it is at fault, 2 usage, 3 this machine or\n"
-           "build lacks something, 70 a bug\n");
+    printf(
+        "\nexit status: 0 done, 1 the input or what is asked of it is at fault, 2 usage, 3 this machine or\n"
+        "build lacks something, 70 a bug\n");
 }
 
 int cli_usage(const char *tool, const char *what, const char *arg) {
@@ -31,7 +33,8 @@ static int store(const Cli *c, const CliOption *o, const char *value) {
     errno = 0;
     switch (o->kind) {
     case CLI_FLAG: *(bool *)o->to = true; return -1;
-    case CLI_STRING: case CLI_OPTIONAL: *(const char **)o->to = value; return -1;
+    case CLI_STRING:
+    case CLI_OPTIONAL: *(const char **)o->to = value; return -1;
     case CLI_INT: *(int64_t *)o->to = strtoll(value, &end, 10); break;
     case CLI_FLOAT: *(double *)o->to = strtod(value, &end); break;
     }
@@ -103,7 +106,8 @@ int cli_finish(const char *tool, int status) {
     errno = 0;
     bool failed = fflush(stdout) != 0 || ferror(stdout);
     if (!failed || status == EXIT_BUG) return status;
-    fprintf(stderr, "%s: standard output: cannot write%s%s\n", tool, errno ? ": " : "", errno ? strerror(errno) : "");
+    fprintf(stderr, "%s: standard output: cannot write%s%s\n", tool, errno ? ": " : "",
+            errno ? strerror(errno) : "");
     return EXIT_INPUT;
 }
 

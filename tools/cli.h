@@ -16,9 +16,15 @@
  * (memory, a target); a bug */
 enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_MACHINE = 3, EXIT_BUG = 70 };
 
-typedef enum { CLI_FLAG, CLI_STRING, CLI_INT, CLI_FLOAT, CLI_OPTIONAL } CliKind; /* OPTIONAL: --name or --name=VALUE */
+typedef enum {
+    CLI_FLAG,
+    CLI_STRING,
+    CLI_INT,
+    CLI_FLOAT,
+    CLI_OPTIONAL
+} CliKind; /* OPTIONAL: --name or --name=VALUE */
 typedef struct {
-    const char *name;      /* "--out"; NULL ends the table */
+    const char *name;       /* "--out"; NULL ends the table */
     const char *short_name; /* "-o" or NULL */
     CliKind kind;
     void *to;              /* bool *, const char **, int64_t *, double * */
@@ -27,7 +33,7 @@ typedef struct {
 typedef struct {
     const char *tool, *usage, *about;
     const CliOption *options;
-    const char **positional;   /* filled in; max entries */
+    const char **positional; /* filled in; max entries */
     size_t max, count;
 } Cli;
 
@@ -41,9 +47,11 @@ int cli_usage(const char *tool, const char *what, const char *arg);
 int cli_fail(const char *tool, const char *where, gptc_status s, const char *detail);
 /* Last of all: flushes stdout. If that or a write before failed, says so; else returns status. */
 int cli_finish(const char *tool, int status);
-double cli_seconds(void);      /* of a clock that only goes forward */
+double cli_seconds(void); /* of a clock that only goes forward */
 /* x with %.*g, or null where JSON has no number for it. */
-typedef struct { char text[40]; } JsonNumber;
+typedef struct {
+    char text[40];
+} JsonNumber;
 JsonNumber json_number(double x, int digits);
 
 #endif

@@ -47,7 +47,10 @@ bool compile_open(Compile *c, const char *path, const ImportOptions *opt) {
     return true;
 }
 
-typedef struct { Compile *c; const CompilePasses *o; } Dump;
+typedef struct {
+    Compile *c;
+    const CompilePasses *o;
+} Dump;
 
 static bool dump_graph(Compile *c, const CompilePasses *o, uint32_t index, const char *name) {
     Arena *a = arena_new();
@@ -71,8 +74,8 @@ static bool wants_dump(const CompilePasses *o, const char *when, const char *pas
     return !strncmp(o->dump, when, n) && !strcmp(o->dump + n, pass);
 }
 
-static bool after_pass(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts, size_t ncounts,
-                       double seconds, Graph *g) {
+static bool after_pass(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,
+                       size_t ncounts, double seconds, Graph *g) {
     Dump *d = user;
     (void)r, (void)g;
     if (d->o->progress) d->o->progress(d->o->user, index, p->name, seconds);
@@ -89,7 +92,8 @@ static bool after_pass(void *user, uint32_t index, const Pass *p, PassResult r, 
 static bool before_pass(void *user, uint32_t index, const Pass *p, Graph *g) {
     Dump *d = user;
     (void)g;
-    if (!d->o->dump || strncmp(d->o->dump, "before:", 7) != 0 || strcmp(d->o->dump + 7, p->name) != 0) return true;
+    if (!d->o->dump || strncmp(d->o->dump, "before:", 7) != 0 || strcmp(d->o->dump + 7, p->name) != 0)
+        return true;
     return dump_graph(d->c, d->o, index, arena_printf(d->c->arena, "before-%s", p->name));
 }
 
@@ -103,14 +107,22 @@ static bool dump_known(const char *when) {
 bool compile_passes(Compile *c, const CompilePasses *o) {
     Dump dump = {c, o};
     if (o->dump && !dump_known(o->dump))
-        return diag_error(&c->diag, loc_none(), "--dump-ir=%s: takes all, after:PASS or before:PASS; gptc-opt "
-                          "--list-passes names the passes", o->dump);
+        return diag_error(&c->diag, loc_none(),
+                          "--dump-ir=%s: takes all, after:PASS or before:PASS; gptc-opt "
+                          "--list-passes names the passes",
+                          o->dump);
     if (o->dump_dir && mkdir(o->dump_dir, 0777) != 0 && errno != EEXIST)
         return diag_error(&c->diag, loc_file(o->dump_dir), "cannot make the folder: %s", strerror(errno));
     bool all = o->dump_dir && (!o->dump || !*o->dump || !strcmp(o->dump, "all"));
     if (all && !dump_graph(c, o, 0, "imported")) return false;
-    PassRun run = {.passes = o->passes, .disable = o->disable, .stop_after = o->stop_after, .verify = true,
-                   .time = true, .before = before_pass, .after = after_pass, .user = &dump};
+    PassRun run = {.passes = o->passes,
+                   .disable = o->disable,
+                   .stop_after = o->stop_after,
+                   .verify = true,
+                   .time = true,
+                   .before = before_pass,
+                   .after = after_pass,
+                   .user = &dump};
     return passes_run(c->graph, &run, &o->pass, &c->proof, &c->diag);
 }
 
@@ -127,14 +139,16 @@ bool compile_output_check(Compile *c, const char *model_path, const char *tokeni
     for (size_t i = 0; i < c->onnx.external.count && !read; i++)
         read = file_same(out, c->onnx.external.data[i].path);
     if (read)
-        return diag_error(&c->diag, loc_file(out), "is read by this compile, so it is not written; name another "
+        return diag_error(&c->diag, loc_file(out),
+                          "is read by this compile, so it is not written; name another "
                           "file with -o");
     if (is_model && !strcmp(out, "-"))
         return diag_error(&c->diag, loc_none(), "-o -: a model is read back to verify it; name a file");
     if (!is_model || stat(out, &st) != 0 || S_ISREG(st.st_mode)) return true;
     return diag_error(&c->diag, loc_file(out), "%s; name a file with -o",
-                      S_ISDIR(st.st_mode) ? "is a directory" : "is no regular file, and a model is read back to "
-                                                               "verify it");
+                      S_ISDIR(st.st_mode) ? "is a directory"
+                                          : "is no regular file, and a model is read back to "
+                                            "verify it");
 }
 
 static bool read_tokenizer(Compile *c, const char *path, TokenizerBlob *blob) {
@@ -146,21 +160,26 @@ static bool read_tokenizer(Compile *c, const char *path, TokenizerBlob *blob) {
 }
 
 static const char *provenance(Compile *c, const CompileWrite *o) {
-    return arena_printf(c->arena, "gptc=%s\ninput_xxh64=%016llx\nproducer=%s\nopset=%lld\nflags=%s\n", gptc_version(),
-                        (unsigned long long)c->onnx.file_hash, c->onnx.producer ? c->onnx.producer : "",
-                        (long long)c->onnx.opset, o->flags ? o->flags : "");
+    return arena_printf(c->arena, "gptc=%s\ninput_xxh64=%016llx\nproducer=%s\nopset=%lld\nflags=%s\n",
+                        gptc_version(), (unsigned long long)c->onnx.file_hash,
+                        c->onnx.producer ? c->onnx.producer : "", (long long)c->onnx.opset,
+                        o->flags ? o->flags : "");
 }
 
 /* Stop and bos tokens: of the command line, else of the files beside the model, as far as they are tokens. */
 static bool fill_tokens(Compile *c, const Sidecar *side, int64_t eos, int64_t vocab, PackExtra *x) {
     if (eos >= vocab)
-        return diag_error(&c->diag, loc_none(), "--eos %lld: the vocabulary has %lld tokens, so ids end at %lld",
-                          (long long)eos, (long long)vocab, (long long)vocab - 1);
+        return diag_error(&c->diag, loc_none(),
+                          "--eos %lld: the vocabulary has %lld tokens, so ids end at %lld", (long long)eos,
+                          (long long)vocab, (long long)vocab - 1);
     for (uint32_t i = 0; i < side->nstop && eos < 0; i++)
-        if (side->stop[i] >= 0 && side->stop[i] < vocab) x->stop_tokens[x->n_stop_tokens++] = side->stop[i];
+        if (side->stop[i] >= 0 && side->stop[i] < vocab)
+            x->stop_tokens[x->n_stop_tokens++] = side->stop[i];
         else
-            diag_warn(&c->diag, loc_none(), "the files beside the model name the stop token %d, the vocabulary has "
-                      "%lld; left out", side->stop[i], (long long)vocab);
+            diag_warn(&c->diag, loc_none(),
+                      "the files beside the model name the stop token %d, the vocabulary has "
+                      "%lld; left out",
+                      side->stop[i], (long long)vocab);
     if (eos >= 0) x->stop_tokens[x->n_stop_tokens++] = (int32_t)eos;
     x->bos_token = side->bos >= 0 && side->bos < vocab ? side->bos : -1;
     return true;
@@ -195,8 +214,10 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     MetaPair meta[4];
     memset(r, 0, sizeof *r);
     if (c->graph->stage != STAGE_PLANNED)
-        return diag_error(&c->diag, loc_none(), "the graph is not planned (stage %s), so nothing can be written; "
-                          "hint: compile at -O1 or above without --stop-after", stage_name(c->graph->stage));
+        return diag_error(&c->diag, loc_none(),
+                          "the graph is not planned (stage %s), so nothing can be written; "
+                          "hint: compile at -O1 or above without --stop-after",
+                          stage_name(c->graph->stage));
     if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return false;
     if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return false;
     Text ir = text_new(c->arena);
@@ -211,7 +232,7 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     r->states = p->plan.n_states;
     r->plan = p->plan;
     r->has_tokenizer = x.tokenizer_bytes > 0;
-    if (!file_flush(w)) return file_commit(w, &c->diag);   /* says what went wrong */
+    if (!file_flush(w)) return file_commit(w, &c->diag); /* says what went wrong */
     if (!gate_exact(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)) {
         file_abandon(w);
         return false;
@@ -221,13 +242,13 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
 
 uint32_t graph_count_op(const Graph *g, Op op) {
     uint32_t n = 0;
-    FOR_NODES(g, id) n += graph_node(g, id)->op == op;
+    FOR_NODES (g, id) n += graph_node(g, id)->op == op;
     return n;
 }
 
 uint32_t graph_count_nodes(const Graph *g) {
     uint32_t n = 0;
-    FOR_NODES(g, id) n++;
+    FOR_NODES (g, id) n++;
     return n;
 }
 

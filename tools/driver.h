@@ -9,11 +9,11 @@
 typedef struct {
     Arena *arena;
     Diag diag;
-    const char *weights;     /* folder of file("…") constants of a .gir; NULL = the text's own */
-    OnnxModel onnx;          /* empty for .gir input */
-    FileView text;           /* .gir input */
-    Graph *graph;            /* what passes change */
-    Graph *imported;         /* as imported: the reference of the gate */
+    const char *weights; /* folder of file("…") constants of a .gir; NULL = the text's own */
+    OnnxModel onnx;      /* empty for .gir input */
+    FileView text;       /* .gir input */
+    Graph *graph;        /* what passes change */
+    Graph *imported;     /* as imported: the reference of the gate */
     CacheProof proof;
 } Compile;
 
@@ -25,7 +25,7 @@ bool compile_open(Compile *c, const char *path, const ImportOptions *opt);
 typedef struct {
     PassOptions pass;
     const char *passes, *disable, *stop_after;
-    const char *dump;        /* "", "all", "after:P", "before:P"; NULL = none. To dump_dir, else stdout */
+    const char *dump; /* "", "all", "after:P", "before:P"; NULL = none. To dump_dir, else stdout */
     const char *dump_dir;
     bool time, verbose;
     /* Told of every pass; may be NULL. */
@@ -36,12 +36,12 @@ bool compile_passes(Compile *c, const CompilePasses *o);
 int64_t compile_context(const Compile *c, int64_t asked);
 
 typedef struct {
-    const char *tokenizer;      /* tokenizer.json; NULL = the one beside the model, if there */
-    const char *flags;          /* for the provenance: options that change the result */
-    int64_t eos;                /* -1 = from the files beside the model */
+    const char *tokenizer; /* tokenizer.json; NULL = the one beside the model, if there */
+    const char *flags;     /* for the provenance: options that change the result */
+    int64_t eos;           /* -1 = from the files beside the model */
     const char *chat_template;
-    bool embed_ir;              /* the planned graph's text goes into the file */
-    uint64_t seed;              /* of the gate's tokens */
+    bool embed_ir; /* the planned graph's text goes into the file */
+    uint64_t seed; /* of the gate's tokens */
 } CompileWrite;
 typedef struct {
     PackStats pack;

@@ -2,7 +2,7 @@
  * same threads read memory: decoding one sequence has to read every weight once a token, so bytes/s over
  * that rate tells how near to the limit it is. Of the runtime it uses
  * gptc.h alone. */
-#define _GNU_SOURCE             /* sched_getaffinity */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -15,7 +15,7 @@
 #include "tools/cli.h"
 
 enum { MAX_REPEATS = 1000 };
-#define READ_BYTES ((size_t)256 << 20)      /* a thread's, well past the caches; less when there are many: */
+#define READ_BYTES ((size_t)256 << 20) /* a thread's, well past the caches; less when there are many: */
 #define READ_TOTAL ((size_t)1 << 30)
 #define READ_LEAST ((size_t)16 << 20)
 
@@ -25,11 +25,13 @@ typedef struct {
     bool json;
 } Options;
 
-typedef struct { double median, min, max; } Spread;
+typedef struct {
+    double median, min, max;
+} Spread;
 typedef struct {
     double open_seconds, session_seconds, read_rate;
     Spread prefill, decode;
-    double decode_bytes;            /* read per token step, weights and cache */
+    double decode_bytes; /* read per token step, weights and cache */
     uint64_t weight_bytes, state_bytes;
     long peak_kb;
 } Result;
@@ -48,16 +50,21 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--repeat", "-r", CLI_INT, &o->repeat, "N", "measurements; median, least and most are shown (5)"},
         {"--depth", NULL, CLI_INT, &o->depth, "N", "tokens in the cache before each measurement (0)"},
         {"--batch", NULL, CLI_INT, &o->batch, "N", "sequences decoded together (1)"},
-        {"--level", NULL, CLI_INT, &o->level, "N", "0 = the machine's best, 1 = portable, 2 = AVX2, 3 = AVX-512"},
+        {"--level", NULL, CLI_INT, &o->level, "N",
+         "0 = the machine's best, 1 = portable, 2 = AVX2, 3 = AVX-512"},
         {"--json", NULL, CLI_FLAG, &o->json, NULL, "one JSON object"},
         {0}};
-    Cli cli = {.tool = "gptc-bench", .usage = "MODEL.bin [options]",
+    Cli cli = {.tool = "gptc-bench",
+               .usage = "MODEL.bin [options]",
                .about = "Measures load time, prefill and decode of random tokens, and memory.",
-               .options = table, .positional = &o->model, .max = 1};
+               .options = table,
+               .positional = &o->model,
+               .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     if (!o->model) return cli_usage("gptc-bench", "no model", NULL);
-    const int64_t zero[] = {o->prompt, o->count, o->depth, o->level, o->threads}, one[] = {o->repeat, o->batch};
+    const int64_t zero[] = {o->prompt, o->count, o->depth, o->level, o->threads},
+                  one[] = {o->repeat, o->batch};
     bool ok = o->repeat <= MAX_REPEATS;
     for (int i = 0; i < 5; i++) ok = ok && zero[i] >= 0 && zero[i] < 1 << 28;
     for (int i = 0; i < 2; i++) ok = ok && one[i] >= 1 && one[i] < 1 << 28;
@@ -65,7 +72,12 @@ static int parse_options(int argc, char **argv, Options *o) {
 }
 
 /* ---- the machine's read rate ---- */
-typedef struct { const uint64_t *data; size_t bytes; pthread_barrier_t *start; uint64_t sum; } Reader;
+typedef struct {
+    const uint64_t *data;
+    size_t bytes;
+    pthread_barrier_t *start;
+    uint64_t sum;
+} Reader;
 
 static uint64_t read_all(const uint64_t *data, size_t bytes) {
     uint64_t sum[8] = {0};
@@ -86,7 +98,7 @@ static void *reader(void *arg) {
  * memory or threads for it. The threads are held to one round's start and end by a barrier. */
 static double read_rate(int64_t n, int rounds) {
     double best = 0;
-    volatile uint64_t sink = 0;     /* so that the sums are made */
+    volatile uint64_t sink = 0; /* so that the sums are made */
     size_t bytes = READ_BYTES * (size_t)n <= READ_TOTAL ? READ_BYTES : READ_TOTAL / (size_t)n / 64 * 64;
     if (bytes < READ_LEAST) bytes = READ_LEAST;
     pthread_barrier_t start;
@@ -98,10 +110,11 @@ static double read_rate(int64_t n, int rounds) {
     for (int round = 0; ok && round < rounds; round++) {
         int64_t made = 1;
         for (; made < n; made++) {
-            readers[made] = (Reader){.data = data + bytes / 8 * (size_t)made, .bytes = bytes, .start = &start};
+            readers[made] =
+                (Reader){.data = data + bytes / 8 * (size_t)made, .bytes = bytes, .start = &start};
             if (pthread_create(&threads[made], NULL, reader, &readers[made])) {
                 fputs("gptc-bench: cannot start a thread\n", stderr);
-                exit(EXIT_MACHINE);     /* the others wait at the barrier for ever */
+                exit(EXIT_MACHINE); /* the others wait at the barrier for ever */
             }
         }
         pthread_barrier_wait(&start);
@@ -136,7 +149,12 @@ static int32_t random_token(uint64_t *state, int32_t vocab) {
     return (int32_t)((*state >> 33) % (uint64_t)vocab);
 }
 
-typedef struct { const Options *o; gptc_session *s; int32_t vocab, *tokens; uint64_t random; } Bench;
+typedef struct {
+    const Options *o;
+    gptc_session *s;
+    int32_t vocab, *tokens;
+    uint64_t random;
+} Bench;
 
 static gptc_status prefill(Bench *b, int32_t sequence, int64_t n) {
     for (int64_t i = 0; i < n; i++) b->tokens[i] = random_token(&b->random, b->vocab);
@@ -160,7 +178,8 @@ static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) 
     if (!st && o->prompt) st = prefill(b, 0, o->prompt);
     *prefill_rate = per_second(o->prompt, t);
     if (!st) st = gptc_rewind(b->s, 0, (int32_t)o->depth);
-    if (!st && !o->depth) for (int32_t q = 0; q < o->batch && !st; q++) st = prefill(b, q, 1);
+    if (!st && !o->depth)
+        for (int32_t q = 0; q < o->batch && !st; q++) st = prefill(b, q, 1);
     t = cli_seconds();
     for (int64_t i = 0; i < o->count && !st; i++) {
         for (int32_t q = 0; q < o->batch; q++) b->tokens[q] = random_token(&b->random, b->vocab);
@@ -184,14 +203,15 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     b.vocab = info.vocab;
     int64_t most = o->prompt > o->count ? o->prompt : o->count;
     gptc_session_options so = {.threads = (int32_t)o->threads,
-                               .context = (int32_t)(o->depth + most + 1), .sequences = (int32_t)o->batch};
+                               .context = (int32_t)(o->depth + most + 1),
+                               .sequences = (int32_t)o->batch};
     t = cli_seconds();
     st = gptc_session_new(m, &so, &b.s, why);
     r->session_seconds = cli_seconds() - t;
     size_t room = (size_t)(most > o->depth ? most : o->depth) + (size_t)o->batch + 1;
     b.tokens = malloc(room * sizeof *b.tokens);
     if (!st && !b.tokens) st = GPTC_E_MEMORY;
-    for (int64_t i = -1; i < o->repeat && !st; i++)         /* the first one warms the caches */
+    for (int64_t i = -1; i < o->repeat && !st; i++) /* the first one warms the caches */
         st = measure(&b, &prefills[i < 0 ? 0 : i], &decodes[i < 0 ? 0 : i]);
     if (!st) {
         r->prefill = spread_of(prefills, o->repeat);
@@ -215,8 +235,9 @@ static double share_of_limit(const Options *o, const Result *r) {
 static void print_json(const Options *o, const Result *r) {
     double rate = r->decode_bytes * r->decode.median / (double)o->batch;
     printf("{\"prompt\": %lld, \"count\": %lld, \"threads\": %lld, \"repeat\": %lld, \"depth\": %lld, "
-           "\"batch\": %lld, ", (long long)o->prompt, (long long)o->count, (long long)o->threads,
-           (long long)o->repeat, (long long)o->depth, (long long)o->batch);
+           "\"batch\": %lld, ",
+           (long long)o->prompt, (long long)o->count, (long long)o->threads, (long long)o->repeat,
+           (long long)o->depth, (long long)o->batch);
     printf("\"load_ms\": %.3f, \"session_ms\": %.3f, ", r->open_seconds * 1e3, r->session_seconds * 1e3);
     printf("\"prefill_tps\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}, ", r->prefill.median,
            r->prefill.min, r->prefill.max);
@@ -236,8 +257,8 @@ static void print_text(const Options *o, const Result *r) {
     printf("decode    %.2f tokens/s (%.2f to %.2f), %lld tokens of %lld sequence%s\n", r->decode.median,
            r->decode.min, r->decode.max, (long long)o->count, (long long)o->batch, o->batch == 1 ? "" : "s");
     printf("reads     %.2f GB/s of %.2f GB/s that %lld thread%s read from memory (%.0f %%)\n",
-           r->decode_bytes * r->decode.median / (double)o->batch * 1e-9, r->read_rate * 1e-9, (long long)o->threads,
-           o->threads == 1 ? "" : "s", share_of_limit(o, r) * 100);
+           r->decode_bytes * r->decode.median / (double)o->batch * 1e-9, r->read_rate * 1e-9,
+           (long long)o->threads, o->threads == 1 ? "" : "s", share_of_limit(o, r) * 100);
     printf("memory    weights %.1f MB, cache %.1f MB, peak %.1f MB\n", (double)r->weight_bytes * 1e-6,
            (double)r->state_bytes * 1e-6, (double)r->peak_kb * 1024e-6);
 }
@@ -252,10 +273,12 @@ int main(int argc, char **argv) {
     gptc_status st = run(&o, &r, &why);
     if (st) return cli_fail("gptc-bench", NULL, st, why.text);
     struct rusage usage_now;
-    getrusage(RUSAGE_SELF, &usage_now);     /* before the read test takes its memory */
+    getrusage(RUSAGE_SELF, &usage_now); /* before the read test takes its memory */
     r.peak_kb = usage_now.ru_maxrss;
     r.read_rate = read_rate(o.threads, 5);
-    if (o.json) print_json(&o, &r);
-    else print_text(&o, &r);
+    if (o.json)
+        print_json(&o, &r);
+    else
+        print_text(&o, &r);
     return cli_finish("gptc-bench", EXIT_DONE);
 }

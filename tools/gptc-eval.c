@@ -28,7 +28,9 @@ typedef struct {
 
 /* ---- sums over log-probabilities ---- */
 
-typedef struct { double max, log_sum; } Norm;
+typedef struct {
+    double max, log_sum;
+} Norm;
 static Norm log_norm(const float *x, int64_t n) {
     double max = -INFINITY, sum = 0;
     for (int64_t i = 0; i < n; i++) max = (double)x[i] > max ? (double)x[i] : max;
@@ -57,7 +59,10 @@ static int64_t argmax(const float *x, int64_t n) {
 
 /* ---- logits of a batch of token rows ---- */
 
-typedef struct { float *out; int64_t vocab; } Sink;
+typedef struct {
+    float *out;
+    int64_t vocab;
+} Sink;
 static int keep_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
     Sink *s = user;
     (void)sequence;
@@ -80,7 +85,8 @@ static gptc_status run_stepwise(Eval *e, const int32_t *ids, int64_t batch, int6
     return st;
 }
 
-static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_t seq, int64_t chunk, float *out) {
+static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_t seq, int64_t chunk,
+                              float *out) {
     gptc_status st = GPTC_OK;
     if (chunk <= 0) chunk = seq;
     for (int64_t b = 0; b < batch && !st; b++) {
@@ -98,7 +104,9 @@ static int open_model(Eval *e, const char *path, int64_t context, int64_t sequen
     if (st) return cli_fail(TOOL, NULL, st, why.text);
     gptc_model_get_info(e->model, &e->info);
     if (context > e->info.context) context = e->info.context;
-    gptc_session_options o = {.struct_size = sizeof o, .context = (int32_t)context, .sequences = (int32_t)sequences,
+    gptc_session_options o = {.struct_size = sizeof o,
+                              .context = (int32_t)context,
+                              .sequences = (int32_t)sequences,
                               .threads = (int32_t)threads};
     st = gptc_session_new(e->model, &o, &e->session, &why);
     return st ? cli_fail(TOOL, path, st, why.text) : -1;
@@ -126,7 +134,8 @@ static int read_tokens(Eval *e, const char *path, int64_t *batch, int64_t *seq, 
     return -1;
 }
 
-static void print_comparison(const Eval *e, const Options *o, const float *got, const Tensor *want, int64_t rows) {
+static void print_comparison(const Eval *e, const Options *o, const float *got, const Tensor *want,
+                             int64_t rows) {
     int64_t vocab = e->info.vocab, n = rows * vocab, same = 0;
     double max = 0, sum2 = 0, s1 = 0, s2 = 0, kl = 0;
     const float *ref = want->data;
@@ -142,17 +151,25 @@ static void print_comparison(const Eval *e, const Options *o, const float *got, 
         same += argmax(ref + r * vocab, vocab) == argmax(got + r * vocab, vocab);
     }
     double mean = s1 / (double)n, std = sqrt(fmax(s2 / (double)n - mean * mean, 0));
-    const struct { const char *name; double value; } numbers[] = {
-        {"max_abs_err", max}, {"rms_err", sqrt(sum2 / (double)n)}, {"ref_std", std}, {"mean_kl", kl / (double)rows},
-        {"top1", (double)same / (double)rows}};
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"max_abs_err", max},
+                   {"rms_err", sqrt(sum2 / (double)n)},
+                   {"ref_std", std},
+                   {"mean_kl", kl / (double)rows},
+                   {"top1", (double)same / (double)rows}};
     for (size_t i = 0; i < COUNT_OF(numbers); i++)
-        if (o->json) printf("%s\"%s\": %s", i ? ", " : "{", numbers[i].name, json_number(numbers[i].value, 6).text);
-        else printf("%-14s %.6g\n", numbers[i].name, numbers[i].value);
+        if (o->json)
+            printf("%s\"%s\": %s", i ? ", " : "{", numbers[i].name, json_number(numbers[i].value, 6).text);
+        else
+            printf("%-14s %.6g\n", numbers[i].name, numbers[i].value);
     printf(o->json ? ", \"kv_cache\": %s, \"tokens\": %" PRId64 ", \"rows_computed\": %" PRIu64
                      ", \"state_bytes\": %" PRIu64 "}\n"
                    : "kv_cache       %s\ntokens         %" PRId64 "\nrows_computed  %" PRIu64
                      "\nstate_bytes    %" PRIu64 "\n",
-           e->info.has_cache ? "true" : "false", rows, gptc_rows_computed(e->session), gptc_state_bytes(e->session));
+           e->info.has_cache ? "true" : "false", rows, gptc_rows_computed(e->session),
+           gptc_state_bytes(e->session));
 }
 
 static int eval_tokens(const Options *o, const char *path) {
@@ -168,12 +185,14 @@ static int eval_tokens(const Options *o, const char *path) {
                                      : run_chunks(&e, ids, batch, seq, o->chunk, got);
         status = st ? cli_fail(TOOL, path, st, NULL) : -1;
         Tensor t = {.dtype = DT_F32, .rank = 3, .dim = {batch, seq, e.info.vocab}, .data = got}, want;
-        if (status < 0 && o->dump && !onnx_tensor_write(o->dump, &t, "logits", &e.diag)) status = diag_report(TOOL, &e.diag);
+        if (status < 0 && o->dump && !onnx_tensor_write(o->dump, &t, "logits", &e.diag))
+            status = diag_report(TOOL, &e.diag);
         if (status < 0 && o->expect) {
-            if (!onnx_tensor_read(o->expect, e.arena, &want, &e.diag)) status = diag_report(TOOL, &e.diag);
+            if (!onnx_tensor_read(o->expect, e.arena, &want, &e.diag))
+                status = diag_report(TOOL, &e.diag);
             else if (want.dtype != DT_F32 || tensor_count(&want) != tensor_count(&t)) {
-                fprintf(stderr, TOOL ": %s: expected float logits [%" PRId64 ", %" PRId64 ", %d]\n", o->expect, batch,
-                        seq, e.info.vocab);
+                fprintf(stderr, TOOL ": %s: expected float logits [%" PRId64 ", %" PRId64 ", %d]\n",
+                        o->expect, batch, seq, e.info.vocab);
                 status = EXIT_INPUT;
             } else {
                 print_comparison(&e, o, got, &want, batch * seq);
@@ -188,14 +207,17 @@ static int eval_tokens(const Options *o, const char *path) {
 
 /* ---- text ---- */
 
-typedef struct { double sum, sum2; int64_t n; } Mean;
+typedef struct {
+    double sum, sum2;
+    int64_t n;
+} Mean;
 static void mean_add(Mean *m, double v) {
     m->sum += v;
     m->sum2 += v * v;
     m->n++;
 }
 static double mean_of(const Mean *m) { return m->n ? m->sum / (double)m->n : 0; }
-static double mean_error(const Mean *m) {   /* standard error of the mean */
+static double mean_error(const Mean *m) { /* standard error of the mean */
     if (m->n < 2) return 0;
     double mu = mean_of(m), var = fmax(m->sum2 / (double)m->n - mu * mu, 0);
     return sqrt(var / (double)(m->n - 1));
@@ -240,7 +262,8 @@ static void print_figure(bool json, const char *name, double value, double error
 static void print_scores(const Options *o, Scores *s, int64_t windows) {
     double nll = mean_of(&s->nll), ppl = exp(nll), err = mean_error(&s->nll);
     printf(o->json ? "{\"tokens_scored\": %" PRId64 ", \"windows\": %" PRId64
-                   : "tokens_scored   %" PRId64 "\nwindows         %" PRId64 "\n", s->nll.n, windows);
+                   : "tokens_scored   %" PRId64 "\nwindows         %" PRId64 "\n",
+           s->nll.n, windows);
     print_figure(o->json, "nll", nll, err);
     print_figure(o->json, "perplexity", ppl, ppl * err);
     if (s->nkl) {
@@ -309,8 +332,8 @@ static int eval_text(const Options *o, const char *path) {
     int status = open_model(&e, path, context, 1, o->threads);
     if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o->threads);
     if (status < 0 && o->against && base.info.vocab != e.info.vocab) {
-        fprintf(stderr, TOOL ": %s: its vocabulary has %d tokens, the other model's %d\n", o->against, base.info.vocab,
-                e.info.vocab);
+        fprintf(stderr, TOOL ": %s: its vocabulary has %d tokens, the other model's %d\n", o->against,
+                base.info.vocab, e.info.vocab);
         status = EXIT_INPUT;
     }
     if (status < 0) status = encode_file(&e, path, o->text, &ids, &n);
@@ -327,7 +350,8 @@ int main(int argc, char **argv) {
     const char *path = NULL;
     const CliOption options[] = {
         {"--tokens", NULL, CLI_STRING, &o.tokens, "T.pb", "token ids, a tensor file [batch, seq]"},
-        {"--expect", NULL, CLI_STRING, &o.expect, "L.pb", "stored logits [batch, seq, vocab] to compare with"},
+        {"--expect", NULL, CLI_STRING, &o.expect, "L.pb",
+         "stored logits [batch, seq, vocab] to compare with"},
         {"--stepwise", NULL, CLI_FLAG, &o.stepwise, NULL, "one token at a time, all sequences together"},
         {"--chunk", NULL, CLI_INT, &o.chunk, "N", "in chunks of N tokens"},
         {"--dump-logits", NULL, CLI_STRING, &o.dump, "OUT.pb", "write what was computed"},
@@ -339,22 +363,27 @@ int main(int argc, char **argv) {
         {"--json", NULL, CLI_FLAG, &o.json, NULL, "one JSON object"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = TOOL, .usage = "MODEL.bin --tokens T.pb [--expect L.pb] | --text FILE [options]",
+    Cli cli = {.tool = TOOL,
+               .usage = "MODEL.bin --tokens T.pb [--expect L.pb] | --text FILE [options]",
                .about = "Measures a compiled model: against stored logits, or by perplexity on a text.",
-               .options = options, .positional = &path, .max = 1};
+               .options = options,
+               .positional = &path,
+               .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     bool score_ok = !o.score || !strcmp(o.score, "all") || !strcmp(o.score, "second-half");
-    const char *wrong = !path || !o.tokens == !o.text ? "needs a model and one of --tokens and --text"
-                        : !score_ok ? "--score takes all or second-half"
-                        : o.text && (o.expect || o.dump || o.stepwise || o.chunk)
-                            ? "--expect, --dump-logits, --stepwise and --chunk go with --tokens"
-                        : o.tokens && (o.against || o.window || o.score) ? "--against, --window and --score go with --text"
-                        : o.stepwise && o.chunk ? "--stepwise or --chunk, not both"
-                        : o.chunk < 0 || o.window < 0 || o.threads < 0 || o.threads > INT32_MAX ? "value out of range"
-                                                                                               : NULL;
+    const char *wrong =
+        !path || !o.tokens == !o.text ? "needs a model and one of --tokens and --text"
+        : !score_ok                   ? "--score takes all or second-half"
+        : o.text && (o.expect || o.dump || o.stepwise || o.chunk)
+            ? "--expect, --dump-logits, --stepwise and --chunk go with --tokens"
+        : o.tokens && (o.against || o.window || o.score) ? "--against, --window and --score go with --text"
+        : o.stepwise && o.chunk                          ? "--stepwise or --chunk, not both"
+        : o.chunk < 0 || o.window < 0 || o.threads < 0 || o.threads > INT32_MAX ? "value out of range"
+                                                                                : NULL;
     if (wrong) return cli_usage(TOOL, wrong, NULL);
-    if (o.dump && (file_same(o.dump, path) || file_same(o.dump, o.tokens) || (o.expect && file_same(o.dump, o.expect)))) {
+    if (o.dump && (file_same(o.dump, path) || file_same(o.dump, o.tokens) ||
+                   (o.expect && file_same(o.dump, o.expect)))) {
         fprintf(stderr, TOOL ": %s: is also read, so it is not written; name another file\n", o.dump);
         return EXIT_USAGE;
     }

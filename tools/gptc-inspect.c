@@ -8,7 +8,10 @@
 #include "tools/cli.h"
 #include "tools/driver.h"
 
-typedef struct { bool ir, plan, tensors, dot; const char *weights; } Options;
+typedef struct {
+    bool ir, plan, tensors, dot;
+    const char *weights;
+} Options;
 
 /* A view of an artifact that gptc_open has accepted, so that every bound holds. */
 typedef struct {
@@ -16,7 +19,7 @@ typedef struct {
     const ArtSection *sections;
     uint32_t nsections;
     const ArtMeta *meta;
-    const char *text;            /* META's strings */
+    const char *text; /* META's strings */
     const ArtPlan *plan;
     const ArtState *states;
     const ArtStep *steps;
@@ -26,8 +29,8 @@ typedef struct {
 } View;
 
 static const char *section_name(uint32_t kind) {
-    static const char *const names[] = {"?", "meta", "tensors", "weights", "plan", "tokenizer", "provenance", "kernels",
-                                        "report", "ir"};
+    static const char *const names[] = {"?",         "meta",       "tensors", "weights", "plan",
+                                        "tokenizer", "provenance", "kernels", "report",  "ir"};
     return kind < COUNT_OF(names) ? names[kind] : "?";
 }
 
@@ -69,8 +72,8 @@ static const char *dtype_text(uint32_t t) {
 static void print_summary(const View *v, const char *path) {
     const ArtMeta *m = v->meta;
     printf("%s: %.1f MB, format %u.%u\n", path, (double)v->file.bytes / 1e6, ART_MAJOR, ART_MINOR);
-    printf("vocabulary %u, context %u, %u attention layers, %s, %" PRIu64 " bytes of state a token\n", m->vocab, m->context,
-           m->layers, m->has_cache ? "cached" : "no cache", m->state_bytes_per_token);
+    printf("vocabulary %u, context %u, %u attention layers, %s, %" PRIu64 " bytes of state a token\n",
+           m->vocab, m->context, m->layers, m->has_cache ? "cached" : "no cache", m->state_bytes_per_token);
     const char *s = v->text;
     for (uint32_t i = 0; i < m->n_strings; i++) {
         const char *value = s + strlen(s) + 1;
@@ -82,8 +85,9 @@ static void print_summary(const View *v, const char *path) {
     if (prov) printf("provenance:\n%.*s", (int)n, (const char *)prov);
     printf("sections:\n");
     for (uint32_t i = 0; i < v->nsections; i++)
-        printf("  %-11s at %10" PRIu64 "  %12" PRIu64 " bytes  xxh64 %016" PRIx64 "\n", section_name(v->sections[i].kind),
-               v->sections[i].offset, v->sections[i].bytes, v->sections[i].hash);
+        printf("  %-11s at %10" PRIu64 "  %12" PRIu64 " bytes  xxh64 %016" PRIx64 "\n",
+               section_name(v->sections[i].kind), v->sections[i].offset, v->sections[i].bytes,
+               v->sections[i].hash);
     uint32_t per[ART_K_COUNT] = {0};
     for (uint32_t i = 0; i < v->plan->n_steps; i++) per[v->steps[i].kernel]++;
     static const char *const names[] = {
@@ -101,7 +105,9 @@ static void print_arg(const View *v, const ArtArg *a) {
     switch (a->kind) {
     case ART_ARG_ROWS: printf(" row+%" PRIu64 "[%u]", a->value, a->width); break;
     case ART_ARG_TENSOR: printf(" t%" PRIu64, a->value); break;
-    case ART_ARG_STATE: printf(" state%" PRIu64 "(%s)", a->value, text_at(v, v->states[a->value].name_offset)); break;
+    case ART_ARG_STATE:
+        printf(" state%" PRIu64 "(%s)", a->value, text_at(v, v->states[a->value].name_offset));
+        break;
     case ART_ARG_TOKENS: printf(" tokens"); break;
     case ART_ARG_POSITIONS: printf(" positions"); break;
     default: printf(" _"); break;
@@ -116,16 +122,26 @@ static void print_params(const View *v, const ArtStep *s) {
 #undef ART_INSN
     };
     switch (s->kernel) {
-    case ART_K_LINEAR: printf("  {k=%u n=%u act=%s}", s->u.linear.k, s->u.linear.n, acts[s->u.linear.act]); break;
-    case ART_K_NORM: printf("  {%u x %u %s eps=%g}", s->u.norm.groups, s->u.norm.width, s->u.norm.rms ? "rms" : "layer", (double)s->u.norm.eps); break;
-    case ART_K_ROPE: printf("  {%u x %u, first %u, %s}", s->u.rope.heads, s->u.rope.dim, s->u.rope.rotated, s->u.rope.interleaved ? "interleaved" : "halves"); break;
+    case ART_K_LINEAR:
+        printf("  {k=%u n=%u act=%s}", s->u.linear.k, s->u.linear.n, acts[s->u.linear.act]);
+        break;
+    case ART_K_NORM:
+        printf("  {%u x %u %s eps=%g}", s->u.norm.groups, s->u.norm.width, s->u.norm.rms ? "rms" : "layer",
+               (double)s->u.norm.eps);
+        break;
+    case ART_K_ROPE:
+        printf("  {%u x %u, first %u, %s}", s->u.rope.heads, s->u.rope.dim, s->u.rope.rotated,
+               s->u.rope.interleaved ? "interleaved" : "halves");
+        break;
     case ART_K_ATTENTION:
-        printf("  {heads=%u/%u dim=%u/%u scale=%g window=%u softcap=%g}", s->u.attention.heads, s->u.attention.kv_heads, s->u.attention.dim,
-               s->u.attention.vdim, (double)s->u.attention.scale, s->u.attention.window, (double)s->u.attention.softcap);
+        printf("  {heads=%u/%u dim=%u/%u scale=%g window=%u softcap=%g}", s->u.attention.heads,
+               s->u.attention.kv_heads, s->u.attention.dim, s->u.attention.vdim, (double)s->u.attention.scale,
+               s->u.attention.window, (double)s->u.attention.softcap);
         break;
     case ART_K_POINTWISE:
         printf("  {");
-        for (uint32_t i = 0; i < s->u.pointwise.count; i++) printf("%s%s", i ? " " : "", insns[v->insns[s->u.pointwise.first + i].op]);
+        for (uint32_t i = 0; i < s->u.pointwise.count; i++)
+            printf("%s%s", i ? " " : "", insns[v->insns[s->u.pointwise.first + i].op]);
         printf("}");
         break;
     default: break;
@@ -133,7 +149,10 @@ static void print_params(const View *v, const ArtStep *s) {
 }
 
 static void print_plan(const View *v) {
-    static const struct { const char *name; uint32_t inputs; } kernels[] = {
+    static const struct {
+        const char *name;
+        uint32_t inputs;
+    } kernels[] = {
 #define ART_KERNEL(e, text, nin, doc) {text, nin},
         ART_KERNEL_LIST(ART_KERNEL)
 #undef ART_KERNEL
@@ -176,8 +195,12 @@ static int inspect_artifact(const Options *o, const char *path) {
     } else if (o->ir) {
         size_t n;
         const uint8_t *ir = section(&v, ART_IR, &n);
-        if (ir) fwrite(ir, 1, n, stdout);
-        else fprintf(stderr, "gptc-inspect: %s was compiled without --embed-ir; compile it again with that\n", path), status = EXIT_INPUT;
+        if (ir)
+            fwrite(ir, 1, n, stdout);
+        else
+            fprintf(stderr, "gptc-inspect: %s was compiled without --embed-ir; compile it again with that\n",
+                    path),
+                status = EXIT_INPUT;
     } else if (o->plan) {
         print_plan(&v);
     } else if (o->tensors) {
@@ -208,7 +231,7 @@ static void print_ports(const Graph *g, const char *what, const Port *p, size_t 
 
 static void print_dot(const Graph *g) {
     printf("digraph gptc {\n  node [shape=box, fontname=monospace];\n");
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         printf("  n%u [label=\"%s\"];\n", id.id, op_info(n->op)->name);
         for (uint32_t i = 0; i < n->nin; i++) {
@@ -225,7 +248,7 @@ static void print_architecture(const Compile *c) {
     uint32_t layers = 0, window = 0, rope = graph_count_op(g, OP_ROPE), alibi = 0;
     const Node *first = NULL;
     bool rms = false;
-    FOR_NODES(g, id) {
+    FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
         if (n->op == OP_NORM) rms |= n->attr.rms;
         if (n->op != OP_ATTENTION) continue;
@@ -241,11 +264,15 @@ static void print_architecture(const Compile *c) {
     const Type *q = graph_type(g, first->in[0]), *k = graph_type(g, first->in[1]);
     printf("architecture: %u layers; %" PRId64 " heads of %" PRId64, layers, q->dim[2].v, q->dim[3].v);
     if (!dim_eq(q->dim[2], k->dim[2])) printf(" on %" PRId64 " key-value heads", k->dim[2].v);
-    printf("; %s norms; positions: %s%s", rms ? "RMS" : "layer", alibi ? "ALiBi" : rope ? "rotary" : "learned or none",
+    printf("; %s norms; positions: %s%s", rms ? "RMS" : "layer",
+           alibi  ? "ALiBi"
+           : rope ? "rotary"
+                  : "learned or none",
            window ? "; sliding window" : "");
     printf("; context %" PRId64 "\n", compile_context(c, 0));
     printf("recognised: %u attention, %u rope, %u norm, %u linear, %u gelu, %u silu\n", layers, rope,
-           graph_count_op(g, OP_NORM), graph_count_op(g, OP_LINEAR), graph_count_op(g, OP_GELU), graph_count_op(g, OP_SILU));
+           graph_count_op(g, OP_NORM), graph_count_op(g, OP_LINEAR), graph_count_op(g, OP_GELU),
+           graph_count_op(g, OP_SILU));
 }
 
 static int inspect_graph(const Options *o, const char *path) {
@@ -263,8 +290,8 @@ static int inspect_graph(const Options *o, const char *path) {
     } else if (ok) {
         const Graph *g = c.graph;
         printf("%s: %s, opset %" PRId64 ", %u ONNX nodes, imported as %u\n", path,
-               c.onnx.producer && *c.onnx.producer ? c.onnx.producer : "unknown producer", c.onnx.opset, c.onnx.nnodes,
-               graph_count_nodes(g));
+               c.onnx.producer && *c.onnx.producer ? c.onnx.producer : "unknown producer", c.onnx.opset,
+               c.onnx.nnodes, graph_count_nodes(g));
         print_ports(g, "input", g->inputs.data, g->inputs.count);
         print_ports(g, "output", g->outputs.data, g->outputs.count);
         CompilePasses p = {.pass = {.kv_cache = true, .opt_level = 1}};
@@ -297,18 +324,23 @@ int main(int argc, char **argv) {
         {"--dot", NULL, CLI_FLAG, &o.dot, NULL, "an imported graph for Graphviz"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = "gptc-inspect", .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--dot]",
-               .about = "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, what was\n"
-                        "recognised, and whether the KV cache is proven.",
-               .options = options, .positional = &path, .max = 1};
+    Cli cli = {.tool = "gptc-inspect",
+               .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--dot]",
+               .about =
+                   "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, what was\n"
+                   "recognised, and whether the KV cache is proven.",
+               .options = options,
+               .positional = &path,
+               .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     if (!path) return cli_usage("gptc-inspect", "a file is needed", NULL);
     bool artifact = is_artifact(path);
     if (artifact ? o.dot : o.plan || o.tensors) {
-        fprintf(stderr, "gptc-inspect: %s: %s\n", path, artifact ? "--dot shows graphs, and this is a compiled model"
-                                                                 : "--plan and --tensors show compiled models, and "
-                                                                   "this is none; compile it first");
+        fprintf(stderr, "gptc-inspect: %s: %s\n", path,
+                artifact ? "--dot shows graphs, and this is a compiled model"
+                         : "--plan and --tensors show compiled models, and "
+                           "this is none; compile it first");
         return EXIT_USAGE;
     }
     return cli_finish("gptc-inspect", artifact ? inspect_artifact(&o, path) : inspect_graph(&o, path));

@@ -29,7 +29,7 @@ typedef struct {
     bool check, bless, verify, list, diff, eval, pipeline, time;
     int64_t level, ctx, seed, range;
     bool no_kv_cache;
-    const char *error;         /* of a test: the diag must say this */
+    const char *error; /* of a test: the diag must say this */
 } Options;
 
 /* ---- inputs: the same for every graph that has an input of that name ---- */
@@ -72,9 +72,12 @@ static void fill_ones(Tensor *t, size_t count) {
     const float one = 1;
     uint16_t half = t->dtype == DT_F16 ? float_to_half(1) : float_to_bf16(1);
     for (size_t i = 0; i < count; i++) {
-        if (t->dtype == DT_F32) memcpy((uint8_t *)t->data + i * sizeof(one), &one, sizeof(one));
-        else if (dtype_is_float(t->dtype)) memcpy((uint8_t *)t->data + i * sizeof(half), &half, sizeof(half));
-        else fill_int(t, i, 1);
+        if (t->dtype == DT_F32)
+            memcpy((uint8_t *)t->data + i * sizeof(one), &one, sizeof(one));
+        else if (dtype_is_float(t->dtype))
+            memcpy((uint8_t *)t->data + i * sizeof(half), &half, sizeof(half));
+        else
+            fill_int(t, i, 1);
     }
 }
 
@@ -183,8 +186,8 @@ static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *
         double e = tensor_differs(&x[i], &y[i]);
         if (e > *worst) *worst = e;
         if (e > tolerance(x[i].dtype))
-            ok = diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element",
-                            name[i], e);
+            ok =
+                diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element", name[i], e);
     }
     return ok;
 }
@@ -194,11 +197,11 @@ static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *
 static bool diff_values(Graph *a, Graph *b, const Options *o, Arena *arena, Diag *d) {
     VEC(ValId) p = {0}, q = {0};
     VEC(const char *) name = {0};
-    FOR_NODES(a, id) {
+    FOR_NODES (a, id) {
         const Node *n = graph_node(a, id);
         const char *at = graph_val(a, n->out[0])->name;
         if (at == NULL) continue;
-        FOR_NODES(b, other) {
+        FOR_NODES (b, other) {
             ValId v = graph_node(b, other)->out[0];
             if (graph_val(b, v)->name == NULL || strcmp(graph_val(b, v)->name, at) != 0) continue;
             VEC_PUSH(arena, &p, n->out[0]);
@@ -247,7 +250,11 @@ static bool print_outputs(Graph *g, const Options *o, Arena *a, Diag *d) {
 
 /* ---- unified diff ---- */
 
-typedef struct { const char **line; size_t *len; size_t count; } Lines;
+typedef struct {
+    const char **line;
+    size_t *len;
+    size_t count;
+} Lines;
 
 static Lines lines_of(const char *text, Arena *a) {
     Lines l = {0};
@@ -300,8 +307,12 @@ static void print_diff(const char *want, const char *got, Arena *a) {
 
 static bool run_passes(Compile *c, const Options *o) {
     PassOptions pass = {!o->no_kv_cache, o->ctx, (int)o->level};
-    CompilePasses p = {.pass = pass, .passes = o->pipeline ? NULL : o->passes, .disable = o->disable,
-                       .dump = o->dump, .dump_dir = o->dump_dir, .time = o->time};
+    CompilePasses p = {.pass = pass,
+                       .passes = o->pipeline ? NULL : o->passes,
+                       .disable = o->disable,
+                       .dump = o->dump,
+                       .dump_dir = o->dump_dir,
+                       .time = o->time};
     if (o->passes == NULL && !o->pipeline) return true;
     if (o->dump != NULL || o->dump_dir != NULL || o->time) return compile_passes(c, &p);
     PassRun run = {.passes = p.passes, .disable = o->disable, .verify = true};
@@ -406,9 +417,12 @@ static int diff_run(const char *a, const char *b, const Options *o) {
     compile_init(&y);
     x.weights = y.weights = o->weights;
     int st = EXIT_DONE;
-    if (!compile_open(&x, a, NULL)) st = diag_report(TOOL, &x.diag);
-    else if (!compile_open(&y, b, NULL)) st = diag_report(TOOL, &y.diag);
-    else if (!diff_values(x.graph, y.graph, o, x.arena, &x.diag)) st = diag_report(TOOL, &x.diag);
+    if (!compile_open(&x, a, NULL))
+        st = diag_report(TOOL, &x.diag);
+    else if (!compile_open(&y, b, NULL))
+        st = diag_report(TOOL, &y.diag);
+    else if (!diff_values(x.graph, y.graph, o, x.arena, &x.diag))
+        st = diag_report(TOOL, &x.diag);
     compile_free(&x);
     compile_free(&y);
     return st;
@@ -453,7 +467,8 @@ int main(int argc, char **argv) {
         {"--ctx", NULL, CLI_INT, &o.ctx, "N", "context length for passes that need one"},
         {"--no-kv-cache", NULL, CLI_FLAG, &o.no_kv_cache, NULL, "compile without state"},
         {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump, "WHEN", "print the IR: all, before:PASS, after:PASS"},
-        {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where file(...) constants are (default: beside the text)"},
+        {"--weights", NULL, CLI_STRING, &o.weights, "DIR",
+         "where file(...) constants are (default: beside the text)"},
         {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write one numbered file after every pass"},
         {"--time-passes", NULL, CLI_FLAG, &o.time, NULL, "seconds and counts of every pass"},
         {"--list-passes", NULL, CLI_FLAG, &o.list, NULL, "name every pass"},
@@ -473,9 +488,13 @@ int main(int argc, char **argv) {
         return cli_finish(TOOL, EXIT_DONE);
     }
     if (cli.count == 0) return cli_usage(TOOL, "no file to work on", NULL);
-    if (o.diff != (cli.count == 2)) return cli_usage(TOOL, "two files go with --diff, one with all else", NULL);
+    if (o.diff != (cli.count == 2))
+        return cli_usage(TOOL, "two files go with --diff, one with all else", NULL);
     if (o.range < 1 || o.ctx < 0 || o.ctx > ART_MAX_CONTEXT || o.level > 3)
-        return cli_usage(TOOL, "value out of range", o.range < 1 ? "--range" : o.level > 3 ? "--level" : "--ctx");
+        return cli_usage(TOOL, "value out of range",
+                         o.range < 1   ? "--range"
+                         : o.level > 3 ? "--level"
+                                       : "--ctx");
     if (o.diff) return cli_finish(TOOL, diff_run(file[0], file[1], &o));
     o.pipeline = o.level >= 0;
     if (o.level < 0) o.level = 1;
@@ -483,9 +502,12 @@ int main(int argc, char **argv) {
     compile_init(&c);
     c.weights = o.weights;
     char *text = o.check || o.bless ? test_text(file[0], c.arena) : NULL;
-    if (text != NULL && header_read(text, &o, c.arena)) st = test_run(&c, file[0], text, &o);
-    else if (o.verify) st = compile_open(&c, file[0], NULL) ? EXIT_DONE : diag_report(TOOL, &c.diag);
-    else st = file_run(&c, file[0], &o);
+    if (text != NULL && header_read(text, &o, c.arena))
+        st = test_run(&c, file[0], text, &o);
+    else if (o.verify)
+        st = compile_open(&c, file[0], NULL) ? EXIT_DONE : diag_report(TOOL, &c.diag);
+    else
+        st = file_run(&c, file[0], &o);
     compile_free(&c);
     return cli_finish(TOOL, st);
 }

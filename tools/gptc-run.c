@@ -60,16 +60,21 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--ignore-eos", NULL, CLI_FLAG, &o->ignore_eos, NULL, "go on after a stop token"},
         {"--quiet", "-q", CLI_FLAG, &o->quiet, NULL, "no speeds"},
         {0}};
-    Cli cli = {.tool = "gptc-run", .usage = "MODEL.bin [-p TEXT | -f FILE | --tokens IDS] [-i] [options]",
-               .about = "Generates text with a compiled GPT: text on standard output, speeds on standard error.",
-               .options = table, .positional = &o->model, .max = 1};
+    Cli cli = {.tool = "gptc-run",
+               .usage = "MODEL.bin [-p TEXT | -f FILE | --tokens IDS] [-i] [options]",
+               .about =
+                   "Generates text with a compiled GPT: text on standard output, speeds on standard error.",
+               .options = table,
+               .positional = &o->model,
+               .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     if (!o->model) return cli_usage("gptc-run", "no model", NULL);
     if (wrong_value(o)) return cli_usage("gptc-run", "value out of range", wrong_value(o));
     int sources = (o->prompt != NULL) + (o->file != NULL) + (o->tokens != NULL);
     if (sources > 1) return cli_usage("gptc-run", "one of --prompt, --file and --tokens only", NULL);
-    if (!sources && !o->interactive) return cli_usage("gptc-run", "nothing to continue: --prompt, --file, --tokens or -i", NULL);
+    if (!sources && !o->interactive)
+        return cli_usage("gptc-run", "nothing to continue: --prompt, --file, --tokens or -i", NULL);
     if (!strcmp(o->device, "cuda")) {
         fputs("gptc-run: this build has no CUDA backend; --device cpu works\n", stderr);
         return EXIT_MACHINE;
@@ -245,12 +250,15 @@ static bool run_line(Run *r, const char *line, size_t bytes, int *status) {
         return true;
     }
     /* the token that begins a text does not begin its later lines */
-    if (!st && n && r->info.bos_token >= 0 && gptc_length(r->session, 0) > 0 && ids[0] == r->info.bos_token) skip = 1;
+    if (!st && n && r->info.bos_token >= 0 && gptc_length(r->session, 0) > 0 && ids[0] == r->info.bos_token)
+        skip = 1;
     if (!st && n > skip) st = answer(r, ids + skip, n - skip);
-    if (!st) putchar('\n'), fflush(stdout);
-    else *status = prompt_error(r, st, ids, n);
+    if (!st)
+        putchar('\n'), fflush(stdout);
+    else
+        *status = prompt_error(r, st, ids, n);
     free(ids);
-    if (st == GPTC_E_TOKEN) *status = EXIT_DONE;        /* a slip of the hand: the next line may be right */
+    if (st == GPTC_E_TOKEN) *status = EXIT_DONE; /* a slip of the hand: the next line may be right */
     return !st || st == GPTC_E_TOKEN;
 }
 
@@ -280,14 +288,20 @@ int main(int argc, char **argv) {
     gptc_status st = gptc_open(o.model, NULL, &r.model, &why);
     if (st) return fail(st, why.text);
     gptc_model_get_info(r.model, &r.info);
-    gptc_session_options so = {.struct_size = sizeof so, .threads = (int32_t)o.threads, .context = (int32_t)o.context};
-    gptc_sampler_options sampling = {.struct_size = sizeof sampling, .temperature = (float)o.temperature, .top_k = (int32_t)o.top_k,
-                                     .top_p = (float)o.top_p, .min_p = (float)o.min_p,
+    gptc_session_options so = {
+        .struct_size = sizeof so, .threads = (int32_t)o.threads, .context = (int32_t)o.context};
+    gptc_sampler_options sampling = {.struct_size = sizeof sampling,
+                                     .temperature = (float)o.temperature,
+                                     .top_k = (int32_t)o.top_k,
+                                     .top_p = (float)o.top_p,
+                                     .min_p = (float)o.min_p,
                                      .seed = (uint64_t)o.seed};
     st = gptc_session_new(r.model, &so, &r.session, &why);
     if (!st && (st = gptc_sampler_new(r.model, &sampling, &r.sampler))) why.text[0] = 0;
-    if (st) status = fail(st, why.text);
-    else if (o.prompt || o.file || o.tokens) status = run_once(&r);
+    if (st)
+        status = fail(st, why.text);
+    else if (o.prompt || o.file || o.tokens)
+        status = run_once(&r);
     if (!st && status <= 0 && o.interactive) status = run_interactive(&r);
     gptc_sampler_free(r.sampler);
     gptc_session_free(r.session);

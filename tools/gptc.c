@@ -10,7 +10,8 @@
 
 typedef struct {
     bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir;
-    const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after, *chat_template;
+    const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after,
+        *chat_template;
     const char *calibrate, *budget, *report, *weights;
     int64_t ctx, eos, seed;
     ImportOptions import;
@@ -70,10 +71,12 @@ static void summary_graph(const Compile *c, int64_t ctx) {
 static void summary_written(const CompileResult *r, const char *out, double seconds) {
     fprintf(stderr, "  plan      %u steps, %" PRIu64 " bytes of activations a row, %u states\n", r->steps,
             r->plan.row_bytes, r->states);
-    fprintf(stderr, "  verified  %" PRId64 " tokens whole, stepwise and in chunks: largest error %.1e of the logits' "
-                    "deviation\n", r->gate.tokens, r->gate.max_err / r->gate.ref_std);
-    fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out, (double)r->pack.file_bytes / 1e6,
-            r->has_tokenizer ? "inside" : "none", seconds);
+    fprintf(stderr,
+            "  verified  %" PRId64 " tokens whole, stepwise and in chunks: largest error %.1e of the logits' "
+            "deviation\n",
+            r->gate.tokens, r->gate.max_err / r->gate.ref_std);
+    fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out,
+            (double)r->pack.file_bytes / 1e6, r->has_tokenizer ? "inside" : "none", seconds);
 }
 
 static int emit_ir(Compile *c, const char *out) {
@@ -92,8 +95,8 @@ static int dry_run(Compile *c, int64_t ctx) {
     uint64_t bytes = 0;
     for (size_t i = 0; i < p->tensors.count; i++) bytes += p->tensors.data[i].art.bytes;
     printf("size: %.1f MB of weights (predicted)\n", (double)bytes / 1e6);
-    printf("state: %" PRIu64 " bytes a token, %.1f MB at context %" PRId64 "\n", p->meta.state_bytes_per_token,
-           (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
+    printf("state: %" PRIu64 " bytes a token, %.1f MB at context %" PRId64 "\n",
+           p->meta.state_bytes_per_token, (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
     printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
            (double)bytes / 1e6);
     return EXIT_DONE;
@@ -107,16 +110,21 @@ static int compile(Options *o, const char *path) {
     uint32_t total = passes_total();
     bool bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
     int level = o->o0 ? 0 : o->o3 ? 3 : o->o2 ? 2 : 1;
-    CompilePasses p = {.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = level}, .passes = o->passes,
-                       .disable = o->disable, .stop_after = o->stop_after, .dump = o->dump_ir, .dump_dir = o->dump_dir,
-                       .time = o->time_passes, .verbose = o->verbose, .progress = bar ? show_progress : NULL,
+    CompilePasses p = {.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = level},
+                       .passes = o->passes,
+                       .disable = o->disable,
+                       .stop_after = o->stop_after,
+                       .dump = o->dump_ir,
+                       .dump_dir = o->dump_dir,
+                       .time = o->time_passes,
+                       .verbose = o->verbose,
+                       .progress = bar ? show_progress : NULL,
                        .user = &total};
     int status = EXIT_DONE;
     bool writes = !o->emit && !o->stop_after && !o->dry_run;
     const char *out = o->out || !writes ? o->out : "model.bin";
     if (!compile_open(&c, path, &o->import) ||
-        (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) ||
-        !compile_passes(&c, &p)) {
+        (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) || !compile_passes(&c, &p)) {
         if (bar) fprintf(stderr, "\r\033[K");
         status = fail(&c);
         compile_free(&c);
@@ -132,15 +140,22 @@ static int compile(Options *o, const char *path) {
     } else {
         const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s", level, ctx,
                                          o->disable ? " --disable=" : "", o->disable ? o->disable : "");
-        CompileWrite w = {.tokenizer = o->tokenizer, .flags = flags, .eos = o->eos, .chat_template = o->chat_template,
-                          .embed_ir = o->embed_ir, .seed = (uint64_t)o->seed};
+        CompileWrite w = {.tokenizer = o->tokenizer,
+                          .flags = flags,
+                          .eos = o->eos,
+                          .chat_template = o->chat_template,
+                          .embed_ir = o->embed_ir,
+                          .seed = (uint64_t)o->seed};
         CompileResult r;
         if (!o->quiet) {
             fprintf(stderr, "%s\n", path);
             summary_graph(&c, ctx);
-            if (level > 1) fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n", level);
+            if (level > 1)
+                fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n",
+                        level);
         }
-        if (!compile_write(&c, path, out, ctx, &w, &r)) status = fail(&c);
+        if (!compile_write(&c, path, out, ctx, &w, &r))
+            status = fail(&c);
         else {
             if (!o->quiet) summary_written(&r, out, cli_seconds() - start);
             diag_report("gptc", &c.diag);
@@ -155,28 +170,34 @@ int main(int argc, char **argv) {
     const char *args[2];
     const CliOption options[] = {
         {"--out", "-o", CLI_STRING, &o.out, "FILE", "where to write (default model.bin)"},
-        {"-O0", NULL, CLI_FLAG, &o.o0, NULL, "no fusion, nothing shared: raised and cached only, so that it runs"},
+        {"-O0", NULL, CLI_FLAG, &o.o0, NULL,
+         "no fusion, nothing shared: raised and cached only, so that it runs"},
         {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
         {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "as -O1 in this version"},
         {"-O3", NULL, CLI_FLAG, &o.o3, NULL, "as -O1 in this version: no pass is lossy yet"},
         {"--target", NULL, CLI_STRING, &o.target, "T", "cpu, the only one in this version"},
-        {"--tokenizer", NULL, CLI_STRING, &o.tokenizer, "FILE", "tokenizer.json (default: the one beside the model)"},
+        {"--tokenizer", NULL, CLI_STRING, &o.tokenizer, "FILE",
+         "tokenizer.json (default: the one beside the model)"},
         {"--ctx", NULL, CLI_INT, &o.ctx, "N", "longest sequence (default: the model's bound, else 4096)"},
         {"--eos", NULL, CLI_INT, &o.eos, "ID", "stop token (default: from the files beside the model)"},
         {"--chat-template", NULL, CLI_STRING, &o.chat_template, "TEXT", "stored with the model"},
-        {"--input-ids", NULL, CLI_STRING, &o.import.input_ids, "NAME", "the token input, where it cannot be inferred"},
+        {"--input-ids", NULL, CLI_STRING, &o.import.input_ids, "NAME",
+         "the token input, where it cannot be inferred"},
         {"--positions", NULL, CLI_STRING, &o.import.positions, "NAME", "the position input"},
         {"--mask", NULL, CLI_STRING, &o.import.mask, "NAME", "the attention mask input"},
         {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "the logits output"},
-        {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants (default: beside it)"},
+        {"--weights", NULL, CLI_STRING, &o.weights, "DIR",
+         "where a .gir finds its file(...) constants (default: beside it)"},
         {"--emit", NULL, CLI_STRING, &o.emit, "KIND", "print instead of writing a model: ir"},
         {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes instead of the level's"},
         {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
         {"--stop-after", NULL, CLI_STRING, &o.stop_after, "PASS", "stop there and print the graph"},
-        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump_ir, "after:PASS", "print the graph after every pass, or after: or before: one"},
+        {"--dump-ir", NULL, CLI_OPTIONAL, &o.dump_ir, "after:PASS",
+         "print the graph after every pass, or after: or before: one"},
         {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write dumps as numbered .gir files"},
         {"--time-passes", NULL, CLI_FLAG, &o.time_passes, NULL, "seconds of every pass"},
-        {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL, "with --emit=ir: go on when the cache proof fails"},
+        {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL,
+         "with --emit=ir: go on when the cache proof fails"},
         {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE", "for lossy passes; refused in this version"},
         {"--budget", NULL, CLI_STRING, &o.budget, "B", "the same"},
         {"--report", NULL, CLI_STRING, &o.report, "FILE", "the same"},
@@ -187,9 +208,12 @@ int main(int argc, char **argv) {
         {"--quiet", "-q", CLI_FLAG, &o.quiet, NULL, "errors only"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = "gptc", .usage = "[compile] MODEL.onnx|F.gir [-O0..-O3] [-o OUT] [options]",
-               .about = "Compiles an ONNX GPT into one file that gptc-run and libgptc run.", .options = options,
-               .positional = args, .max = 2};
+    Cli cli = {.tool = "gptc",
+               .usage = "[compile] MODEL.onnx|F.gir [-O0..-O3] [-o OUT] [options]",
+               .about = "Compiles an ONNX GPT into one file that gptc-run and libgptc run.",
+               .options = options,
+               .positional = args,
+               .max = 2};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     bool verb = cli.count > 0 && !strcmp(args[0], "compile");

@@ -6,13 +6,19 @@
 
 static uint32_t insn_of(const Node *n) {
     switch (n->op) {
-#define SAME(e) case OP_##e: return ART_I_##e;
-    SAME(NEG) SAME(ABS) SAME(SIGN) SAME(EXP) SAME(LOG) SAME(SQRT) SAME(RECIP) SAME(SIN) SAME(COS) SAME(TANH)
-    SAME(SIGMOID) SAME(ERF) SAME(RELU) SAME(SOFTPLUS) SAME(FLOOR) SAME(CEIL) SAME(ROUND) SAME(NOT) SAME(ISNAN)
-    SAME(ISINF) SAME(ADD) SAME(SUB) SAME(MUL) SAME(DIV) SAME(MOD) SAME(POW) SAME(MIN) SAME(MAX) SAME(AND) SAME(OR)
-    SAME(XOR) SAME(EQ) SAME(LT) SAME(LE) SAME(WHERE) SAME(SILU)
+#define SAME(e)                                                                                              \
+    case OP_##e: return ART_I_##e;
+        SAME(NEG)
+        SAME(ABS)
+        SAME(SIGN)
+            SAME(EXP) SAME(LOG) SAME(SQRT) SAME(RECIP) SAME(SIN) SAME(COS) SAME(TANH) SAME(SIGMOID) SAME(ERF)
+                SAME(RELU) SAME(SOFTPLUS) SAME(FLOOR) SAME(CEIL) SAME(ROUND) SAME(NOT) SAME(ISNAN) SAME(ISINF)
+                    SAME(ADD) SAME(SUB) SAME(MUL) SAME(DIV) SAME(MOD) SAME(POW) SAME(MIN) SAME(MAX) SAME(AND)
+                        SAME(OR) SAME(XOR) SAME(EQ) SAME(LT) SAME(LE) SAME(WHERE) SAME(SILU)
 #undef SAME
-    case OP_GELU: return n->attr.tanh ? ART_I_GELU_TANH : ART_I_GELU_ERF;
+                            case OP_GELU : return n->attr.tanh
+            ? ART_I_GELU_TANH
+            : ART_I_GELU_ERF;
     default: return ART_I_COUNT;
     }
 }
@@ -27,7 +33,12 @@ typedef struct {
     Lower *lw;
     ArtStep step;
     uint32_t ninputs;
-    struct { ValId v; uint8_t reg; uint32_t last; bool used; } slot[ART_REGISTERS];
+    struct {
+        ValId v;
+        uint8_t reg;
+        uint32_t last;
+        bool used;
+    } slot[ART_REGISTERS];
     uint32_t first;
 } Point;
 
@@ -41,7 +52,7 @@ static bool point_fail(Point *p, const char *why) {
 static bool broadcast_of(Point *p, ValId v, ValId result, uint32_t *div, uint32_t *mod) {
     const Type *from = graph_type(p->lw->g, v), *to = graph_type(p->lw->g, result);
     int64_t d = 1, m = 1;
-    int phase = 0;     /* from the last axis: 0 broadcast axes, 1 own axes, 2 broadcast axes again */
+    int phase = 0; /* from the last axis: 0 broadcast axes, 1 own axes, 2 broadcast axes again */
     for (uint32_t i = 0; i < to->rank; i++) {
         Dim out = to->dim[to->rank - 1 - i];
         Dim in = i < from->rank ? from->dim[from->rank - 1 - i] : dim_const(1);
@@ -110,7 +121,8 @@ static bool point_argument(Point *p, ValId v, uint8_t *index) {
         return false;
     }
     for (uint32_t i = 0; i < p->ninputs; i++)
-        if (p->step.arg[i].kind == a.kind && p->step.arg[i].value == a.value && p->step.arg[i].width == a.width) {
+        if (p->step.arg[i].kind == a.kind && p->step.arg[i].value == a.value &&
+            p->step.arg[i].width == a.width) {
             *index = (uint8_t)i;
             return true;
         }
@@ -150,21 +162,26 @@ static bool point_node(Point *p, uint32_t at) {
         if (p->slot[i].last <= at) p->slot[i].used = false;
     int r = reg_alloc(p, n->out[0], last_use(p, n->out[0]));
     if (r < 0) return point_fail(p, "needs more than 16 registers");
-    emit(p, (ArtInsn){.op = (uint8_t)insn_of(n), .dst = (uint8_t)r, .a = (uint8_t)in[0], .b = (uint8_t)in[1],
-                      .c = (uint8_t)in[2], .imm = n->op == OP_SILU ? n->attr.alpha : 0});
+    emit(p, (ArtInsn){.op = (uint8_t)insn_of(n),
+                      .dst = (uint8_t)r,
+                      .a = (uint8_t)in[0],
+                      .b = (uint8_t)in[1],
+                      .c = (uint8_t)in[2],
+                      .imm = n->op == OP_SILU ? n->attr.alpha : 0});
     if (at + 1 == p->lw->nnodes) emit(p, (ArtInsn){.op = ART_I_STORE, .a = (uint8_t)r});
     return true;
 }
 
 bool emit_pointwise(Lower *lw) {
-    Point p = {.lw = lw, .step = {.kernel = ART_K_POINTWISE, .region = lw->region},
+    Point p = {.lw = lw,
+               .step = {.kernel = ART_K_POINTWISE, .region = lw->region},
                .first = (uint32_t)lw->p->insns.count};
     ValId result = graph_node(lw->g, lw->nodes[lw->nnodes - 1])->out[0];
     for (uint32_t i = 0; i < lw->nnodes; i++)
         if (!point_node(&p, i)) return false;
     if (!lower_row_arg(lw, result, &p.step.arg[ART_MAX_ARGS - 1])) return false;
-    p.step.u.pointwise = (ArtPointwise){p.first, (uint32_t)lw->p->insns.count - p.first,
-                                        p.step.arg[ART_MAX_ARGS - 1].width};
+    p.step.u.pointwise =
+        (ArtPointwise){p.first, (uint32_t)lw->p->insns.count - p.first, p.step.arg[ART_MAX_ARGS - 1].width};
     *lower_step(lw, ART_K_POINTWISE, result) = p.step;
     return true;
 }

@@ -4,7 +4,8 @@
 static const Node *node0(const Lower *lw) { return graph_node(lw->g, lw->nodes[0]); }
 
 static bool refuse(Lower *lw, const char *why) {
-    return diag_error(lw->diag, node0(lw)->loc, "%s: %s", graph_describe(lw->g, lw->nodes[0], lw->arena), why);
+    return diag_error(lw->diag, node0(lw)->loc, "%s: %s", graph_describe(lw->g, lw->nodes[0], lw->arena),
+                      why);
 }
 
 static bool tensor_arg(Lower *lw, ValId v, uint32_t layout, ArtArg *out) {
@@ -32,7 +33,7 @@ static bool vector_arg(Lower *lw, ValId v, ArtArg *out) {
         flat.dim[0] *= w.dim[i];
         flat.stride[0] = w.stride[i];
     }
-    if (flat.dtype != DT_F32 || flat.stride[0] != 1) {   /* small: stored as plain fp32 */
+    if (flat.dtype != DT_F32 || flat.stride[0] != 1) { /* small: stored as plain fp32 */
         float *data = arena_array_of(lw->arena, (size_t)flat.dim[0], float);
         for (int64_t i = 0; i < flat.dim[0]; i++) data[i] = (float)weight_get(&flat, &i);
         flat = (WeightView){.data = data, .dtype = DT_F32, .rank = 1, .dim = {flat.dim[0]}, .stride = {1}};
@@ -43,9 +44,12 @@ static bool vector_arg(Lower *lw, ValId v, ArtArg *out) {
 }
 
 static bool index_arg(Lower *lw, ValId v, ArtArg *out) {
-    if (row_is_positions(lw->g, v)) out->kind = ART_ARG_POSITIONS;
-    else if (row_is_tokens(lw->g, v)) out->kind = ART_ARG_TOKENS;
-    else return refuse(lw, "rows are picked by neither token ids nor positions");
+    if (row_is_positions(lw->g, v))
+        out->kind = ART_ARG_POSITIONS;
+    else if (row_is_tokens(lw->g, v))
+        out->kind = ART_ARG_TOKENS;
+    else
+        return refuse(lw, "rows are picked by neither token ids nor positions");
     return true;
 }
 
@@ -116,7 +120,8 @@ static bool emit_norm(Lower *lw) {
     const Node *n = node0(lw);
     ArtArg x, gamma = {0}, beta = {0}, out;
     const Type *t = graph_type(lw->g, n->in[0]);
-    if (t->rank == 0 || !dim_is_const(t->dim[t->rank - 1])) return refuse(lw, "the normed axis has no fixed size");
+    if (t->rank == 0 || !dim_is_const(t->dim[t->rank - 1]))
+        return refuse(lw, "the normed axis has no fixed size");
     uint32_t width = (uint32_t)t->dim[t->rank - 1].v;
     if (!lower_row_arg(lw, n->in[0], &x) || !lower_row_arg(lw, n->out[0], &out)) return false;
     if (n->nin > 1 && !vector_arg(lw, n->in[1], &gamma)) return false;
@@ -134,7 +139,8 @@ static bool emit_rope(Lower *lw) {
     ArtArg x, cosines = {0}, sines = {0}, out;
     if (!row_is_positions(lw->g, n->in[3])) return refuse(lw, "rotary positions are not past + index");
     if (!lower_row_arg(lw, n->in[0], &x) || !lower_row_arg(lw, n->out[0], &out)) return false;
-    if (!tensor_arg(lw, n->in[1], ART_PLAIN, &cosines) || !tensor_arg(lw, n->in[2], ART_PLAIN, &sines)) return false;
+    if (!tensor_arg(lw, n->in[1], ART_PLAIN, &cosines) || !tensor_arg(lw, n->in[2], ART_PLAIN, &sines))
+        return false;
     uint32_t dim = (uint32_t)t->dim[3].v;
     ArtStep *s = lower_step(lw, ART_K_ROPE, n->out[0]);
     s->arg[0] = x, s->arg[1] = cosines, s->arg[2] = sines, s->arg[3] = out;
@@ -156,7 +162,8 @@ static bool emit_store(Lower *lw) {
     int state = state_index(lw, n->out[0]);
     const ArtState *as = &lw->p->states.data[state];
     ArtArg x;
-    if (n->nin != 2 || !lower_row_arg(lw, n->in[1], &x)) return refuse(lw, "a state has to grow by one value");
+    if (n->nin != 2 || !lower_row_arg(lw, n->in[1], &x))
+        return refuse(lw, "a state has to grow by one value");
     ArtStep *s = lower_step(lw, ART_K_STORE, n->out[0]);
     s->arg[0] = x;
     s->arg[1] = (ArtArg){ART_ARG_STATE, 0, (uint64_t)state};
@@ -182,10 +189,10 @@ static bool emit_attention(Lower *lw) {
     s->arg[1] = (ArtArg){ART_ARG_STATE, 0, (uint64_t)k};
     s->arg[2] = (ArtArg){ART_ARG_STATE, 0, (uint64_t)v};
     s->arg[3] = slopes, s->arg[4] = sinks, s->arg[5] = out;
-    s->u.attention = (ArtAttention){(uint32_t)tq->dim[2].v, (uint32_t)tk->dim[2].v, (uint32_t)tq->dim[3].v,
-                                    (uint32_t)tv->dim[3].v, n->attr.scale, n->attr.softcap,
+    s->u.attention = (ArtAttention){(uint32_t)tq->dim[2].v,  (uint32_t)tk->dim[2].v, (uint32_t)tq->dim[3].v,
+                                    (uint32_t)tv->dim[3].v,  n->attr.scale,          n->attr.softcap,
                                     (uint32_t)n->attr.window};
-    for (int i = 0; i < 2; i++) {                 /* the widest of all readers; 0 sees all */
+    for (int i = 0; i < 2; i++) { /* the widest of all readers; 0 sees all */
         uint32_t *w = &lw->p->states.data[i ? v : k].window, mine = (uint32_t)n->attr.window;
         if (*w == UINT32_MAX || mine == 0 || (*w != 0 && mine > *w)) *w = mine;
     }
@@ -236,7 +243,10 @@ static bool emit_reduce(Lower *lw) {
     return true;
 }
 
-typedef struct { int64_t count[MAX_RANK], src[MAX_RANK], dst[MAX_RANK], src_at, dst_at; uint32_t rank; } Move;
+typedef struct {
+    int64_t count[MAX_RANK], src[MAX_RANK], dst[MAX_RANK], src_at, dst_at;
+    uint32_t rank;
+} Move;
 
 static void strides_of(const RowShape *r, int64_t *stride) {
     int64_t run = 1;
@@ -249,7 +259,7 @@ static void strides_of(const RowShape *r, int64_t *stride) {
 static bool emit_one_move(Lower *lw, const Move *m, ArtArg x, ArtArg out, ValId made) {
     ArtMove u = {{1, 1, 1, 1}, {0}, {0}, (uint32_t)m->src_at, (uint32_t)m->dst_at};
     uint32_t at = 4;
-    for (uint32_t i = m->rank; i-- > 0;) {        /* merge neighbours, drop axes of size 1 */
+    for (uint32_t i = m->rank; i-- > 0;) { /* merge neighbours, drop axes of size 1 */
         if (m->count[i] == 1) continue;
         bool joins = at < 4 && m->src[i] == (int64_t)u.src_stride[at] * u.count[at] &&
                      m->dst[i] == (int64_t)u.dst_stride[at] * u.count[at];

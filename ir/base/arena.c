@@ -34,14 +34,14 @@ static void out_of_memory(size_t bytes) {
     abort();
 }
 
-static unsigned char *block_data(Block *b) {
-    return (unsigned char *)b + BLOCK_HEAD;
-}
+static unsigned char *block_data(Block *b) { return (unsigned char *)b + BLOCK_HEAD; }
 
 Arena *arena_new(void) {
     Arena *a = calloc(1, sizeof(*a));
-    if (a == NULL) out_of_memory(sizeof(*a));
-    else a->next_cap = BLOCK_MIN;
+    if (a == NULL)
+        out_of_memory(sizeof(*a));
+    else
+        a->next_cap = BLOCK_MIN;
     return a;
 }
 
@@ -57,8 +57,10 @@ void arena_free(Arena *a) {
 
 static Block *arena_grow(Arena *a, size_t bytes) {
     size_t cap = a->next_cap;
-    if (bytes > cap / 4) cap = bytes;
-    else if (a->next_cap < BLOCK_MAX) a->next_cap *= 2;
+    if (bytes > cap / 4)
+        cap = bytes;
+    else if (a->next_cap < BLOCK_MAX)
+        a->next_cap *= 2;
     size_t total = 0;
     if (!add_size(cap, BLOCK_HEAD, &total)) out_of_memory(bytes);
     Block *b = calloc(1, total);
@@ -100,9 +102,7 @@ void *arena_dup(Arena *a, const void *data, size_t bytes) {
     return p;
 }
 
-char *arena_strdup(Arena *a, const char *s) {
-    return arena_dup(a, s, strlen(s) + 1);
-}
+char *arena_strdup(Arena *a, const char *s) { return arena_dup(a, s, strlen(s) + 1); }
 
 char *arena_strndup(Arena *a, const char *s, size_t n) {
     if (n == SIZE_MAX) out_of_memory(n);
@@ -143,9 +143,7 @@ void arena_reset(Arena *a, ArenaMark mark) {
     b->used = mark.used;
 }
 
-size_t arena_bytes(const Arena *a) {
-    return a->held;
-}
+size_t arena_bytes(const Arena *a) { return a->held; }
 
 void *vec_grow(Arena *a, void *data, size_t count, size_t *cap, size_t size) {
     if (count < *cap) return data;
@@ -157,8 +155,7 @@ void *vec_grow(Arena *a, void *data, size_t count, size_t *cap, size_t size) {
     Block *b = a->top;
     if (data != NULL && b != NULL) {
         size_t old_room = round_up(old_bytes), new_room = round_up(new_bytes);
-        bool last = b->used >= old_room &&
-                    (unsigned char *)data == block_data(b) + (b->used - old_room);
+        bool last = b->used >= old_room && (unsigned char *)data == block_data(b) + (b->used - old_room);
         if (last && new_room - old_room <= b->cap - b->used) {
             b->used += new_room - old_room;
             *cap = new_cap;
@@ -171,18 +168,10 @@ void *vec_grow(Arena *a, void *data, size_t count, size_t *cap, size_t size) {
     return grown;
 }
 
-bool mul_size(size_t a, size_t b, size_t *out) {
-    return !__builtin_mul_overflow(a, b, out);
-}
+bool mul_size(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
 
-bool add_size(size_t a, size_t b, size_t *out) {
-    return !__builtin_add_overflow(a, b, out);
-}
+bool add_size(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
 
-bool mul_i64(int64_t a, int64_t b, int64_t *out) {
-    return !__builtin_mul_overflow(a, b, out);
-}
+bool mul_i64(int64_t a, int64_t b, int64_t *out) { return !__builtin_mul_overflow(a, b, out); }
 
-bool add_i64(int64_t a, int64_t b, int64_t *out) {
-    return !__builtin_add_overflow(a, b, out);
-}
+bool add_i64(int64_t a, int64_t b, int64_t *out) { return !__builtin_add_overflow(a, b, out); }

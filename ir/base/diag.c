@@ -61,10 +61,6 @@ void diag_note(Diag *d, Loc loc, const char *fmt, ...) {
     va_end(ap);
 }
 
-Loc loc_none(void) {
-    return (Loc){LOC_NONE, 0, 0, NULL};
-}
+Loc loc_none(void) { return (Loc){LOC_NONE, 0, 0, NULL}; }
 
-Loc loc_file(const char *path) {
-    return (Loc){LOC_FILE, 0, 0, path};
-}
+Loc loc_file(const char *path) { return (Loc){LOC_FILE, 0, 0, path}; }

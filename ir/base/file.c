@@ -51,20 +51,16 @@ static bool file_read_stream(int fd, FileView *out, Diag *d) {
 
 static bool file_map_fd(int fd, FileView *out, Diag *d) {
     struct stat st;
-    if (fstat(fd, &st) != 0)
-        return diag_error(d, loc_file(out->path), "cannot inspect: %s", strerror(errno));
-    if (S_ISDIR(st.st_mode))
-        return diag_error(d, loc_file(out->path), "is a directory, not a file");
+    if (fstat(fd, &st) != 0) return diag_error(d, loc_file(out->path), "cannot inspect: %s", strerror(errno));
+    if (S_ISDIR(st.st_mode)) return diag_error(d, loc_file(out->path), "is a directory, not a file");
     if (!S_ISREG(st.st_mode)) return file_read_stream(fd, out, d);
     if (st.st_size == 0) {
         out->data = (const uint8_t *)"";
         return true;
     }
-    if ((uintmax_t)st.st_size > SIZE_MAX)
-        return diag_error(d, loc_file(out->path), "is too large to map");
+    if ((uintmax_t)st.st_size > SIZE_MAX) return diag_error(d, loc_file(out->path), "is too large to map");
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED)
-        return diag_error(d, loc_file(out->path), "cannot map: %s", strerror(errno));
+    if (p == MAP_FAILED) return diag_error(d, loc_file(out->path), "cannot map: %s", strerror(errno));
     out->data = p;
     out->bytes = (size_t)st.st_size;
     out->mapped = true;
@@ -82,8 +78,10 @@ bool file_map(const char *path, FileView *out, Diag *d) {
 
 void file_unmap(FileView *f) {
     if (f->bytes != 0) {
-        if (f->mapped) munmap((void *)(uintptr_t)f->data, f->bytes);
-        else free((void *)(uintptr_t)f->data);
+        if (f->mapped)
+            munmap((void *)(uintptr_t)f->data, f->bytes);
+        else
+            free((void *)(uintptr_t)f->data);
     }
     *f = (FileView){0};
 }
@@ -126,8 +124,10 @@ static bool writer_open(FileWriter *w) {
     w->temporary = malloc(room);
     if (w->temporary == NULL) return false;
     for (int attempt = 0; attempt < 100 && w->fd < 0; attempt++) {
-        if (attempt == 0) snprintf(w->temporary, room, "%s.tmp-%ld", w->dest, (long)getpid());
-        else snprintf(w->temporary, room, "%s.tmp-%ld-%d", w->dest, (long)getpid(), attempt);
+        if (attempt == 0)
+            snprintf(w->temporary, room, "%s.tmp-%ld", w->dest, (long)getpid());
+        else
+            snprintf(w->temporary, room, "%s.tmp-%ld-%d", w->dest, (long)getpid(), attempt);
         w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->fd < 0 && errno != EEXIST) return false;
     }
@@ -178,9 +178,7 @@ bool file_write(FileWriter *w, const void *data, size_t bytes) {
     return true;
 }
 
-uint64_t file_offset(const FileWriter *w) {
-    return w->flushed + w->buffered;
-}
+uint64_t file_offset(const FileWriter *w) { return w->flushed + w->buffered; }
 
 bool file_pad(FileWriter *w, size_t alignment) {
     static const uint8_t zeros[256] = {0};
@@ -233,13 +231,9 @@ static void sync_folder_of(const char *path) {
     free(folder);
 }
 
-bool file_flush(FileWriter *w) {
-    return writer_flush(w);
-}
+bool file_flush(FileWriter *w) { return writer_flush(w); }
 
-const char *file_temporary(const FileWriter *w) {
-    return w->temporary != NULL ? w->temporary : w->path;
-}
+const char *file_temporary(const FileWriter *w) { return w->temporary != NULL ? w->temporary : w->path; }
 
 bool file_commit(FileWriter *w, Diag *d) {
     writer_flush(w);
@@ -248,8 +242,10 @@ bool file_commit(FileWriter *w, Diag *d) {
     w->fd = -1;
     if (w->temporary != NULL) {
         if (w->error == 0 && rename(w->temporary, w->dest) != 0) w->error = errno;
-        if (w->error != 0) (void)unlink(w->temporary);
-        else sync_folder_of(w->dest);
+        if (w->error != 0)
+            (void)unlink(w->temporary);
+        else
+            sync_folder_of(w->dest);
     }
     bool ok = w->error == 0;
     if (!ok) diag_error(d, loc_file(w->path), "cannot write: %s", strerror(w->error));
@@ -282,8 +278,10 @@ bool file_inside(const char *dir, const char *name, Arena *a, const char **out, 
     if (*dir == '\0') dir = ".";
     if (*name == '\0') return diag_error(d, loc, "a file name inside this folder is empty");
     if (*name == '/')
-        return diag_error(d, loc, "\"%s\" is an absolute path; hint: only files inside the model's "
-                          "folder are read", name);
+        return diag_error(d, loc,
+                          "\"%s\" is an absolute path; hint: only files inside the model's "
+                          "folder are read",
+                          name);
     char *root = realpath(dir, NULL);
     if (root == NULL) return diag_error(d, loc, "cannot resolve the folder: %s", strerror(errno));
     char *whole = realpath(arena_printf(a, "%s/%s", root, name), NULL);
@@ -294,10 +292,10 @@ bool file_inside(const char *dir, const char *name, Arena *a, const char **out, 
         size_t n = strlen(root);
         while (n > 0 && root[n - 1] == '/') n--;
         ok = strncmp(whole, root, n) == 0 && whole[n] == '/';
-        if (ok) *out = arena_strdup(a, whole);
+        if (ok)
+            *out = arena_strdup(a, whole);
         else
-            diag_error(d, loc, "\"%s\" leads out of this folder; hint: copy the file into it",
-                       name);
+            diag_error(d, loc, "\"%s\" leads out of this folder; hint: copy the file into it", name);
     }
     free(root);
     free(whole);

@@ -10,9 +10,7 @@
 #define P4 UINT64_C(0x85EBCA77C2B2AE63)
 #define P5 UINT64_C(0x27D4EB2F165667C5)
 
-static uint64_t rotate_left(uint64_t x, unsigned bits) {
-    return x << bits | x >> (64 - bits);
-}
+static uint64_t rotate_left(uint64_t x, unsigned bits) { return x << bits | x >> (64 - bits); }
 
 static uint64_t read_64(const uint8_t *p) {
     uint64_t x;
@@ -27,13 +25,9 @@ static uint32_t read_32(const uint8_t *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static uint64_t lane_round(uint64_t lane, uint64_t input) {
-    return rotate_left(lane + input * P2, 31) * P1;
-}
+static uint64_t lane_round(uint64_t lane, uint64_t input) { return rotate_left(lane + input * P2, 31) * P1; }
 
-static uint64_t lane_merge(uint64_t hash, uint64_t lane) {
-    return (hash ^ lane_round(0, lane)) * P1 + P4;
-}
+static uint64_t lane_merge(uint64_t hash, uint64_t lane) { return (hash ^ lane_round(0, lane)) * P1 + P4; }
 
 void hash_init(HashState *h, uint64_t seed) {
     *h = (HashState){.lane = {seed + P1 + P2, seed + P2, seed, seed - P1}, .seed = seed};
@@ -77,8 +71,7 @@ uint64_t hash_final(const HashState *h) {
         for (int i = 0; i < 4; i++) hash = lane_merge(hash, lane[i]);
     }
     hash += h->total;
-    for (; left >= 8; p += 8, left -= 8)
-        hash = rotate_left(hash ^ lane_round(0, read_64(p)), 27) * P1 + P4;
+    for (; left >= 8; p += 8, left -= 8) hash = rotate_left(hash ^ lane_round(0, read_64(p)), 27) * P1 + P4;
     if (left >= 4) {
         hash = rotate_left(hash ^ (uint64_t)read_32(p) * P1, 23) * P2 + P3;
         p += 4;

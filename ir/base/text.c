@@ -30,9 +30,7 @@ void text_addn(Text *t, const char *s, size_t n) {
     t->data[t->count] = '\0';
 }
 
-void text_add(Text *t, const char *s) {
-    text_addn(t, s, strlen(s));
-}
+void text_add(Text *t, const char *s) { text_addn(t, s, strlen(s)); }
 
 void text_vprintf(Text *t, const char *fmt, va_list ap) {
     va_list again;
@@ -54,9 +52,12 @@ void text_printf(Text *t, const char *fmt, ...) {
 }
 
 static bool text_add_special(Text *t, double v) {
-    if (isnan(v)) text_add(t, signbit(v) ? "-nan" : "nan");
-    else if (isinf(v)) text_add(t, v < 0 ? "-inf" : "inf");
-    else return false;
+    if (isnan(v))
+        text_add(t, signbit(v) ? "-nan" : "nan");
+    else if (isinf(v))
+        text_add(t, v < 0 ? "-inf" : "inf");
+    else
+        return false;
     return true;
 }
 
@@ -94,8 +95,7 @@ void diag_format(Text *t, const DiagItem *item) {
     const Loc *loc = &item->loc;
     const char *name = loc->name == NULL ? "" : loc->name;
     switch (loc->kind) {
-    case LOC_NONE:
-        break;
+    case LOC_NONE: break;
     case LOC_FILE:
         text_add_clean(t, name);
         text_add(t, ": ");

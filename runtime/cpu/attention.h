@@ -14,22 +14,22 @@
 #include "runtime/cpu/tile.h"
 
 #define KEYS CPU_TILE_KEYS
-#define MAX_QUERIES 48          /* a multiple of every MR */
+#define MAX_QUERIES 48 /* a multiple of every MR */
 
 /* Rows row..row+rows of one sequence, and the keys they see among them. */
 typedef struct {
     size_t row, rows;
-    size_t first, last;         /* first: a multiple of 16 */
+    size_t first, last; /* first: a multiple of 16 */
     size_t splits, split_keys;
 } Block;
 
 typedef struct {
     const CpuAttention *a;
-    float *shared;              /* parts: [row][head][split][up16(vdim) sums, maximum, sum of exps, 0..] */
-    size_t group, head_parts;   /* heads to a key head; a group is cut where it is too large */
-    size_t queries;             /* most queries of a block */
-    size_t vdim;                /* in whole panels */
-    bool few;                   /* rows whose keys may be split */
+    float *shared;            /* parts: [row][head][split][up16(vdim) sums, maximum, sum of exps, 0..] */
+    size_t group, head_parts; /* heads to a key head; a group is cut where it is too large */
+    size_t queries;           /* most queries of a block */
+    size_t vdim;              /* in whole panels */
+    bool few;                 /* rows whose keys may be split */
 } Plan;
 
 /* One item's work in local scratch. Query i is row i / heads, head i % heads of the item. */
@@ -37,7 +37,7 @@ typedef struct {
     const Plan *p;
     size_t row, rows, head, heads, queries;
     float *q, *scores, *sums, *keys;
-    float *largest, *total;     /* the softmax's running maximum and sum */
+    float *largest, *total; /* the softmax's running maximum and sum */
 } Item;
 
 INLINE size_t part_floats(size_t vdim) { return vdim + 16; }
@@ -73,14 +73,16 @@ static Block block_at(const Plan *p, size_t row) {
 
 static void times_keys(size_t queries, size_t panels, size_t dim, TileA a, TileB b, TileC c) {
     switch (queries) {
-#define CASE(mr) case mr: strip_rows(mr, ART_F32, panels, dim, a, b, c, false); break;
+#define CASE(mr)                                                                                             \
+    case mr: strip_rows(mr, ART_F32, panels, dim, a, b, c, false); break;
         TILE_CASES(CASE)
 #undef CASE
     }
 }
 static void times_values(size_t queries, size_t panels, size_t keys, TileA a, TileB b, TileC c) {
     switch (queries) {
-#define CASE(mr) case mr: strip_rows(mr, ART_F32, panels, keys, a, b, c, true); break;
+#define CASE(mr)                                                                                             \
+    case mr: strip_rows(mr, ART_F32, panels, keys, a, b, c, true); break;
         TILE_CASES(CASE)
 #undef CASE
     }
@@ -102,7 +104,8 @@ static float finish_scores(const Item *t, size_t query, size_t key, size_t padde
     const CpuAttention *a = t->p->a;
     size_t at = (size_t)a->positions[t->row + query / t->heads], end = at + 1;
     size_t begin = a->window && end > a->window ? end - a->window : 0;
-    size_t i0 = begin > key ? min_size(begin - key, padded) : 0, i1 = end > key ? min_size(end - key, padded) : 0;
+    size_t i0 = begin > key ? min_size(begin - key, padded) : 0,
+           i1 = end > key ? min_size(end - key, padded) : 0;
     V scale = v_set(a->scale), largest = v_set(-INFINITY);
     for (size_t i = 0; i < padded; i += VW) { v_store(s + i, v_load(s + i) * scale); }
     if (a->softcap != 0) {
@@ -128,7 +131,7 @@ static void weigh(const Item *t, size_t query, size_t padded, float largest, flo
         t->total[query] *= shrink;
         for (size_t i = 0; i < t->p->vdim; i += VW) { v_store(sums + i, v_load(sums + i) * v_set(shrink)); }
     }
-    if (t->largest[query] == -INFINITY) {           /* all masked so far */
+    if (t->largest[query] == -INFINITY) { /* all masked so far */
         memset(s, 0, padded * sizeof *s);
         return;
     }
@@ -208,7 +211,8 @@ static void run_item(const CpuWorker *w, const Plan *p, const Block *b, size_t i
     t.heads = p->group * (part + 1) / p->head_parts - h0;
     t.queries = t.rows * t.heads;
     item_begin(&t, w->local);
-    const float *k = state_head(&a->k, a->sequences[b->row], kv), *v = state_head(&a->v, a->sequences[b->row], kv);
+    const float *k = state_head(&a->k, a->sequences[b->row], kv),
+                *v = state_head(&a->v, a->sequences[b->row], kv);
     size_t key = b->first + split * b->split_keys, end = min_size(key + b->split_keys, b->last + 1);
     for (; key < end; key += KEYS) { attend_tile(&t, k, v, key, min_size(KEYS, end - key)); }
     for (size_t i = 0; i < t.queries; i++) {

@@ -6,11 +6,11 @@
  *   kernels->norm(&worker, &norm_args);      pool_barrier(worker.pool);
  *   kernels->linear(&worker, &linear_args);  pool_barrier(worker.pool);
  *
- * Gather, norm, rope, store, move, pointwise, reduce and softmax use neither the pool nor shared scratch:
- * a worker with index 0 and count 1 may run several of them one after the other, alone.
- * Others: A kernel may make barriers of its own, and none may follow another without a barrier between, even if
- * they touch different buffers (they share scratch and the ticket counter). Results do not depend on the
- * number of workers. rows may be 0: nothing is done.
+ * A kernel may make barriers of its own, and none may follow another without a barrier between, even if
+ * they touch different buffers (they share scratch and the ticket counter). But gather, norm, rope, store,
+ * move, pointwise, reduce and softmax use neither pool nor shared scratch: one worker may run several in a
+ * row alone, with index 0 and count 1. Results do not depend on the number of workers. rows may be 0:
+ * nothing is done.
  *
  * Activations are rows of floats; a stride is the number of floats from one row to the next (0 repeats one
  * row). Pointers need the alignment of float only; 64 bytes is fastest. Arguments are trusted: the loader
@@ -28,19 +28,19 @@
 typedef struct {
     uint32_t index, count;
     Pool *pool;
-    void *local;                /* CPU_LOCAL_BYTES of the worker's own, 64-byte aligned */
-    void *shared;               /* one for all workers, 64-byte aligned: the largest of cpu_linear_shared
+    void *local;  /* CPU_LOCAL_BYTES of the worker's own, 64-byte aligned */
+    void *shared; /* one for all workers, 64-byte aligned: the largest of cpu_linear_shared
                                    and cpu_attention_shared over the program's steps */
 } CpuWorker;
 #define CPU_LOCAL_BYTES ((size_t)512 << 10)
-#define CPU_MAX_HEAD 1024       /* largest dim and vdim that attention takes */
+#define CPU_MAX_HEAD 1024 /* largest dim and vdim that attention takes */
 
 /* out[rows][width] = table[ids[row]]. table: ART_F32/F16/BF16, ART_PLAIN [n][width] or
  * ART_PANEL16 [n/16][width][16]. */
 typedef struct {
     uint32_t rows, width, dtype, layout;
     const void *table;
-    const int32_t *ids;         /* one a row, each < n */
+    const int32_t *ids; /* one a row, each < n */
     float *out;
     size_t out_stride;
 } CpuGather;
@@ -50,8 +50,8 @@ typedef struct {
 typedef struct {
     uint32_t rows, groups, width, rms;
     float eps;
-    const float *x, *gamma, *beta;      /* gamma, beta: width floats or NULL */
-    size_t gamma_stride, beta_stride;   /* floats from one group's to the next's; 0 = the same for all */
+    const float *x, *gamma, *beta;    /* gamma, beta: width floats or NULL */
+    size_t gamma_stride, beta_stride; /* floats from one group's to the next's; 0 = the same for all */
     size_t x_stride, out_stride;
     float *out;
 } CpuNorm;
@@ -62,7 +62,7 @@ typedef struct {
     uint32_t rows, k, n, act, dtype;
     const float *x;
     const void *w;
-    const float *bias, *gate, *residual;    /* each may be NULL; bias: n floats */
+    const float *bias, *gate, *residual; /* each may be NULL; bias: n floats */
     size_t x_stride, gate_stride, residual_stride, out_stride;
     float *out;
 } CpuLinear;
@@ -72,7 +72,7 @@ typedef struct {
 typedef struct {
     uint32_t rows, heads, dim, rotated, interleaved;
     const float *cos, *sin, *x;
-    const int32_t *positions;   /* one a row */
+    const int32_t *positions; /* one a row */
     size_t x_stride, out_stride;
     float *out;
 } CpuRope;
@@ -85,7 +85,7 @@ typedef struct {
 typedef struct {
     float *data;
     uint32_t heads, dim;
-    uint32_t capacity;          /* positions of one sequence */
+    uint32_t capacity; /* positions of one sequence */
     uint32_t by_key;
 } CpuState;
 size_t cpu_state_floats(uint32_t heads, uint32_t dim, uint32_t capacity, uint32_t by_key);
@@ -107,7 +107,7 @@ typedef struct {
 typedef struct {
     uint32_t rows, heads, kv_heads, dim, vdim, window;
     float scale, softcap;
-    const float *q, *slopes, *sinks;    /* slopes, sinks: heads floats or NULL */
+    const float *q, *slopes, *sinks; /* slopes, sinks: heads floats or NULL */
     size_t q_stride, out_stride;
     const int32_t *positions, *sequences;
     CpuState k, v;
@@ -117,8 +117,8 @@ typedef struct {
 /* Runs a program of ArtInsn (it has been checked: registers < ART_REGISTERS, inputs < 6, one STORE at the
  * end). out may be an input that is only loaded with div = 1 and mod >= width, same stride. */
 typedef struct {
-    const float *data;          /* floats of a row, or NULL: */
-    const int32_t *ints;        /* one number a row (tokens, positions), loaded as float */
+    const float *data;   /* floats of a row, or NULL: */
+    const int32_t *ints; /* one number a row (tokens, positions), loaded as float */
     size_t stride;
 } CpuInput;
 typedef struct {
@@ -140,14 +140,14 @@ typedef struct {
 
 typedef struct {
     uint32_t rows;
-    ArtMove move;               /* strides and offsets in floats */
+    ArtMove move; /* strides and offsets in floats */
     const float *x;
     size_t x_stride, out_stride;
-    float *out;                 /* not x */
+    float *out; /* not x */
 } CpuMove;
 
 typedef struct {
-    const char *name;           /* "portable", "avx2", "avx512" */
+    const char *name; /* "portable", "avx2", "avx512" */
     void (*gather)(const CpuWorker *w, const CpuGather *a);
     void (*norm)(const CpuWorker *w, const CpuNorm *a);
     void (*linear)(const CpuWorker *w, const CpuLinear *a);

@@ -16,8 +16,8 @@
 
 #define KC 384
 #define GROUP_PANELS 4
-#define DRAW_PANELS 4           /* streams from memory, when rows are few */
-#define FEW_K 512               /* of 4 panels that stays in L2 between passes */
+#define DRAW_PANELS 4 /* streams from memory, when rows are few */
+#define FEW_K 512     /* of 4 panels that stays in L2 between passes */
 
 /* One row of one panel: 16 sums to columns col.. of out. */
 INLINE void epilogue(const CpuLinear *l, uint32_t act, size_t row, size_t col, const float *sum) {
@@ -42,28 +42,37 @@ INLINE void epilogue(const CpuLinear *l, uint32_t act, size_t row, size_t col, c
 }
 
 /* rows x panels of sums, c.row = 16. */
-static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t panel, size_t panels, TileC c) {
+static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t panel, size_t panels,
+                           TileC c) {
     for (size_t r = 0; r < rows; r++) {
         for (size_t p = 0; p < panels; p++) {
             const float *sum = c.c + r * 16 + p * c.panel;
-#define ACT(kind) case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
+#define ACT(kind)                                                                                            \
+    case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
             switch (l->act) {
-                ACT(ART_ACT_RELU) ACT(ART_ACT_GELU_ERF) ACT(ART_ACT_GELU_TANH) ACT(ART_ACT_SILU)
-                ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID)
-            default: epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
+                ACT(ART_ACT_RELU)
+                ACT(ART_ACT_GELU_ERF)
+                ACT(ART_ACT_GELU_TANH)
+                ACT(ART_ACT_SILU) ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID) default
+                    : epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
             }
 #undef ACT
         }
     }
 }
 
-static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c, bool add) {
+static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c,
+                     bool add) {
     switch (rows) {
-#define CASE(mr) \
-    case mr: \
-        if (dtype == ART_F32) { strip_rows(mr, ART_F32, panels, k, a, b, c, add); } \
-        else if (dtype == ART_F16) { strip_rows(mr, ART_F16, panels, k, a, b, c, add); } \
-        else { strip_rows(mr, ART_BF16, panels, k, a, b, c, add); } \
+#define CASE(mr)                                                                                             \
+    case mr:                                                                                                 \
+        if (dtype == ART_F32) {                                                                              \
+            strip_rows(mr, ART_F32, panels, k, a, b, c, add);                                                \
+        } else if (dtype == ART_F16) {                                                                       \
+            strip_rows(mr, ART_F16, panels, k, a, b, c, add);                                                \
+        } else {                                                                                             \
+            strip_rows(mr, ART_BF16, panels, k, a, b, c, add);                                               \
+        }                                                                                                    \
         break;
         TILE_CASES(CASE)
 #undef CASE
@@ -93,7 +102,9 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
 }
 
 /* Rows first.. of a chunk, cut into blocks of size + 1 (the first `larger` ones) or size rows, MR at most. */
-typedef struct { size_t first, rows, blocks, size, larger; } Chunk;
+typedef struct {
+    size_t first, rows, blocks, size, larger;
+} Chunk;
 INLINE size_t block_row(const Chunk *c, size_t block) { return block * c->size + min_size(block, c->larger); }
 
 /* to[i * mr + r] = x[r][i] for 4 rows and columns. */
@@ -117,7 +128,7 @@ static void pack_block(const CpuLinear *l, const Chunk *c, size_t block, float *
     const float *x = l->x + (c->first + r0) * stride;
     float *to = packed + r0 * k;
     for (; mr >= 4 && i + 4 <= k; i += 4) {
-        for (size_t r = 0; r < mr; r += 4) {            /* the last four rows may overlap the ones before */
+        for (size_t r = 0; r < mr; r += 4) { /* the last four rows may overlap the ones before */
             size_t at = min_size(r, mr - 4);
             pack_4x4(x + at * stride + i, stride, mr, to + i * mr + at);
         }
@@ -129,10 +140,13 @@ static void pack_block(const CpuLinear *l, const Chunk *c, size_t block, float *
 
 static void many_rows(size_t rows, size_t panels, size_t k, const float *packed, TileB b, TileC c, bool add) {
     switch (rows) {
-#define CASE(mr) \
-    case mr: \
-        if (panels == NP) { tile_sum(mr, NP, ART_F32, k, (TileA){packed, 1, mr}, b, c, add); } \
-        else { tile_sum(mr, 1, ART_F32, k, (TileA){packed, 1, mr}, b, c, add); } \
+#define CASE(mr)                                                                                             \
+    case mr:                                                                                                 \
+        if (panels == NP) {                                                                                  \
+            tile_sum(mr, NP, ART_F32, k, (TileA){packed, 1, mr}, b, c, add);                                 \
+        } else {                                                                                             \
+            tile_sum(mr, 1, ART_F32, k, (TileA){packed, 1, mr}, b, c, add);                                  \
+        }                                                                                                    \
         break;
         TILE_CASES(CASE)
 #undef CASE
@@ -153,8 +167,8 @@ static const float *widen(const CpuLinear *l, size_t panels, size_t k, const uin
     return to;
 }
 
-static void multiply_group(const CpuLinear *l, const Chunk *ch, size_t panel, size_t panels, const float *packed,
-                           float *local) {
+static void multiply_group(const CpuLinear *l, const Chunk *ch, size_t panel, size_t panels,
+                           const float *packed, float *local) {
     float *wide = local, *sums = local + NP * KC * 16;
     size_t panel_sums = ch->rows * 16;
     for (size_t k0 = 0; k0 < l->k; k0 += KC) {

@@ -33,19 +33,19 @@ INLINE V nan_min(V a, V b) { return v_select((a < b) | (a != a), a, b); }
 INLINE V nan_max(V a, V b) { return v_select((a > b) | (a != a), a, b); }
 INLINE float softplus_of(float x) { return (x > 0 ? x : x == x ? 0 : x) + log1pf(expf(-fabsf(x))); }
 
-#define EACH_V(expr) \
-    for (size_t i = 0; i < count; i += VW) { \
-        V x = v_load(a + i), y = v_load(b + i), z = v_load(c + i); \
-        (void)x, (void)y, (void)z; \
-        v_store(d + i, (expr)); \
-    } \
+#define EACH_V(expr)                                                                                         \
+    for (size_t i = 0; i < count; i += VW) {                                                                 \
+        V x = v_load(a + i), y = v_load(b + i), z = v_load(c + i);                                           \
+        (void)x, (void)y, (void)z;                                                                           \
+        v_store(d + i, (expr));                                                                              \
+    }                                                                                                        \
     break
-#define EACH(expr) \
-    for (size_t i = 0; i < count; i++) { \
-        float x = a[i], y = b[i]; \
-        (void)y; \
-        d[i] = (expr); \
-    } \
+#define EACH(expr)                                                                                           \
+    for (size_t i = 0; i < count; i++) {                                                                     \
+        float x = a[i], y = b[i];                                                                            \
+        (void)y;                                                                                             \
+        d[i] = (expr);                                                                                       \
+    }                                                                                                        \
     break
 
 /* count: a multiple of VW. */
@@ -65,7 +65,8 @@ static void pointwise_math(uint32_t op, size_t count, const float *a, const floa
     }
 }
 
-static void pointwise_insn(const ArtInsn *n, size_t count, const float *a, const float *b, const float *c, float *d) {
+static void pointwise_insn(const ArtInsn *n, size_t count, const float *a, const float *b, const float *c,
+                           float *d) {
     switch (n->op) {
     case ART_I_CONST: EACH_V(v_set(n->imm));
     case ART_I_NEG: EACH_V(-x);
@@ -101,8 +102,8 @@ static void pointwise_insn(const ArtInsn *n, size_t count, const float *a, const
 }
 
 /* Points r[dst] at the input's floats, or makes a copy of them. */
-static const float *pointwise_load(const CpuInput *in, const ArtInsn *n, size_t row, size_t first, size_t count,
-                                   float *copy) {
+static const float *pointwise_load(const CpuInput *in, const ArtInsn *n, size_t row, size_t first,
+                                   size_t count, float *copy) {
     if (!in->data) {
         for (size_t i = 0; i < TILE; i++) { copy[i] = (float)in->ints[row]; }
         return copy;

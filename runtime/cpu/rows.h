@@ -136,7 +136,7 @@ INLINE float *state_head(const CpuState *s, int32_t sequence, size_t head) {
 static void store(const CpuWorker *w, const CpuStore *a) {
     size_t begin, end, dim = a->state.dim;
     share(w, (size_t)a->rows * a->state.heads, &begin, &end);
-    for (size_t i = begin; i < end; i++) {          /* by heads first: workers share few cache lines */
+    for (size_t i = begin; i < end; i++) { /* by heads first: workers share few cache lines */
         size_t h = i / a->rows, r = i % a->rows, at = (size_t)a->positions[r];
         const float *x = a->x + r * a->x_stride + h * dim;
         float *to = state_head(&a->state, a->sequences[r], h);

@@ -6,7 +6,7 @@
 #include <cpuid.h>
 #include <stdbool.h>
 
-enum { AVX_STATE = 0x6, AVX512_STATE = 0xe6 };  /* registers the system must save: XCR0 bits */
+enum { AVX_STATE = 0x6, AVX512_STATE = 0xe6 }; /* registers the system must save: XCR0 bits */
 
 static uint32_t saved_state(void) {
     uint32_t low, high;

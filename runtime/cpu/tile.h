@@ -12,9 +12,18 @@
 
 /* A matrix A: element (r, k) at a[r * row + k * step]. B: 16 columns of k at b[k * step] of its type,
  * the next 16 columns `panel` elements on. C: row r of panel p at c[r * row + p * panel]. */
-typedef struct { const float *a; size_t row, step; } TileA;
-typedef struct { const void *b; size_t step, panel; } TileB;
-typedef struct { float *c; size_t row, panel; } TileC;
+typedef struct {
+    const float *a;
+    size_t row, step;
+} TileA;
+typedef struct {
+    const void *b;
+    size_t step, panel;
+} TileB;
+typedef struct {
+    float *c;
+    size_t row, panel;
+} TileC;
 
 INLINE int tile_sets(int vectors) {
     return vectors * 4 <= TILE_VECTORS ? 4 : vectors * 2 <= TILE_VECTORS ? 2 : 1;
@@ -33,7 +42,9 @@ INLINE void tile_step(int mr, int np, uint32_t dtype, TileA a, TileB b, size_t k
     }
     UNROLL for (int r = 0; r < mr; r++) {
         V x = v_set(a.a[(size_t)r * a.row + k * a.step]);
-        UNROLL for (int j = 0; j < np * NV; j++) { acc[r * np * NV + j] = v_fma(x, w[j], acc[r * np * NV + j]); }
+        UNROLL for (int j = 0; j < np * NV; j++) {
+            acc[r * np * NV + j] = v_fma(x, w[j], acc[r * np * NV + j]);
+        }
     }
 }
 
@@ -44,7 +55,9 @@ INLINE void tile_sum(int mr, int np, uint32_t dtype, size_t k, TileA a, TileB b,
     UNROLL for (int i = 0; i < ku * vectors; i++) { acc[i] = v_zero(); }
     size_t i = 0;
     for (; i + (size_t)ku <= k; i += (size_t)ku) {
-        UNROLL for (int u = 0; u < ku; u++) { tile_step(mr, np, dtype, a, b, i + (size_t)u, acc + u * vectors); }
+        UNROLL for (int u = 0; u < ku; u++) {
+            tile_step(mr, np, dtype, a, b, i + (size_t)u, acc + u * vectors);
+        }
     }
     for (; i < k; i++) { tile_step(mr, np, dtype, a, b, i, acc); }
     UNROLL for (int half = ku / 2; half > 0; half /= 2) {

@@ -26,7 +26,7 @@
 #define MR 2
 #define NP 1
 #endif
-#define NV (16 / VW)            /* vectors of a panel row */
+#define NV (16 / VW) /* vectors of a panel row */
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -79,7 +79,7 @@ INLINE V v_min(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE V v_max(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE V v_min(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
 #else
-INLINE V v_max(V a, V b) { return v_select(a > b, a, b); }      /* b if either is NaN */
+INLINE V v_max(V a, V b) { return v_select(a > b, a, b); } /* b if either is NaN */
 INLINE V v_min(V a, V b) { return v_select(a < b, a, b); }
 #endif
 INLINE V v_abs(V a) { return (V)((VI)a & 0x7fffffff); }
@@ -107,7 +107,7 @@ INLINE V v_from_f16(VH h) {
 #else
     VU u = __builtin_convertvector(h, VU);
     VU m = (u & 0x7fff) << 13;
-    V f = (V)m * v_set(0x1p112f);                       /* moves the exponent; subnormals come out right */
+    V f = (V)m * v_set(0x1p112f); /* moves the exponent; subnormals come out right */
     VU special = (VU)(m >= (0x7c00u << 13)) & 0x7f800000;
     return (V)((VU)f | special | (u & 0x8000) << 16);
 #endif

@@ -17,7 +17,8 @@ static bool small(const gptc_model *m) {
     uint64_t work = 0;
     for (uint32_t i = 0; i < m->plan->n_steps; i++)
         for (int k = 0; k < ART_MAX_ARGS; k++) work += m->steps[i].arg[k].width;
-    return m->plan->row_bytes < 1 << 20 && work < 1 << 22 && m->meta->vocab < 1 << 16 && m->plan->n_states < 100;
+    return m->plan->row_bytes < 1 << 20 && work < 1 << 22 && m->meta->vocab < 1 << 16 &&
+           m->plan->n_states < 100;
 }
 
 static void run(gptc_model *m) {
@@ -26,8 +27,8 @@ static void run(gptc_model *m) {
     gptc_session *s = NULL;
     gptc_sampler *p = NULL;
     gptc_model_get_info(m, &info);
-    gptc_session_options o = {.threads = 1, .context = info.context < 8 ? info.context : 8, .sequences = 2,
-                              .chunk = 2};
+    gptc_session_options o = {
+        .threads = 1, .context = info.context < 8 ? info.context : 8, .sequences = 2, .chunk = 2};
     if (!gptc_session_new(m, &o, &s, &why)) {
         const int32_t ids[3] = {0, info.vocab - 1, info.vocab / 2};
         gptc_sampler_options so = {.temperature = 1, .top_k = 4};
@@ -61,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (file < 0) {
         strcpy(path, "/tmp/gptc-fuzz-artifact-XXXXXX");
         file = mkstemp(path);
-        unlink(path);           /* it lives on in /proc, and goes with this process */
+        unlink(path); /* it lives on in /proc, and goes with this process */
         snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     }
     if (ftruncate(file, (off_t)bytes) || pwrite(file, image, bytes, 0) != (ssize_t)bytes) return 0;

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool is_small(const Graph *g) {
     size_t n = 0, elements = 0;
-    FOR_NODES(g, id) n++;
+    FOR_NODES (g, id) n++;
     for (size_t i = 1; i < g->values.count; i++) {
         size_t bytes;
         if (type_static_bytes(&g->values.data[i].type, &bytes)) elements += bytes;

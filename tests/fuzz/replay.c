@@ -17,8 +17,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MAX_SEEDS 1024
 #define MAX_BYTES ((size_t)1 << 20)
 
-typedef struct { uint8_t *data; size_t bytes; } Blob;
-typedef struct { Blob seeds[MAX_SEEDS]; size_t n; uint64_t rng; } Replay;
+typedef struct {
+    uint8_t *data;
+    size_t bytes;
+} Blob;
+typedef struct {
+    Blob seeds[MAX_SEEDS];
+    size_t n;
+    uint64_t rng;
+} Replay;
 
 static uint64_t next_random(Replay *r) {
     uint64_t z = (r->rng += UINT64_C(0x9E3779B97F4A7C15));
@@ -94,8 +101,10 @@ static void mutate_once(Replay *r, Blob *b) {
         break;
     default: /* a 32-bit number becomes large or off by one */
         if (b->bytes - at < 4) break;
-        if (next_random(r) & 1) memset(b->data + at, 0xff, 4);
-        else b->data[at]++;
+        if (next_random(r) & 1)
+            memset(b->data + at, 0xff, 4);
+        else
+            b->data[at]++;
         break;
     }
 }
@@ -105,9 +114,12 @@ int main(int argc, char **argv) {
     uint64_t mutants = 0;
     r.rng = 1;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--mutants") && i + 1 < argc) mutants = strtoull(argv[++i], NULL, 10);
-        else if (!strcmp(argv[i], "--seed") && i + 1 < argc) r.rng = strtoull(argv[++i], NULL, 10);
-        else add_path(&r, argv[i]);
+        if (!strcmp(argv[i], "--mutants") && i + 1 < argc)
+            mutants = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--seed") && i + 1 < argc)
+            r.rng = strtoull(argv[++i], NULL, 10);
+        else
+            add_path(&r, argv[i]);
     }
     if (!r.n) {
         fprintf(stderr, "%s: no seeds\n", argv[0]);

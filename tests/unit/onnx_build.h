@@ -7,7 +7,10 @@
 
 #include "frontend/frontend.h"
 
-typedef struct { uint8_t data[1 << 16]; size_t n; } Buf;
+typedef struct {
+    uint8_t data[1 << 16];
+    size_t n;
+} Buf;
 
 static void put_varint(Buf *b, uint64_t v) {
     for (; v >= 0x80; v >>= 7) b->data[b->n++] = (uint8_t)(v | 0x80);
@@ -26,13 +29,9 @@ static void put_bytes(Buf *b, unsigned field, const void *data, size_t n) {
     b->n += n;
 }
 
-static void put_text(Buf *b, unsigned field, const char *s) {
-    put_bytes(b, field, s, strlen(s));
-}
+static void put_text(Buf *b, unsigned field, const char *s) { put_bytes(b, field, s, strlen(s)); }
 
-static void put_buf(Buf *b, unsigned field, const Buf *x) {
-    put_bytes(b, field, x->data, x->n);
-}
+static void put_buf(Buf *b, unsigned field, const Buf *x) { put_bytes(b, field, x->data, x->n); }
 
 /* A list of words, one field each. "-" stands for an empty name. */
 static void put_words(Buf *b, unsigned field, const char *words) {
@@ -95,8 +94,10 @@ static void put_info(Buf *g, unsigned field, const char *name, int type, const c
         char word[64] = {0};
         size_t n = strcspn(dims, ",");
         memcpy(word, dims, n);
-        if ((word[0] >= '0' && word[0] <= '9') || word[0] == '-') put_int(&d, 1, atoll(word));
-        else put_text(&d, 2, word);
+        if ((word[0] >= '0' && word[0] <= '9') || word[0] == '-')
+            put_int(&d, 1, atoll(word));
+        else
+            put_text(&d, 2, word);
         put_buf(&shape, 1, &d);
         dims += n + (dims[n] == ',');
     }
@@ -108,8 +109,8 @@ static void put_info(Buf *g, unsigned field, const char *name, int type, const c
     put_buf(g, field, &info);
 }
 
-static void make_tensor(Buf *t, const char *name, int type, const int64_t *dims, size_t rank,
-                        const void *raw, size_t bytes) {
+static void make_tensor(Buf *t, const char *name, int type, const int64_t *dims, size_t rank, const void *raw,
+                        size_t bytes) {
     t->n = 0;
     for (size_t i = 0; i < rank; i++) put_int(t, 1, dims[i]);
     put_int(t, 2, type);

@@ -11,7 +11,7 @@
 static char path[64];
 static int file = -1;
 static uint8_t *image;
-static size_t bytes, front;      /* front: bytes before the weights' data */
+static size_t bytes, front; /* front: bytes before the weights' data */
 
 static int setup(void) {
     Tiny *t = tiny_new(3);
@@ -35,9 +35,7 @@ static bool put_file(const void *data, size_t n) {
 }
 
 /* The same when only what stands before the weights changed since the last put_file of `bytes` bytes. */
-static bool put_front(const void *data) {
-    return pwrite(file, data, front, 0) == (ssize_t)front;
-}
+static bool put_front(const void *data) { return pwrite(file, data, front, 0) == (ssize_t)front; }
 
 /* Opens what was put; if it opens, it has to run. */
 static gptc_status try_file(gptc_detail *why, int verify) {
@@ -83,7 +81,7 @@ static void test_truncations(void) {
         CU_ASSERT_TRUE_FATAL(put_file(image, n));
         accepted += try_file(&why, 0) == GPTC_OK;
         silent += why.text[0] == 0;
-        memcpy(copy + offsetof(ArtHeader, file_bytes), &size, 8);    /* the header agrees */
+        memcpy(copy + offsetof(ArtHeader, file_bytes), &size, 8); /* the header agrees */
         CU_ASSERT_TRUE_FATAL(put_file(copy, n));
         accepted += try_file(&why, 0) == GPTC_OK;
         silent += why.text[0] == 0;
@@ -142,8 +140,10 @@ static void flips(size_t from, size_t n, int *accepted) {
             tiny_fix_hashes(copy, bytes);
             CU_ASSERT_TRUE_FATAL(put_front(copy));
             gptc_status st = try_file(&why, 0);
-            if (st == GPTC_OK) ++*accepted;
-            else if (!why.text[0]) CU_FAIL("no detail");
+            if (st == GPTC_OK)
+                ++*accepted;
+            else if (!why.text[0])
+                CU_FAIL("no detail");
         }
     free(copy);
 }
@@ -151,7 +151,7 @@ static void flips(size_t from, size_t n, int *accepted) {
 static void test_header_flips(void) {
     int accepted = 0;
     flips(0, sizeof(ArtHeader) + 5 * sizeof(ArtSection), &accepted);
-    CU_ASSERT_TRUE(accepted > 0);           /* reserved bytes, the minor version */
+    CU_ASSERT_TRUE(accepted > 0); /* reserved bytes, the minor version */
 }
 
 static void test_table_flips(void) {
@@ -173,7 +173,9 @@ static ArtStep *find_step(Tiny *t, uint32_t kernel, int nth) {
 static void late_store(Tiny *t) { t->plan.head_step = 3; }
 static void row_too_short(Tiny *t) { t->plan.row_bytes -= 64; }
 static void not_aligned(Tiny *t) { find_step(t, ART_K_NORM, 0)->arg[3].value += 4; }
-static void reads_nothing(Tiny *t) { find_step(t, ART_K_NORM, 0)->arg[0] = find_step(t, ART_K_NORM, 2)->arg[0]; }
+static void reads_nothing(Tiny *t) {
+    find_step(t, ART_K_NORM, 0)->arg[0] = find_step(t, ART_K_NORM, 2)->arg[0];
+}
 static void no_such_tensor(Tiny *t) { find_step(t, ART_K_LINEAR, 0)->arg[1].value = t->n_tensors; }
 static void no_such_state(Tiny *t) { find_step(t, ART_K_STORE, 0)->arg[1].value = 4; }
 static void wrong_k(Tiny *t) { find_step(t, ART_K_LINEAR, 0)->u.linear.k = 16; }
@@ -189,11 +191,15 @@ static void uneven_heads(Tiny *t) { find_step(t, ART_K_ATTENTION, 0)->u.attentio
 static void no_heads(Tiny *t) { find_step(t, ART_K_ATTENTION, 0)->u.attention.kv_heads = 0; }
 static void not_a_number(Tiny *t) { find_step(t, ART_K_ATTENTION, 0)->u.attention.scale = NAN; }
 static void not_stored(Tiny *t) { find_step(t, ART_K_STORE, 2)->arg[1].value = 0; }
-static void output_is_input(Tiny *t) { find_step(t, ART_K_MOVE, 0)->arg[1] = find_step(t, ART_K_MOVE, 0)->arg[0]; }
+static void output_is_input(Tiny *t) {
+    find_step(t, ART_K_MOVE, 0)->arg[1] = find_step(t, ART_K_MOVE, 0)->arg[0];
+}
 static void move_far(Tiny *t) { find_step(t, ART_K_MOVE, 0)->u.move.src_offset = 1; }
 static void move_wraps(Tiny *t) { find_step(t, ART_K_MOVE, 0)->u.move.dst_stride[2] = UINT32_MAX; }
 static void move_none(Tiny *t) { find_step(t, ART_K_MOVE, 0)->u.move.count[0] = 0; }
-static void reduce_wraps(Tiny *t) { find_step(t, ART_K_REDUCE, 0)->u.reduce = (ArtReduce){0, 65536, 65536, 1}; }
+static void reduce_wraps(Tiny *t) {
+    find_step(t, ART_K_REDUCE, 0)->u.reduce = (ArtReduce){0, 65536, 65536, 1};
+}
 static void reduce_kind(Tiny *t) { find_step(t, ART_K_REDUCE, 0)->u.reduce.op = ART_RED_COUNT; }
 static void softmax_len(Tiny *t) { find_step(t, ART_K_SOFTMAX, 0)->u.reduce.len = 5; }
 static void load_far(Tiny *t) { t->insns[6].div = 4, t->insns[6].mod = 8; }
@@ -216,7 +222,9 @@ static void head_past(Tiny *t) { t->plan.head_step = t->plan.n_steps + 1; }
 static void other_logits(Tiny *t) { t->plan.logits_offset = 0; }
 static void tensor_outside(Tiny *t) { t->tensors[3].offset = t->weight_bytes; }
 static void tensor_wraps(Tiny *t) { t->tensors[3].offset = UINT64_MAX - 63; }
-static void tensor_huge(Tiny *t) { t->tensors[3].dim[0] = (uint64_t)1 << 33, t->tensors[3].dim[1] = (uint64_t)1 << 33; }
+static void tensor_huge(Tiny *t) {
+    t->tensors[3].dim[0] = (uint64_t)1 << 33, t->tensors[3].dim[1] = (uint64_t)1 << 33;
+}
 static void tensor_type(Tiny *t) { t->tensors[3].dtype = 9; }
 static void tensor_name(Tiny *t) { t->tensors[3].name_offset = t->meta.text_bytes; }
 static void state_name(Tiny *t) { t->states[1].name_offset = t->meta.text_bytes; }
@@ -228,18 +236,24 @@ static void stops_many(Tiny *t) { t->meta.n_stop_tokens = 9; }
 static void bos_outside(Tiny *t) { t->meta.bos_token = -2; }
 static void no_vocabulary(Tiny *t) { t->meta.vocab = 0; }
 
-static const struct { const char *name; void (*make)(Tiny *); } mistakes[] = {
-#define M(f) {#f, f}
-    M(late_store), M(row_too_short), M(not_aligned), M(reads_nothing), M(no_such_tensor), M(no_such_state),
-    M(wrong_k), M(wrong_n), M(plain_weight), M(wrong_act), M(bias_missing), M(few_positions), M(few_tokens),
-    M(odd_rope), M(long_rope), M(uneven_heads), M(no_heads), M(not_a_number), M(not_stored),
-    M(output_is_input), M(move_far), M(move_wraps), M(move_none), M(reduce_wraps), M(reduce_kind),
-    M(softmax_len), M(load_far), M(load_div_0), M(load_mod_0), M(load_nothing), M(load_in_place),
-    M(register_unset), M(register_16), M(unknown_insn), M(no_store), M(early_store), M(insns_wrap),
-    M(unknown_kernel), M(one_too_many), M(unknown_arg), M(no_output), M(other_head), M(head_past),
-    M(other_logits), M(tensor_outside), M(tensor_wraps), M(tensor_huge), M(tensor_type), M(tensor_name),
-    M(state_name), M(state_huge), M(strings_missing), M(text_unended), M(stop_outside), M(stops_many),
-    M(bos_outside), M(no_vocabulary),
+static const struct {
+    const char *name;
+    void (*make)(Tiny *);
+} mistakes[] = {
+#define M(f)                                                                                                 \
+    { #f, f }
+    M(late_store),    M(row_too_short),   M(not_aligned),    M(reads_nothing), M(no_such_tensor),
+    M(no_such_state), M(wrong_k),         M(wrong_n),        M(plain_weight),  M(wrong_act),
+    M(bias_missing),  M(few_positions),   M(few_tokens),     M(odd_rope),      M(long_rope),
+    M(uneven_heads),  M(no_heads),        M(not_a_number),   M(not_stored),    M(output_is_input),
+    M(move_far),      M(move_wraps),      M(move_none),      M(reduce_wraps),  M(reduce_kind),
+    M(softmax_len),   M(load_far),        M(load_div_0),     M(load_mod_0),    M(load_nothing),
+    M(load_in_place), M(register_unset),  M(register_16),    M(unknown_insn),  M(no_store),
+    M(early_store),   M(insns_wrap),      M(unknown_kernel), M(one_too_many),  M(unknown_arg),
+    M(no_output),     M(other_head),      M(head_past),      M(other_logits),  M(tensor_outside),
+    M(tensor_wraps),  M(tensor_huge),     M(tensor_type),    M(tensor_name),   M(state_name),
+    M(state_huge),    M(strings_missing), M(text_unended),   M(stop_outside),  M(stops_many),
+    M(bos_outside),   M(no_vocabulary),
 #undef M
 };
 
@@ -269,10 +283,10 @@ static void test_section_table(void) {
         ArtSection *s = (ArtSection *)(void *)(copy + AT);
         ArtHeader *h = (ArtHeader *)(void *)copy;
         switch (which) {
-        case 0: s[1].offset = s[0].offset; break;                       /* overlap */
-        case 1: s[3].kind = ART_META; break;                            /* two of them */
-        case 2: s[2].kind = 77; break;                                  /* no plan */
-        case 3: s[1].bytes = UINT64_MAX - s[1].offset + 2; break;       /* the end wraps */
+        case 0: s[1].offset = s[0].offset; break;                 /* overlap */
+        case 1: s[3].kind = ART_META; break;                      /* two of them */
+        case 2: s[2].kind = 77; break;                            /* no plan */
+        case 3: s[1].bytes = UINT64_MAX - s[1].offset + 2; break; /* the end wraps */
         case 4: h->major = ART_MAJOR + 1; break;
         default: h->n_sections = UINT32_MAX; break;
         }

@@ -7,27 +7,72 @@
 #include "runtime/artifact.h"
 #include "tests/unit/unit.h"
 
-typedef struct { const char *type, *field; size_t size, offset, bytes; } Field;
-#define FIELD(type, field) {#type, #field, sizeof(type), offsetof(type, field), sizeof(((type *)0)->field)}
+typedef struct {
+    const char *type, *field;
+    size_t size, offset, bytes;
+} Field;
+#define FIELD(type, field)                                                                                   \
+    { #type, #field, sizeof(type), offsetof(type, field), sizeof(((type *)0)->field) }
 static const Field fields[] = {
-    FIELD(ArtHeader, magic), FIELD(ArtHeader, major), FIELD(ArtHeader, minor), FIELD(ArtHeader, n_sections),
-    FIELD(ArtHeader, file_bytes), FIELD(ArtHeader, table_hash), FIELD(ArtHeader, reserved),
-    FIELD(ArtSection, kind), FIELD(ArtSection, flags), FIELD(ArtSection, offset), FIELD(ArtSection, bytes),
+    FIELD(ArtHeader, magic),
+    FIELD(ArtHeader, major),
+    FIELD(ArtHeader, minor),
+    FIELD(ArtHeader, n_sections),
+    FIELD(ArtHeader, file_bytes),
+    FIELD(ArtHeader, table_hash),
+    FIELD(ArtHeader, reserved),
+    FIELD(ArtSection, kind),
+    FIELD(ArtSection, flags),
+    FIELD(ArtSection, offset),
+    FIELD(ArtSection, bytes),
     FIELD(ArtSection, hash),
-    FIELD(ArtMeta, vocab), FIELD(ArtMeta, context), FIELD(ArtMeta, layers), FIELD(ArtMeta, has_cache),
-    FIELD(ArtMeta, state_bytes_per_token), FIELD(ArtMeta, stop_tokens), FIELD(ArtMeta, n_stop_tokens),
-    FIELD(ArtMeta, bos_token), FIELD(ArtMeta, n_strings), FIELD(ArtMeta, text_bytes),
-    FIELD(ArtTensor, dtype), FIELD(ArtTensor, layout), FIELD(ArtTensor, rank), FIELD(ArtTensor, flags),
-    FIELD(ArtTensor, dim), FIELD(ArtTensor, offset), FIELD(ArtTensor, bytes), FIELD(ArtTensor, name_offset),
+    FIELD(ArtMeta, vocab),
+    FIELD(ArtMeta, context),
+    FIELD(ArtMeta, layers),
+    FIELD(ArtMeta, has_cache),
+    FIELD(ArtMeta, state_bytes_per_token),
+    FIELD(ArtMeta, stop_tokens),
+    FIELD(ArtMeta, n_stop_tokens),
+    FIELD(ArtMeta, bos_token),
+    FIELD(ArtMeta, n_strings),
+    FIELD(ArtMeta, text_bytes),
+    FIELD(ArtTensor, dtype),
+    FIELD(ArtTensor, layout),
+    FIELD(ArtTensor, rank),
+    FIELD(ArtTensor, flags),
+    FIELD(ArtTensor, dim),
+    FIELD(ArtTensor, offset),
+    FIELD(ArtTensor, bytes),
+    FIELD(ArtTensor, name_offset),
     FIELD(ArtTensor, reserved),
-    FIELD(ArtPlan, n_states), FIELD(ArtPlan, n_steps), FIELD(ArtPlan, n_insns), FIELD(ArtPlan, head_step),
-    FIELD(ArtPlan, head_offset), FIELD(ArtPlan, head_width), FIELD(ArtPlan, row_bytes),
+    FIELD(ArtPlan, n_states),
+    FIELD(ArtPlan, n_steps),
+    FIELD(ArtPlan, n_insns),
+    FIELD(ArtPlan, head_step),
+    FIELD(ArtPlan, head_offset),
+    FIELD(ArtPlan, head_width),
+    FIELD(ArtPlan, row_bytes),
     FIELD(ArtPlan, logits_offset),
-    FIELD(ArtState, heads), FIELD(ArtState, dim), FIELD(ArtState, window), FIELD(ArtState, name_offset),
-    FIELD(ArtStep, kernel), FIELD(ArtStep, region), FIELD(ArtStep, arg), FIELD(ArtStep, u),
-    FIELD(ArtArg, kind), FIELD(ArtArg, width), FIELD(ArtArg, value),
-    FIELD(ArtInsn, op), FIELD(ArtInsn, dst), FIELD(ArtInsn, a), FIELD(ArtInsn, b), FIELD(ArtInsn, c),
-    FIELD(ArtInsn, pad), FIELD(ArtInsn, imm), FIELD(ArtInsn, div), FIELD(ArtInsn, mod),
+    FIELD(ArtState, heads),
+    FIELD(ArtState, dim),
+    FIELD(ArtState, window),
+    FIELD(ArtState, name_offset),
+    FIELD(ArtStep, kernel),
+    FIELD(ArtStep, region),
+    FIELD(ArtStep, arg),
+    FIELD(ArtStep, u),
+    FIELD(ArtArg, kind),
+    FIELD(ArtArg, width),
+    FIELD(ArtArg, value),
+    FIELD(ArtInsn, op),
+    FIELD(ArtInsn, dst),
+    FIELD(ArtInsn, a),
+    FIELD(ArtInsn, b),
+    FIELD(ArtInsn, c),
+    FIELD(ArtInsn, pad),
+    FIELD(ArtInsn, imm),
+    FIELD(ArtInsn, div),
+    FIELD(ArtInsn, mod),
 };
 static const char *const kernels[] = {
 #define KERNEL(e, text, nin, doc) text,
@@ -57,7 +102,9 @@ static void test_fields(void) {
         CU_ASSERT_PTR_NOT_NULL_FATAL(heading);
         /* rows in order: each is looked for after the one before */
         row = strstr(row, arena_printf(a, "\n| %zu | %zu | `%s` |", f->offset, f->bytes, f->field));
-        if (!row) fprintf(stderr, "docs/artifact.md: no row %zu, %zu, %s.%s\n", f->offset, f->bytes, f->type, f->field);
+        if (!row)
+            fprintf(stderr, "docs/artifact.md: no row %zu, %zu, %s.%s\n", f->offset, f->bytes, f->type,
+                    f->field);
         CU_ASSERT_PTR_NOT_NULL_FATAL(row);
     }
     arena_free(a);

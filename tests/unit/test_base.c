@@ -96,8 +96,11 @@ static void test_hash(void) {
 
 static void test_text_floats(void) {
     Arena *a = arena_new();
-    static const struct { double v; const char *text; } doubles[] = {
-        {0.1, "0.1"}, {1.0, "1"}, {1e-5, "1e-05"}, {1.0 / 3, "0.3333333333333333"},
+    static const struct {
+        double v;
+        const char *text;
+    } doubles[] = {
+        {0.1, "0.1"}, {1.0, "1"},         {1e-5, "1e-05"}, {1.0 / 3, "0.3333333333333333"},
         {-0.0, "-0"}, {5e-324, "5e-324"}, {1e22, "1e+22"},
     };
     for (size_t i = 0; i < COUNT_OF(doubles); i++) {
@@ -105,9 +108,12 @@ static void test_text_floats(void) {
         text_add_float(&t, doubles[i].v);
         CU_ASSERT_STRING_EQUAL(t.data, doubles[i].text);
     }
-    static const struct { float v; const char *text; } floats[] = {
-        {0.1f, "0.1"}, {1e-5f, "1e-05"}, {3.4028235e38f, "3.4028235e+38"}, {1e-45f, "1e-45"},
-        {16777216.0f, "16777216"}, {0.5f, "0.5"},
+    static const struct {
+        float v;
+        const char *text;
+    } floats[] = {
+        {0.1f, "0.1"},     {1e-5f, "1e-05"},          {3.4028235e38f, "3.4028235e+38"},
+        {1e-45f, "1e-45"}, {16777216.0f, "16777216"}, {0.5f, "0.5"},
     };
     for (size_t i = 0; i < COUNT_OF(floats); i++) {
         Text t = text_new(a);
@@ -183,9 +189,7 @@ static int folder_remove(void) {
     return system(command);
 }
 
-static const char *in_folder(Arena *a, const char *name) {
-    return arena_printf(a, "%s/%s", folder, name);
-}
+static const char *in_folder(Arena *a, const char *name) { return arena_printf(a, "%s/%s", folder, name); }
 
 static void test_file_round_trip(void) {
     Arena *a = arena_new();
@@ -271,8 +275,7 @@ static void test_file_inside(void) {
     CU_ASSERT_TRUE(file_inside(sub, "good", a, &out, &d));
     CU_ASSERT_TRUE(file_inside("/", "dev/null", a, &out, &d));
     CU_ASSERT_EQUAL(d.errors, 0);
-    static const char *const refused[] = {"../subway", "link", "/etc/passwd", "", "none", ".",
-                                          ".."};
+    static const char *const refused[] = {"../subway", "link", "/etc/passwd", "", "none", ".", ".."};
     for (size_t i = 0; i < COUNT_OF(refused); i++) {
         CU_ASSERT_FALSE(file_inside(sub, refused[i], a, &out, &d));
         CU_ASSERT_PTR_NULL(out);

@@ -23,9 +23,7 @@ static int teardown(void) {
     return 0;
 }
 
-static Dim num(int64_t v) {
-    return dim_const(v);
-}
+static Dim num(int64_t v) { return dim_const(v); }
 
 static const char *text(Dim d) {
     Text t = text_new(arena);
@@ -57,8 +55,8 @@ static void test_interning(void) {
     Dim a = dim_mul(g, dim_add(g, seq, num(1)), dim_sub(g, seq, num(1)));
     Dim b = dim_sub(g, dim_mul(g, seq, seq), num(1));
     CU_ASSERT_TRUE(dim_eq(a, b));
-    CU_ASSERT_TRUE(dim_eq(dim_mul(g, dim_mul(g, batch, seq), past),
-                          dim_mul(g, past, dim_mul(g, seq, batch))));
+    CU_ASSERT_TRUE(
+        dim_eq(dim_mul(g, dim_mul(g, batch, seq), past), dim_mul(g, past, dim_mul(g, seq, batch))));
     CU_ASSERT_TRUE(dim_eq(dim_mul(g, seq, num(0)), num(0)));
 }
 
@@ -122,8 +120,7 @@ static void test_substitute_eval(void) {
     CU_ASSERT_TRUE(dim_depends(g, d, SYM_PAST));
     CU_ASSERT_FALSE(dim_depends(g, total, SYM_BATCH));
     CU_ASSERT_FALSE(dim_depends(g, num(3), SYM_SEQ));
-    CU_ASSERT_TRUE(dim_eq(dim_substitute(g, d, SYM_PAST, num(0)),
-                          dim_mul(g, batch, dim_mul(g, seq, seq))));
+    CU_ASSERT_TRUE(dim_eq(dim_substitute(g, d, SYM_PAST, num(0)), dim_mul(g, batch, dim_mul(g, seq, seq))));
     CU_ASSERT_TRUE(dim_eq(dim_substitute(g, total, SYM_SEQ, dim_sub(g, num(8), past)), num(8)));
     CU_ASSERT_TRUE(dim_eq(dim_substitute(g, total, SYM_BATCH, DIM_UNKNOWN), total));
     CU_ASSERT_FALSE(dim_known(dim_substitute(g, total, SYM_SEQ, DIM_UNKNOWN)));
@@ -143,8 +140,7 @@ static void test_substitute_eval(void) {
 
 static void test_many_interned(void) {
     Dim made[2000];
-    for (int64_t i = 0; i < 2000; i++)
-        made[i] = dim_add(g, dim_mul(g, num(i + 2), seq), num(i * i));
+    for (int64_t i = 0; i < 2000; i++) made[i] = dim_add(g, dim_mul(g, num(i + 2), seq), num(i * i));
     bool same = true;
     for (int64_t i = 0; i < 2000; i++)
         same = same && dim_eq(made[i], dim_add(g, num(i * i), dim_mul(g, seq, num(i + 2))));
@@ -152,8 +148,8 @@ static void test_many_interned(void) {
     Arena *other = arena_new();
     Graph *copy = graph_copy(g, other);
     for (int64_t i = 0; i < 2000; i++)
-        same = same && dim_eq(made[i], dim_add(copy, num(i * i),
-                                               dim_mul(copy, dim_sym(copy, SYM_SEQ), num(i + 2))));
+        same = same &&
+               dim_eq(made[i], dim_add(copy, num(i * i), dim_mul(copy, dim_sym(copy, SYM_SEQ), num(i + 2))));
     CU_ASSERT_TRUE(same);
     arena_free(other);
 }
@@ -179,11 +175,11 @@ static void test_half(void) {
     CU_ASSERT_EQUAL(float_to_half(65520.0f), 0x7c00);
     CU_ASSERT_EQUAL(float_to_half(-1e30f), 0xfc00);
     CU_ASSERT_EQUAL(float_to_half(0x1p-24f), 0x0001);
-    CU_ASSERT_EQUAL(float_to_half(0x1p-25f), 0x0000);       /* tie to even */
+    CU_ASSERT_EQUAL(float_to_half(0x1p-25f), 0x0000); /* tie to even */
     CU_ASSERT_EQUAL(float_to_half(0x1.000002p-25f), 0x0001);
-    CU_ASSERT_EQUAL(float_to_half(0x1.8p-24f), 0x0002);     /* tie to even */
+    CU_ASSERT_EQUAL(float_to_half(0x1.8p-24f), 0x0002); /* tie to even */
     CU_ASSERT_EQUAL(float_to_half(0x1.ff8p-15f), 0x03ff);
-    CU_ASSERT_EQUAL(float_to_half(0x1.ffcp-15f), 0x0400);   /* rounds up into the normals */
+    CU_ASSERT_EQUAL(float_to_half(0x1.ffcp-15f), 0x0400); /* rounds up into the normals */
     CU_ASSERT_EQUAL(float_to_half(0x1.002p0f), 0x3c00);
     CU_ASSERT_EQUAL(float_to_half(0x1.006p0f), 0x3c02);
     CU_ASSERT_EQUAL(float_to_bf16(0x1.01p0f), 0x3f80);

@@ -59,9 +59,7 @@ static Tensor *run_args(Graph *g, const EvalArgs *args) {
     return out;
 }
 
-static Tensor *run(Graph *g) {
-    return run_args(g, &(EvalArgs){0});
-}
+static Tensor *run(Graph *g) { return run_args(g, &(EvalArgs){0}); }
 
 static double tolerance(DType t) {
     switch (t) {
@@ -139,8 +137,7 @@ static Tensor eval_product(int64_t m, int64_t n, int64_t k, const float *a, cons
     g->stage = STAGE_RAISED;
     Attr attr = attr_default();
     attr.trans = trans;
-    ValId in[2] = {add_const(g, DT_F32, m, k, a),
-                   add_const(g, bt, trans ? n : k, trans ? k : n, b)};
+    ValId in[2] = {add_const(g, DT_F32, m, k, a), add_const(g, bt, trans ? n : k, trans ? k : n, b)};
     ValId y = graph_add(g, OP_LINEAR, in, 2, &attr, NULL, loc_none(), &diag);
     graph_output(g, y, "y", ROLE_NONE);
     return *run(g);
@@ -214,46 +211,45 @@ static void test_product_halves(void) {
 /* ---- attention against the ops that it is raised from ---- */
 
 static void test_attention_primitives(void) {
-    Graph *g = parse(
-        "gir 1 stage=raised\n"
-        "const %1 : f32[2, 70, 6, 24] = seed(1)\n"
-        "const %2 : f32[2, 150, 3, 24] = seed(2)\n"
-        "const %3 : f32[2, 150, 3, 72] = seed(3)\n"
-        "const %4 : f32[] = {9}\n"
-        "const %5 : f32[] = {-inf}\n"
-        "const %6 : i64[] = {80}\n"
-        "%7 : f32[2, 70, 6, 72] = attention(%1, %2, %3) {scale=9, causal=true}\n"
-        "%8 : f32[2, 6, 70, 24] = transpose(%1) {perm=[0, 2, 1, 3]}\n"
-        "%9 : f32[2, 3, 24, 150] = transpose(%2) {perm=[0, 2, 3, 1]}\n"
-        "%10 : f32[2, 3, 150, 72] = transpose(%3) {perm=[0, 2, 1, 3]}\n"
-        "%11 : f32[2, 3, 2, 70, 24] = reshape(%8)\n"
-        "%12 : f32[2, 3, 1, 24, 150] = reshape(%9)\n"
-        "%13 : f32[2, 3, 1, 150, 72] = reshape(%10)\n"
-        "%14 : f32[2, 3, 2, 70, 150] = matmul(%11, %12)\n"
-        "%15 : f32[2, 3, 2, 70, 150] = mul(%14, %4)\n"
-        "%16 : i64[70, 150] = iota() {axis=0}\n"
-        "%17 : i64[70, 150] = iota() {axis=1}\n"
-        "%18 : i64[70, 150] = add(%16, %6)\n"
-        "%19 : bool[70, 150] = le(%17, %18)\n"
-        "%20 : f32[2, 3, 2, 70, 150] = where(%19, %15, %5)\n"
-        "%21 : f32[2, 3, 2, 70, 150] = softmax(%20) {axis=4}\n"
-        "%22 : f32[2, 3, 2, 70, 72] = matmul(%21, %13)\n"
-        "%23 : f32[2, 6, 70, 72] = reshape(%22)\n"
-        "%24 : f32[2, 70, 6, 72] = transpose(%23) {perm=[0, 2, 1, 3]}\n"
-        "%25 : f32[2, 70, 6, 72] = attention(%1, %2, %3, %19) {scale=9}\n"
-        "%26 : bf16[2, 150, 3, 72] = cast(%3)\n"
-        "%27 : f32[2, 150, 3, 72] = cast(%26)\n"
-        "%28 : f32[2, 70, 6, 72] = attention(%1, %2, %26) {scale=9}\n"
-        "%29 : f32[2, 70, 6, 72] = attention(%1, %2, %27) {scale=9}\n"
-        "%30 : f64[2, 150, 3, 72] = cast(%27)\n"
-        "%31 : f32[2, 70, 6, 72] = attention(%1, %2, %30) {scale=9}\n"
-        "%32 : f32[2, 1, 6, 24] = slice(%1) {starts=[0, 69, 0, 0]}\n"
-        "%33 : f32[2, 1, 6, 72] = attention(%32, %2, %3) {scale=9, causal=true}\n"
-        "%34 : f32[2, 1, 6, 72] = slice(%7) {starts=[0, 69, 0, 0]}\n"
-        "output %7 \"whole\"\noutput %24 \"primitives\"\noutput %7 \"causal\"\noutput %25 "
-        "\"mask\"\n"
-        "output %28 \"bf16\"\noutput %29 \"f32\"\noutput %31 \"f64\"\noutput %29 \"f32 again\"\n"
-        "output %33 \"one row\"\noutput %34 \"last row\"\n");
+    Graph *g = parse("gir 1 stage=raised\n"
+                     "const %1 : f32[2, 70, 6, 24] = seed(1)\n"
+                     "const %2 : f32[2, 150, 3, 24] = seed(2)\n"
+                     "const %3 : f32[2, 150, 3, 72] = seed(3)\n"
+                     "const %4 : f32[] = {9}\n"
+                     "const %5 : f32[] = {-inf}\n"
+                     "const %6 : i64[] = {80}\n"
+                     "%7 : f32[2, 70, 6, 72] = attention(%1, %2, %3) {scale=9, causal=true}\n"
+                     "%8 : f32[2, 6, 70, 24] = transpose(%1) {perm=[0, 2, 1, 3]}\n"
+                     "%9 : f32[2, 3, 24, 150] = transpose(%2) {perm=[0, 2, 3, 1]}\n"
+                     "%10 : f32[2, 3, 150, 72] = transpose(%3) {perm=[0, 2, 1, 3]}\n"
+                     "%11 : f32[2, 3, 2, 70, 24] = reshape(%8)\n"
+                     "%12 : f32[2, 3, 1, 24, 150] = reshape(%9)\n"
+                     "%13 : f32[2, 3, 1, 150, 72] = reshape(%10)\n"
+                     "%14 : f32[2, 3, 2, 70, 150] = matmul(%11, %12)\n"
+                     "%15 : f32[2, 3, 2, 70, 150] = mul(%14, %4)\n"
+                     "%16 : i64[70, 150] = iota() {axis=0}\n"
+                     "%17 : i64[70, 150] = iota() {axis=1}\n"
+                     "%18 : i64[70, 150] = add(%16, %6)\n"
+                     "%19 : bool[70, 150] = le(%17, %18)\n"
+                     "%20 : f32[2, 3, 2, 70, 150] = where(%19, %15, %5)\n"
+                     "%21 : f32[2, 3, 2, 70, 150] = softmax(%20) {axis=4}\n"
+                     "%22 : f32[2, 3, 2, 70, 72] = matmul(%21, %13)\n"
+                     "%23 : f32[2, 6, 70, 72] = reshape(%22)\n"
+                     "%24 : f32[2, 70, 6, 72] = transpose(%23) {perm=[0, 2, 1, 3]}\n"
+                     "%25 : f32[2, 70, 6, 72] = attention(%1, %2, %3, %19) {scale=9}\n"
+                     "%26 : bf16[2, 150, 3, 72] = cast(%3)\n"
+                     "%27 : f32[2, 150, 3, 72] = cast(%26)\n"
+                     "%28 : f32[2, 70, 6, 72] = attention(%1, %2, %26) {scale=9}\n"
+                     "%29 : f32[2, 70, 6, 72] = attention(%1, %2, %27) {scale=9}\n"
+                     "%30 : f64[2, 150, 3, 72] = cast(%27)\n"
+                     "%31 : f32[2, 70, 6, 72] = attention(%1, %2, %30) {scale=9}\n"
+                     "%32 : f32[2, 1, 6, 24] = slice(%1) {starts=[0, 69, 0, 0]}\n"
+                     "%33 : f32[2, 1, 6, 72] = attention(%32, %2, %3) {scale=9, causal=true}\n"
+                     "%34 : f32[2, 1, 6, 72] = slice(%7) {starts=[0, 69, 0, 0]}\n"
+                     "output %7 \"whole\"\noutput %24 \"primitives\"\noutput %7 \"causal\"\noutput %25 "
+                     "\"mask\"\n"
+                     "output %28 \"bf16\"\noutput %29 \"f32\"\noutput %31 \"f64\"\noutput %29 \"f32 again\"\n"
+                     "output %33 \"one row\"\noutput %34 \"last row\"\n");
     Tensor *out = run(g);
     CU_ASSERT_TRUE(tensor_close("attention", &out[0], &out[1], 1e-6));
     for (size_t i = 2; i < g->outputs.count; i += 2)
@@ -350,38 +346,34 @@ static void test_argument_errors(void) {
 }
 
 static void test_range_errors(void) {
-    static const struct { const char *node, *error;
+    static const struct {
+        const char *node, *error;
     } cases[] = {
-        {"f32[seq] = slice(%1) {starts=[2]}",
-         "slice: 3 elements from 2 on by 1 are outside axis 0"},
+        {"f32[seq] = slice(%1) {starts=[2]}", "slice: 3 elements from 2 on by 1 are outside axis 0"},
         {"f32[2] = slice(%1) {starts=[-4 + seq]}", "slice: 2 elements from -1 on"},
         {"f32[2] = slice(%1) {starts=[-3 + seq], steps=[9223372036854775807]}", "outside axis 0"},
-        {"f32[4] = pad(%1, %2) {starts=[-1 + seq]}",
-         "pad: axis 0: length 4 at 2 does not fit into 4"},
-        {"f32[4, 4] = scatter_nd(%3, %4, %3)",
-         "scatter_nd: index 9 is outside an axis of length 4"},
+        {"f32[4] = pad(%1, %2) {starts=[-1 + seq]}", "pad: axis 0: length 4 at 2 does not fit into 4"},
+        {"f32[4, 4] = scatter_nd(%3, %4, %3)", "scatter_nd: index 9 is outside an axis of length 4"},
         {"f32[2, 4] = gather_nd(%3, %5)", "gather_nd: index 9 is outside"},
         {"f32[2, 1] = gather_elements(%3, %5)", "gather_elements: index 9 is outside"},
         {"f32[4, 4] = scatter_elements(%3, %6, %7)", "scatter_elements: index -5 is outside"},
-        {"f32[seq, 1] = gather_elements(%3, %8) {axis=1}",
-         "indices are longer than the operand on axis 0"},
-        {"f32[1, 2, 1, 4] = rope(%9, %10, %10, %11)",
-         "rope: position 4 is outside a table of 4 rows"},
+        {"f32[seq, 1] = gather_elements(%3, %8) {axis=1}", "indices are longer than the operand on axis 0"},
+        {"f32[1, 2, 1, 4] = rope(%9, %10, %10, %11)", "rope: position 4 is outside a table of 4 rows"},
         {"i64[] = argmax(%12)", "argmax: the axis is empty"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        Graph *g = parse(arena_printf(
-            arena,
-            "gir 1 stage=raised\nsymbol seq\n"
-            "const %%1 : f32[4] = splat(1)\nconst %%2 : f32[] = {0}\nconst %%3 : f32[4, 4] = "
-            "splat(1)\n"
-            "const %%4 : i64[4, 1] = {0, 1, 9, 2}\nconst %%5 : i64[2, 1] = {0, 9}\n"
-            "const %%6 : i64[1, 1] = {-5}\nconst %%7 : f32[1, 1] = {1}\n"
-            "const %%9 : f32[1, 2, 1, 4] = splat(1)\nconst %%10 : f32[4, 2] = splat(1)\n"
-            "const %%11 : i32[2] = {0, 4}\nconst %%12 : f32[0] = {}\n"
-            "%%8 : i64[seq, 1] = iota() {axis=1}\n"
-            "%%20 : %s\noutput %%20 \"y\"\n",
-            cases[i].node));
+        Graph *g = parse(
+            arena_printf(arena,
+                         "gir 1 stage=raised\nsymbol seq\n"
+                         "const %%1 : f32[4] = splat(1)\nconst %%2 : f32[] = {0}\nconst %%3 : f32[4, 4] = "
+                         "splat(1)\n"
+                         "const %%4 : i64[4, 1] = {0, 1, 9, 2}\nconst %%5 : i64[2, 1] = {0, 9}\n"
+                         "const %%6 : i64[1, 1] = {-5}\nconst %%7 : f32[1, 1] = {1}\n"
+                         "const %%9 : f32[1, 2, 1, 4] = splat(1)\nconst %%10 : f32[4, 2] = splat(1)\n"
+                         "const %%11 : i32[2] = {0, 4}\nconst %%12 : f32[0] = {}\n"
+                         "%%8 : i64[seq, 1] = iota() {axis=1}\n"
+                         "%%20 : %s\noutput %%20 \"y\"\n",
+                         cases[i].node));
         bool longer = strstr(cases[i].error, "longer") != NULL;
         EvalArgs args = {.bind = (int64_t[]){0, 1, longer ? 5 : 3}, .nbind = 3};
         expect_error(g, &args, cases[i].error);

@@ -60,7 +60,7 @@ static bool plant_weight(Compile *c) {
 }
 
 static bool plant_epsilon(Compile *c) {
-    FOR_NODES(c->graph, id) {
+    FOR_NODES (c->graph, id) {
         Node *n = graph_node(c->graph, id);
         if (n->op != OP_NORM) continue;
         n->attr.eps *= 1000;

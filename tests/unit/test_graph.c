@@ -149,8 +149,7 @@ static void test_copy(void) {
     CU_ASSERT_TRUE(graph_verify(f.g, &f.d));
     /* Copies grow on their own. */
     ValId in[2] = {f.rows, f.rows};
-    for (int i = 0; i < 100; i++)
-        graph_add(copy, OP_ADD, in, 2, NULL, NULL, loc_none(), &f.d);
+    for (int i = 0; i < 100; i++) graph_add(copy, OP_ADD, in, 2, NULL, NULL, loc_none(), &f.d);
     CU_ASSERT_TRUE(graph_verify(copy, &f.d));
     arena_free(other);
     fixture_free(&f);

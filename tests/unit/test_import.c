@@ -13,7 +13,7 @@ static Arena *arena;
 static Diag diag;
 static OnnxModel model;
 static bool imported;
-static const char *folder;     /* of external data */
+static const char *folder; /* of external data */
 
 static void start(void) {
     arena = arena_new();
@@ -49,16 +49,16 @@ static bool said(const char *what) {
 }
 
 /* Refused as the user's fault, with `what` in a message. */
-#define REFUSED(graph, what) \
-    do { \
-        CU_ASSERT_FALSE(import((graph), NULL)); \
-        CU_ASSERT_TRUE(said(what)); \
-        CU_ASSERT_EQUAL(diag.bugs, 0); \
+#define REFUSED(graph, what)                                                                                 \
+    do {                                                                                                     \
+        CU_ASSERT_FALSE(import((graph), NULL));                                                              \
+        CU_ASSERT_TRUE(said(what));                                                                          \
+        CU_ASSERT_EQUAL(diag.bugs, 0);                                                                       \
     } while (0)
 
 static size_t count_op(Op op) {
     size_t n = 0;
-    FOR_NODES(model.graph, id) n += graph_node(model.graph, id)->op == op;
+    FOR_NODES (model.graph, id) n += graph_node(model.graph, id)->op == op;
     return n;
 }
 

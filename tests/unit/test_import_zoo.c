@@ -9,17 +9,35 @@
 
 #define MODELS GPTC_MODELS "/"
 
-typedef struct { double tolerance; const char *name; } Model;
+typedef struct {
+    double tolerance;
+    const char *name;
+} Model;
 /* Largest error over the standard deviation of the logits; see docs on numerics for the looser ones. */
 static const Model ZOO[] = {
-    {1e-4, "zoo/gpt2-dynamo18"},    {1e-4, "zoo/gpt2-dynamo23"},      {1e-4, "zoo/gpt2-ts"},
-    {1e-4, "zoo/gpt2-ts-past"},     {1e-4, "zoo/llama-dynamo18"},     {1e-4, "zoo/llama-dynamo23"},
-    {1e-4, "zoo/llama-ts"},         {1e-4, "zoo/llama-ts-past"},      {1e-4, "zoo/qwen2-ts-past"},
-    {1e-4, "zoo/mistral-ts-past"},  {1e-4, "zoo/bloom-ts-past"},      {1e-4, "zoo/handwritten-ts11"},
-    {1e-4, "zoo/handwritten-ts17"}, {1e-4, "zoo/handwritten-static"}, {1e-4, "zoo/gptj-dynamo18"},
-    {1e-4, "zoo/gptneox-dynamo18"}, {1e-4, "zoo/gemma2-dynamo18"},    {1e-4, "zoo/phi3-dynamo23"},
-    {1e-2, "zoo/gpt2-ts-past-fp16"}, {0.25, "zoo/gpt2-ts-past-int8dyn"},
-    {0.25, "zoo/gpt2-dynamo18-qdq"}, {1e-4, "shk/gpt2"},              {1e-4, "shk/llama"},
+    {1e-4, "zoo/gpt2-dynamo18"},
+    {1e-4, "zoo/gpt2-dynamo23"},
+    {1e-4, "zoo/gpt2-ts"},
+    {1e-4, "zoo/gpt2-ts-past"},
+    {1e-4, "zoo/llama-dynamo18"},
+    {1e-4, "zoo/llama-dynamo23"},
+    {1e-4, "zoo/llama-ts"},
+    {1e-4, "zoo/llama-ts-past"},
+    {1e-4, "zoo/qwen2-ts-past"},
+    {1e-4, "zoo/mistral-ts-past"},
+    {1e-4, "zoo/bloom-ts-past"},
+    {1e-4, "zoo/handwritten-ts11"},
+    {1e-4, "zoo/handwritten-ts17"},
+    {1e-4, "zoo/handwritten-static"},
+    {1e-4, "zoo/gptj-dynamo18"},
+    {1e-4, "zoo/gptneox-dynamo18"},
+    {1e-4, "zoo/gemma2-dynamo18"},
+    {1e-4, "zoo/phi3-dynamo23"},
+    {1e-2, "zoo/gpt2-ts-past-fp16"},
+    {0.25, "zoo/gpt2-ts-past-int8dyn"},
+    {0.25, "zoo/gpt2-dynamo18-qdq"},
+    {1e-4, "shk/gpt2"},
+    {1e-4, "shk/llama"},
 };
 
 static Arena *arena;
@@ -49,8 +67,10 @@ static bool fill_input(Graph *g, const Port *p, const Tensor *tokens, const int6
         if (p->role == ROLE_TOKENS) v = tensor_get_i64(tokens, i);
         if (p->role == ROLE_POSITIONS) v = (int64_t)i % bind[SYM_SEQ.id];
         float f = (float)v;
-        if (t->dtype == DT_F32) memcpy(data + i * size, &f, size);
-        else memcpy(data + i * size, &v, size);
+        if (t->dtype == DT_F32)
+            memcpy(data + i * size, &f, size);
+        else
+            memcpy(data + i * size, &v, size);
     }
     out->data = data;
     return true;

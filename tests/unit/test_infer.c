@@ -23,28 +23,27 @@ static int teardown(void) {
     return 0;
 }
 
-static const char *const header =
-    "gir 1 stage=raised\n"
-    "symbol batch\nsymbol seq\nsymbol past\n"
-    "input %1 \"ids\" : i64[batch, seq]\n"
-    "input %2 \"x\" : f32[batch, seq, 12]\n"
-    "input %3 \"q\" : f32[batch, seq, 4, 8]\n"
-    "input %4 \"k\" : f32[batch, past, 2, 8]\n"
-    "input %5 \"k1\" : f32[batch, seq, 2, 8]\n"
-    "input %6 \"m\" : bool[batch, 1, seq, past + seq]\n"
-    "const %7 : f32[12, 5] = splat(1)\n"
-    "const %8 : f32[5] = splat(1)\n"
-    "const %9 : f32[12] = splat(1)\n"
-    "const %10 : f32[9, 3] = splat(1)\n"
-    "const %11 : i64[] = {1}\n"
-    "const %12 : f32[] = {1}\n"
-    "const %13 : f16[12] = splat(1)\n"
-    "const %14 : bool[3, 2] = splat(true)\n"
-    "const %15 : i32[3, 2] = splat(1)\n"
-    "const %16 : f32[4] = splat(1)\n"
-    "const %17 : f32[2, 1, 2, 1, 2, 1, 2] = splat(1)\n"
-    "input %18 \"m2\" : f32[batch, 4, past, 1]\n"
-    "%20 : f32[batch, past + seq, 2, 8] = concat(%4, %5) {axis=1}\n";
+static const char *const header = "gir 1 stage=raised\n"
+                                  "symbol batch\nsymbol seq\nsymbol past\n"
+                                  "input %1 \"ids\" : i64[batch, seq]\n"
+                                  "input %2 \"x\" : f32[batch, seq, 12]\n"
+                                  "input %3 \"q\" : f32[batch, seq, 4, 8]\n"
+                                  "input %4 \"k\" : f32[batch, past, 2, 8]\n"
+                                  "input %5 \"k1\" : f32[batch, seq, 2, 8]\n"
+                                  "input %6 \"m\" : bool[batch, 1, seq, past + seq]\n"
+                                  "const %7 : f32[12, 5] = splat(1)\n"
+                                  "const %8 : f32[5] = splat(1)\n"
+                                  "const %9 : f32[12] = splat(1)\n"
+                                  "const %10 : f32[9, 3] = splat(1)\n"
+                                  "const %11 : i64[] = {1}\n"
+                                  "const %12 : f32[] = {1}\n"
+                                  "const %13 : f16[12] = splat(1)\n"
+                                  "const %14 : bool[3, 2] = splat(true)\n"
+                                  "const %15 : i32[3, 2] = splat(1)\n"
+                                  "const %16 : f32[4] = splat(1)\n"
+                                  "const %17 : f32[2, 1, 2, 1, 2, 1, 2] = splat(1)\n"
+                                  "input %18 \"m2\" : f32[batch, 4, past, 1]\n"
+                                  "%20 : f32[batch, past + seq, 2, 8] = concat(%4, %5) {axis=1}\n";
 
 static bool parses(const char *lines) {
     const char *text = arena_printf(arena, "%s%s\n", header, lines);
@@ -62,8 +61,7 @@ static void expect_types(const char *lines) {
 }
 
 static void expect_error(const char *line, const char *error) {
-    bool found =
-        !parses(arena_printf(arena, "%%30 : %s", line)) && strstr(last_error(), error) != NULL;
+    bool found = !parses(arena_printf(arena, "%%30 : %s", line)) && strstr(last_error(), error) != NULL;
     if (!found) printf("\n    %s: \"%s\", expected \"%s\"", line, last_error(), error);
     CU_ASSERT_TRUE(found);
     diag_free(&diag);
@@ -127,19 +125,16 @@ static void test_elementwise_errors(void) {
     expect_error("f32[3, 2] = where(%14, %12, %11)", "where: operands have different dtypes");
     expect_error("f32[3, 2] = where(%14, %9, %12)", "where: shapes do not broadcast");
     expect_error("bool[3, 2] = pow(%14, %11)", "pow: not defined for this dtype");
-    expect_error(
-        "f16[seq, batch, 12] = cast(%2)",
-        "cast: the result's shape is not the operand's; operands f32[batch, seq, 12], result "
-        "f16[seq, batch, 12]");
-    expect_error("f32[] = dim() {value=3}",
-                 "dim: the result is not an integer scalar; result f32[]");
+    expect_error("f16[seq, batch, 12] = cast(%2)",
+                 "cast: the result's shape is not the operand's; operands f32[batch, seq, 12], result "
+                 "f16[seq, batch, 12]");
+    expect_error("f32[] = dim() {value=3}", "dim: the result is not an integer scalar; result f32[]");
     expect_error("f32[3] = iota() {axis=1}", "iota: axis is outside");
     expect_error("bool[3] = iota()", "iota: not defined");
 }
 
 static void test_move_errors(void) {
-    expect_error("f32[batch, 12] = reshape(%2)",
-                 "reshape: the result does not have as many elements");
+    expect_error("f32[batch, 12] = reshape(%2)", "reshape: the result does not have as many elements");
     expect_error("f16[batch*seq, 12] = reshape(%2)", "reshape: the result's dtype");
     expect_error("f32[batch, seq, 12] = transpose(%2) {perm=[0, 1, 1]}", "transpose: perm is not");
     expect_error("f32[batch, seq, 12] = transpose(%2) {perm=[0, 1, 3]}", "transpose: perm is not");
@@ -155,8 +150,7 @@ static void test_move_errors(void) {
     expect_error("f32[24] = concat(%9, _, %9)", "operand 2 of concat is missing");
     expect_error("f32[24] = concat(%9, %13)", "concat: operands have different dtypes");
     expect_error("f32[24] = concat(%9, %7)", "concat: operands have different ranks");
-    expect_error("f32[12, 10] = concat(%7, %10) {axis=1}",
-                 "concat: operands differ beside the axis");
+    expect_error("f32[12, 10] = concat(%7, %10) {axis=1}", "concat: operands differ beside the axis");
     expect_error("f32[12] = pad(%9, %12) {starts=[-1]}", "hint: slice the operand");
     expect_error("f32[12] = pad(%9, %12) {starts=[1]}", "pad: the operand does not fit");
     expect_error("f32[12] = pad(%9, %8) {starts=[0]}", "pad: the fill is not a scalar");
@@ -164,28 +158,24 @@ static void test_move_errors(void) {
     expect_error("f32[5] = gather(%7, %11) {axis=2}", "gather: axis is outside");
     expect_error("f32[] = gather_nd(%9, %15)", "gather_nd: index tuples do not fit");
     expect_error("f32[] = gather_nd(%7, %1)", "gather_nd: the length of the index tuples");
-    expect_error("f32[] = gather_nd(%17, %15) {batch_dims=1}",
-                 "gather_nd: batch dimensions differ");
+    expect_error("f32[] = gather_nd(%17, %15) {batch_dims=1}", "gather_nd: batch dimensions differ");
     expect_error("f32[] = gather_nd(%7, %15) {batch_dims=2}", "gather_nd: batch_dims is outside");
     expect_error("f32[3, 2] = gather_elements(%9, %15)", "do not have the operand's rank");
-    expect_error("f32[12, 5] = gather_elements(%7, %10)",
-                 "gather_elements: indices are not integers");
+    expect_error("f32[12, 5] = gather_elements(%7, %10)", "gather_elements: indices are not integers");
     expect_error("i64[13] = iota()\n%31 : i64[13, 1] = reshape(%30)\n"
-                 "%32 : f32[13, 1] = gather_elements(%7, %31) {axis=1}", "longer than the operand");
-    expect_error("f32[12, 5] = scatter_nd(%7, %15, %8)",
-                 "scatter_nd: updates do not have the shape");
-    expect_error("f32[12, 5] = scatter_elements(%7, %15, %7)",
-                 "updates do not have the indices' shape");
-    expect_error("f32[12, 5] = scatter_nd(%7, %15, %11)",
-                 "updates do not have the operand's dtype");
-    expect_error("f32[12, 5] = scatter_nd(%7, %15, %8) {reduce=5}",
-                 "scatter_nd: reduce is not 0 to 4");
+                 "%32 : f32[13, 1] = gather_elements(%7, %31) {axis=1}",
+                 "longer than the operand");
+    expect_error("f32[12, 5] = scatter_nd(%7, %15, %8)", "scatter_nd: updates do not have the shape");
+    expect_error("f32[12, 5] = scatter_elements(%7, %15, %7)", "updates do not have the indices' shape");
+    expect_error("f32[12, 5] = scatter_nd(%7, %15, %11)", "updates do not have the operand's dtype");
+    expect_error("f32[12, 5] = scatter_nd(%7, %15, %8) {reduce=5}", "scatter_nd: reduce is not 0 to 4");
     expect_error("f32[12] = tril(%9)", "tril: needs two axes or more");
 }
 
 static void test_rank_limit(void) {
     expect_error("f32[2, 3, 2, 2, 1, 2, 1, 2] = gather(%17, %15) {axis=1}\n"
-                 "%31 : f32[] = gather(%30, %15)", "gather: the result's rank is above 8");
+                 "%31 : f32[] = gather(%30, %15)",
+                 "gather: the result's rank is above 8");
     expect_error("f32[] = gather_nd(%17, %15)\n", "%30 should have type f32[3, 2, 1, 2, 1, 2]");
 }
 
@@ -219,21 +209,14 @@ static void test_product_errors(void) {
 }
 
 static void test_attention_errors(void) {
-    expect_error("f32[batch, seq, 4, 8] = attention(%3, %20, %4)",
-                 "k and v have different lengths");
-    expect_error("f32[batch, seq, 4, 8] = attention(%2, %20, %20)",
-                 "attention: q, k and v are not");
+    expect_error("f32[batch, seq, 4, 8] = attention(%3, %20, %4)", "k and v have different lengths");
+    expect_error("f32[batch, seq, 4, 8] = attention(%2, %20, %20)", "attention: q, k and v are not");
     expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4, %6)", "attention: the mask is not");
-    expect_error("f32[batch, seq, 4, 8] = attention(%3, %20, %20, %18)",
-                 "attention: the mask is not");
-    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4, _, %8)",
-                 "attention: slopes are not");
-    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4, _, _, %8)",
-                 "attention: sinks are not");
-    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4) {window=-1}",
-                 "the window is negative");
-    expect_error("f32[batch, seq, 2, 8] = attention(%5, %3, %3)",
-                 "q's heads are no multiple of k's");
+    expect_error("f32[batch, seq, 4, 8] = attention(%3, %20, %20, %18)", "attention: the mask is not");
+    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4, _, %8)", "attention: slopes are not");
+    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4, _, _, %8)", "attention: sinks are not");
+    expect_error("f32[batch, seq, 4, 8] = attention(%3, %4, %4) {window=-1}", "the window is negative");
+    expect_error("f32[batch, seq, 2, 8] = attention(%5, %3, %3)", "q's heads are no multiple of k's");
     expect_error("i64[batch, seq] = rope(%1, %10, %10, %1)", "rope: not defined");
     expect_error("f32[batch, seq, 12] = rope(%2, %10, %10, %1)", "rope: the operand is not");
     expect_error("f32[batch, seq, 4, 8] = rope(%3, %10, %7, %1)", "rope: cosines and sines");

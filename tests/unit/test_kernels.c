@@ -14,7 +14,13 @@ static const size_t SHARED = (size_t)16 << 20;
 
 /* ---- harness ---- */
 typedef void (*Kernel)(const CpuWorker *, const void *);
-typedef struct { const CpuKernels *k; size_t which; const void *args; char *local, *shared; Pool *pool; } Call;
+typedef struct {
+    const CpuKernels *k;
+    size_t which;
+    const void *args;
+    char *local, *shared;
+    Pool *pool;
+} Call;
 
 enum { GATHER, NORM, LINEAR, ROPE, STORE, ATTENTION, POINTWISE, REDUCE, SOFTMAX, MOVE };
 
@@ -61,7 +67,7 @@ static void run_on(Pool *p, const CpuKernels *k, size_t which, const void *args)
 }
 
 static uint64_t seed = 1;
-static float random_unit(void) {                            /* -1 .. 1 */
+static float random_unit(void) { /* -1 .. 1 */
     seed = seed * 6364136223846793005u + 1442695040888963407u;
     return (float)((double)(seed >> 33) / 1073741824.0 - 1.0);
 }
@@ -84,8 +90,8 @@ static double distance(const float *a, const double *b, size_t n) {
 }
 
 /* Runs with every level and pool; out (n floats) is set to `before` first, and compared. */
-static void check(size_t which, const void *args, float *out, size_t n, const float *before, const double *want,
-                  double tolerance, const char *what) {
+static void check(size_t which, const void *args, float *out, size_t n, const float *before,
+                  const double *want, double tolerance, const char *what) {
     float *first = malloc(n * sizeof *first);
     for (int level = 1; level <= LEVELS; level++) {
         const CpuKernels *k = cpu_select(level);
@@ -97,7 +103,8 @@ static void check(size_t which, const void *args, float *out, size_t n, const fl
             double d = distance(out, want, n);
             bool same = memcmp(first, out, n * sizeof *out) == 0;
             if (!(d <= tolerance) || !same) {
-                printf("\n  %s: %s, %d workers: error %g%s", what, k->name, p + 1, d, same ? "" : ", differs from 1");
+                printf("\n  %s: %s, %d workers: error %g%s", what, k->name, p + 1, d,
+                       same ? "" : ", differs from 1");
             }
             CU_ASSERT(d <= tolerance);
             CU_ASSERT(same);
@@ -169,7 +176,8 @@ static void linear_case(uint32_t rows, uint32_t k, uint32_t n, uint32_t dtype, u
     double *values = calloc((size_t)n * k + 1, sizeof *values), *want = calloc(rows * os, sizeof *want);
     void *w = random_panels(n, k, dtype, values);
     float *x = random_floats(rows * xs), *bias = random_floats(n), *gate = random_floats(rows * os);
-    float *rest = random_floats(rows * os), *before = random_floats(rows * os), *out = random_floats(rows * os);
+    float *rest = random_floats(rows * os), *before = random_floats(rows * os),
+          *out = random_floats(rows * os);
     const float *base = parts & 8 ? before : rest;
     for (size_t i = 0; i < rows * os; i++) { want[i] = (double)before[i]; }
     for (size_t r = 0; r < rows; r++) {
@@ -182,14 +190,25 @@ static void linear_case(uint32_t rows, uint32_t k, uint32_t n, uint32_t dtype, u
             want[r * os + c] = parts & 12 ? s + (double)base[r * os + c] : s;
         }
     }
-    CpuLinear l = {.rows = rows, .k = k, .n = n, .act = act, .dtype = dtype, .x = x, .w = w, .x_stride = xs,
-                   .gate_stride = os, .residual_stride = os, .out_stride = os, .out = out};
+    CpuLinear l = {.rows = rows,
+                   .k = k,
+                   .n = n,
+                   .act = act,
+                   .dtype = dtype,
+                   .x = x,
+                   .w = w,
+                   .x_stride = xs,
+                   .gate_stride = os,
+                   .residual_stride = os,
+                   .out_stride = os,
+                   .out = out};
     if (parts & 1) { l.bias = bias; }
     if (parts & 2) { l.gate = gate; }
     if (parts & 12) { l.residual = parts & 8 ? out : rest; }
     CU_ASSERT(cpu_linear_shared(rows, k) <= SHARED);
     char what[100];
-    snprintf(what, sizeof what, "linear %u x %u x %u dtype %u act %u parts %d", rows, k, n, dtype, act, parts);
+    snprintf(what, sizeof what, "linear %u x %u x %u dtype %u act %u parts %d", rows, k, n, dtype, act,
+             parts);
     check(LINEAR, &l, out, rows * os, before, want, 3e-6, what);
     free(values), free(want), free(w), free(x), free(bias), free(gate), free(rest), free(before), free(out);
 }
@@ -203,13 +222,15 @@ static void test_linear_shapes(void) {
             }
         }
     }
-    linear_case(300, 70, 33, ART_F32, ART_ACT_NONE, 1);         /* more rows than a chunk */
+    linear_case(300, 70, 33, ART_F32, ART_ACT_NONE, 1); /* more rows than a chunk */
     linear_case(64, 300, 400, ART_F32, ART_ACT_GELU_TANH, 1);
     linear_case(0, 8, 8, ART_F32, ART_ACT_NONE, 0);
 }
 static void test_linear_types(void) {
     for (uint32_t dtype = ART_F16; dtype <= ART_BF16; dtype++) {
-        for (uint32_t rows = 1; rows <= 13; rows++) { linear_case(rows, 37 + rows, 50, dtype, ART_ACT_NONE, 1); }
+        for (uint32_t rows = 1; rows <= 13; rows++) {
+            linear_case(rows, 37 + rows, 50, dtype, ART_ACT_NONE, 1);
+        }
         linear_case(40, 600, 50, dtype, ART_ACT_NONE, 1);
     }
 }
@@ -241,7 +262,8 @@ static void store_all(const CpuKernels *k, CpuState state, const float *x, uint3
     free(positions), free(sequences);
 }
 
-static void attend_row(const CpuAttention *a, const float *k, const float *v, uint32_t tokens, size_t row, double *out) {
+static void attend_row(const CpuAttention *a, const float *k, const float *v, uint32_t tokens, size_t row,
+                       double *out) {
     size_t at = (size_t)a->positions[row], seq = (size_t)a->sequences[row];
     size_t begin = a->window && at + 1 > a->window ? at + 1 - a->window : 0;
     double *e = malloc((at + 1) * sizeof *e);
@@ -284,27 +306,42 @@ static void attention_rows(Attend t, uint32_t tokens, uint32_t rows, const int32
     float *out = random_floats(rows * ow), *before = random_floats(rows * ow);
     double *want = calloc(rows * ow, sizeof *want);
     uint32_t capacity = tokens + 5;
-    CpuState ks = {NULL, t.kv_heads, t.dim, capacity, !t.keys_as_rows}, vs = {NULL, t.kv_heads, t.vdim, capacity, 0};
+    CpuState ks = {NULL, t.kv_heads, t.dim, capacity, !t.keys_as_rows},
+             vs = {NULL, t.kv_heads, t.vdim, capacity, 0};
     size_t kf = cpu_state_floats(ks.heads, ks.dim, capacity, ks.by_key) * SEQUENCES;
     size_t vf = cpu_state_floats(vs.heads, vs.dim, capacity, 0) * SEQUENCES;
     ks.data = malloc(kf * sizeof(float)), vs.data = malloc(vf * sizeof(float));
-    memset(ks.data, 0xff, kf * sizeof(float));          /* NaN: what is past a sequence must not show */
+    memset(ks.data, 0xff, kf * sizeof(float)); /* NaN: what is past a sequence must not show */
     memset(vs.data, 0xff, vf * sizeof(float));
-    CpuAttention a = {.rows = rows, .heads = t.heads, .kv_heads = t.kv_heads, .dim = t.dim, .vdim = t.vdim,
-                      .window = t.window, .scale = 1 / sqrtf((float)t.dim), .softcap = t.softcap, .q = q,
-                      .slopes = t.slopes ? slopes : NULL, .sinks = t.sinks ? sinks : NULL, .q_stride = qw,
-                      .out_stride = ow, .positions = positions, .sequences = sequences, .k = ks, .v = vs, .out = out};
+    CpuAttention a = {.rows = rows,
+                      .heads = t.heads,
+                      .kv_heads = t.kv_heads,
+                      .dim = t.dim,
+                      .vdim = t.vdim,
+                      .window = t.window,
+                      .scale = 1 / sqrtf((float)t.dim),
+                      .softcap = t.softcap,
+                      .q = q,
+                      .slopes = t.slopes ? slopes : NULL,
+                      .sinks = t.sinks ? sinks : NULL,
+                      .q_stride = qw,
+                      .out_stride = ow,
+                      .positions = positions,
+                      .sequences = sequences,
+                      .k = ks,
+                      .v = vs,
+                      .out = out};
     for (size_t r = 0; r < rows; r++) { attend_row(&a, k, v, tokens, r, want + r * ow); }
     CU_ASSERT(cpu_attention_shared(rows, t.heads, t.vdim, capacity) <= SHARED);
     for (int level = 1; level <= LEVELS; level++) {
         if (!cpu_select(level)) { continue; }
         store_all(cpu_select(level), ks, k, tokens);
         store_all(cpu_select(level), vs, v, tokens);
-        break;                                          /* all levels lay the cache out alike */
+        break; /* all levels lay the cache out alike */
     }
     char what[160];
-    snprintf(what, sizeof what, "attention %u rows, %u/%u heads, dim %u/%u, window %u, softcap %g, tokens %u", rows,
-             t.heads, t.kv_heads, t.dim, t.vdim, t.window, (double)t.softcap, tokens);
+    snprintf(what, sizeof what, "attention %u rows, %u/%u heads, dim %u/%u, window %u, softcap %g, tokens %u",
+             rows, t.heads, t.kv_heads, t.dim, t.vdim, t.window, (double)t.softcap, tokens);
     check(ATTENTION, &a, out, rows * ow, before, want, 2e-6, what);
     free(k), free(v), free(q), free(slopes), free(sinks), free(out), free(before), free(want);
     free(ks.data), free(vs.data);
@@ -325,10 +362,14 @@ static void attention_case(Attend t, uint32_t tokens) {
 
 static void test_attention_dims(void) {
     static const uint32_t dims[] = {1, 8, 16, 24, 64, 80, 128, 256};
-    for (size_t i = 0; i < 8; i++) { attention_case((Attend){.heads = 3, .kv_heads = 3, .dim = dims[i], .vdim = dims[i]}, 70); }
+    for (size_t i = 0; i < 8; i++) {
+        attention_case((Attend){.heads = 3, .kv_heads = 3, .dim = dims[i], .vdim = dims[i]}, 70);
+    }
     attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 24, .vdim = 40}, 33);
     attention_case((Attend){.heads = 1, .kv_heads = 1, .dim = 600, .vdim = 520}, 40);
-    attention_case((Attend){.heads = 1, .kv_heads = 1, .dim = CPU_MAX_HEAD, .vdim = CPU_MAX_HEAD, .keys_as_rows = true}, 66);
+    attention_case(
+        (Attend){.heads = 1, .kv_heads = 1, .dim = CPU_MAX_HEAD, .vdim = CPU_MAX_HEAD, .keys_as_rows = true},
+        66);
 }
 static void test_attention_heads(void) {
     attention_case((Attend){.heads = 8, .kv_heads = 2, .dim = 32, .vdim = 32}, 150);
@@ -339,15 +380,18 @@ static void test_attention_heads(void) {
 static void test_attention_masks(void) {
     attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .window = 1}, 90);
     attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .window = 17}, 300);
-    attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .window = 128, .sinks = true}, 300);
+    attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .window = 128, .sinks = true},
+                   300);
     attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .softcap = 2}, 90);
     attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .slopes = true}, 90);
     attention_case((Attend){.heads = 4, .kv_heads = 4, .dim = 16, .vdim = 16, .sinks = true}, 90);
 }
 static void test_attention_long(void) {
     attention_case((Attend){.heads = 2, .kv_heads = 1, .dim = 16, .vdim = 24}, 2500);
-    attention_case((Attend){.heads = 2, .kv_heads = 1, .dim = 16, .vdim = 16, .sinks = true, .slopes = true}, 1300);
-    attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 8, .vdim = 8, .window = 1100, .softcap = 3}, 9000);
+    attention_case((Attend){.heads = 2, .kv_heads = 1, .dim = 16, .vdim = 16, .sinks = true, .slopes = true},
+                   1300);
+    attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 8, .vdim = 8, .window = 1100, .softcap = 3},
+                   9000);
 }
 
 /* ---- rows ---- */
@@ -368,14 +412,22 @@ static void norm_case(uint32_t rows, uint32_t groups, uint32_t width, uint32_t r
             want[g * width + i] = parts & 2 ? v + (double)beta[i] : v;
         }
     }
-    CpuNorm a = {.rows = rows, .groups = groups, .width = width, .rms = rms, .eps = 1e-5f, .x = x, .gamma_stride = width,
-                 .x_stride = (size_t)groups * width, .out_stride = (size_t)groups * width, .out = out};
+    CpuNorm a = {.rows = rows,
+                 .groups = groups,
+                 .width = width,
+                 .rms = rms,
+                 .eps = 1e-5f,
+                 .x = x,
+                 .gamma_stride = width,
+                 .x_stride = (size_t)groups * width,
+                 .out_stride = (size_t)groups * width,
+                 .out = out};
     if (parts & 1) { a.gamma = gamma; }
     if (parts & 2) { a.beta = beta; }
     char what[80];
     snprintf(what, sizeof what, "norm %u x %u x %u rms %u", rows, groups, width, rms);
     check(NORM, &a, out, n, before, want, 3e-6, what);
-    a.x = out;                                          /* in place */
+    a.x = out; /* in place */
     check(NORM, &a, out, n, x, want, 3e-6, what);
     free(x), free(gamma), free(beta), free(out), free(before), free(want);
 }
@@ -424,7 +476,8 @@ static void test_rope(void) {
 
 static void gather_case(uint32_t dtype, uint32_t layout, uint32_t width) {
     enum { ROWS = 4, TABLE = 37 };
-    double *values = calloc(TABLE * (size_t)width, sizeof *values), *want = calloc(ROWS * (size_t)width, sizeof *want);
+    double *values = calloc(TABLE * (size_t)width, sizeof *values),
+           *want = calloc(ROWS * (size_t)width, sizeof *want);
     char *panels = random_panels(TABLE, width, dtype, values);
     size_t es = dtype == ART_F32 ? 4 : 2;
     char *plain = malloc(TABLE * width * es);
@@ -476,7 +529,8 @@ static void test_all_halves(void) {
 
 static void test_move(void) {
     enum { ROWS = 3, SRC = 120, DST = 150 };
-    float *x = random_floats(ROWS * SRC), *out = random_floats(ROWS * DST), *before = random_floats(ROWS * DST);
+    float *x = random_floats(ROWS * SRC), *out = random_floats(ROWS * DST),
+          *before = random_floats(ROWS * DST);
     double want[ROWS * DST];
     ArtMove moves[2] = {{{2, 3, 4, 5}, {60, 20, 5, 1}, {1, 2, 6, 24}, 0, 7},
                         {{1, 2, 3, 20}, {0, 60, 20, 1}, {0, 20, 40, 1}, 0, 30}};
@@ -509,11 +563,16 @@ static void reduce_case(uint32_t outer, uint32_t len, uint32_t inner) {
             for (size_t j = 1; j < len; j++) {
                 double v = (double)x[at + j * inner];
                 largest = fmax(largest, v);
-                s = op == ART_RED_MAX ? fmax(s, v) : op == ART_RED_MIN ? fmin(s, v) : op == ART_RED_PROD ? s * v : s + v;
+                s = op == ART_RED_MAX    ? fmax(s, v)
+                    : op == ART_RED_MIN  ? fmin(s, v)
+                    : op == ART_RED_PROD ? s * v
+                                         : s + v;
             }
             want[i] = op == ART_RED_MEAN ? s / len : s;
             for (size_t j = 0; j < len; j++) { total += exp((double)x[at + j * inner] - largest); }
-            for (size_t j = 0; j < len; j++) { soft[at + j * inner] = exp((double)x[at + j * inner] - largest) / total; }
+            for (size_t j = 0; j < len; j++) {
+                soft[at + j * inner] = exp((double)x[at + j * inner] - largest) / total;
+            }
         }
         CpuReduce a = {ROWS, op, outer, len, inner, x, in, lines, out};
         check(REDUCE, &a, out, ROWS * lines, before, want, 2e-6, "reduce");
@@ -606,7 +665,8 @@ static void insn_case(const CpuKernels *k, uint32_t op) {
         if (gelu && !isfinite(x[0][i])) { continue; }
         if (isnan(want) && isnan(got)) { continue; }
         if (fabs(want) > 3.4028235e38 && got == copysign((double)INFINITY, want)) { continue; }
-        double scale = fmax(fabs(want), gelu ? fabs((double)x[0][i]) : 0) + 1e-37, d = fabs(got - want) / scale;
+        double scale = fmax(fabs(want), gelu ? fabs((double)x[0][i]) : 0) + 1e-37,
+               d = fabs(got - want) / scale;
         if (!(d <= worst)) { worst = isnan(d) ? 9 : d, at = (double)x[0][i]; }
     }
     static const char *const names[] = {

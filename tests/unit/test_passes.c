@@ -53,21 +53,24 @@ static void test_facts_are_given(void) {
 
 /* ---- the manager ---- */
 
-static const char gpt[] =
-    "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
-    "input %1 \"input_ids\" : i64[batch, seq] role=tokens\n"
-    "input %2 \"attention_mask\" : i64[batch, seq] role=mask\n"
-    "const %3 : i64[] = {1}\n"
-    "%4 : i64[batch, seq] = mul(%1, %3)\n"
-    "%5 : i64[batch, seq] = mul(%4, %2)\n"
-    "output %5 \"out\"\n";
+static const char gpt[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
+                          "input %1 \"input_ids\" : i64[batch, seq] role=tokens\n"
+                          "input %2 \"attention_mask\" : i64[batch, seq] role=mask\n"
+                          "const %3 : i64[] = {1}\n"
+                          "%4 : i64[batch, seq] = mul(%1, %3)\n"
+                          "%5 : i64[batch, seq] = mul(%4, %2)\n"
+                          "output %5 \"out\"\n";
 
-static const char bad[] =
-    "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
-    "input %1 \"position_ids\" : f32[batch, seq] role=positions\n"
-    "output %1 \"out\"\n";
+static const char bad[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
+                          "input %1 \"position_ids\" : f32[batch, seq] role=positions\n"
+                          "output %1 \"out\"\n";
 
-typedef struct { uint32_t calls; char names[256]; int64_t bound; uint32_t stop_at; } Seen;
+typedef struct {
+    uint32_t calls;
+    char names[256];
+    int64_t bound;
+    uint32_t stop_at;
+} Seen;
 
 static bool note(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,
                  size_t ncounts, double seconds, Graph *g) {
@@ -83,7 +86,11 @@ static bool note(void *user, uint32_t index, const Pass *p, PassResult r, const 
     return s->stop_at == 0 || s->calls < s->stop_at;
 }
 
-typedef struct { Arena *arena; Diag diag; Graph *g; } Case;
+typedef struct {
+    Arena *arena;
+    Diag diag;
+    Graph *g;
+} Case;
 
 static void case_open(Case *c, const char *text) {
     c->arena = arena_new();
@@ -190,7 +197,7 @@ static void test_match(void) {
     double k = 0;
     size_t n = 5;
     case_open(&c, text);
-    FOR_NODES(c.g, id) v[n++] = graph_node(c.g, id)->out[0];
+    FOR_NODES (c.g, id) v[n++] = graph_node(c.g, id)->out[0];
     CU_ASSERT_TRUE(match_scalar(c.g, v[5], OP_MUL, &x, &k) && k == 0.5 && val_eq(x, c.g->inputs.data[0].v));
     CU_ASSERT_TRUE(match_scalar(c.g, v[7], OP_SUB, &x, &k) && k == 2 && val_eq(x, v[5]));
     CU_ASSERT_FALSE(match_scalar(c.g, v[8], OP_SUB, &x, &k));

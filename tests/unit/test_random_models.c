@@ -20,14 +20,17 @@ typedef struct {
     uint64_t state;
     int values, constants;
     int width, heads, kv, dim, vocab;
-    int table;                              /* of the tokens */
+    int table; /* of the tokens */
 } Gen;
 
 /* f32[batch, seq, n], or [batch, seq, heads, n]. */
-typedef struct { char s[48], one[48]; int last, n; } Shape;
+typedef struct {
+    char s[48], one[48];
+    int last, n;
+} Shape;
 
 static uint32_t roll(Gen *g, uint32_t n) {
-    g->state = g->state * 6364136223846793005u + 1442695040888963407u;   /* Knuth's MMIX generator */
+    g->state = g->state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
     return (uint32_t)(g->state >> 33) % n;
 }
 
@@ -127,7 +130,8 @@ static int norm(Gen *g, int x, Shape s) {
     int square = kind == 4 ? binary(g, "pow", d, two, s.s) : binary(g, "mul", d, d, s.s);
     int sum = binary(g, "add", mean(g, square, &s), eps, s.one);
     int root = unary(g, "sqrt", sum, s.one);
-    int y = chance(g, 50) ? binary(g, "div", d, root, s.s) : binary(g, "mul", d, unary(g, "recip", root, s.one), s.s);
+    int y = chance(g, 50) ? binary(g, "div", d, root, s.s)
+                          : binary(g, "mul", d, unary(g, "recip", root, s.one), s.s);
     if (chance(g, 80)) {
         int gamma = vector(g, s.n, 1);
         y = either(g, "mul", y, gamma, s.s);
@@ -138,11 +142,14 @@ static int norm(Gen *g, int x, Shape s) {
 }
 
 /* What a block reads is bounded one way or the other: else scores grow until rounding decides. */
-static int bounded(Gen *g, int x, Shape s) { return chance(g, 80) ? norm(g, x, s) : unary(g, "tanh", x, s.s); }
+static int bounded(Gen *g, int x, Shape s) {
+    return chance(g, 80) ? norm(g, x, s) : unary(g, "tanh", x, s.s);
+}
 
 static int gelu_tanh(Gen *g, int x, const char *t) {
     int half = scalar(g, 0.5), one = scalar(g, 1), cubic = scalar(g, 0.044715), three = scalar(g, 3);
-    int cube = chance(g, 50) ? binary(g, "pow", x, three, t) : binary(g, "mul", binary(g, "mul", x, x, t), x, t);
+    int cube =
+        chance(g, 50) ? binary(g, "pow", x, three, t) : binary(g, "mul", binary(g, "mul", x, x, t), x, t);
     int sum = either(g, "add", x, either(g, "mul", cube, cubic, t), t);
     int th = unary(g, "tanh", scaled(g, sum, 0.79788456080286541, t), t);
     int gate = either(g, "add", th, one, t);
@@ -183,22 +190,25 @@ static int stir(Gen *g, int x, int y, int n) {
         case 0: v = binary(g, "add", a, b, s.s); break;
         case 1: v = binary(g, "sub", a, scaled(g, b, 0.5, s.s), s.s); break;
         case 2: v = either(g, "mul", a, vector(g, n, 1), s.s); break;
-        case 3: v = node(g, "%s = where(%%%d, %%%d, %%%d)", s.s, node(g, "bool[batch, seq, %d] = lt(%%%d, %%%d)", n, a, b), a, b); break;
+        case 3:
+            v = node(g, "%s = where(%%%d, %%%d, %%%d)", s.s,
+                     node(g, "bool[batch, seq, %d] = lt(%%%d, %%%d)", n, a, b), a, b);
+            break;
         case 4: v = binary(g, chance(g, 50) ? "max" : "min", a, b, s.s); break;
         case 5: v = binary(g, "mul", a, unary(g, "sigmoid", mean(g, b, &s), s.one), s.s); break;
-        case 6: {                                     /* halves change places */
+        case 6: { /* halves change places */
             int one = node(g, "f32[batch, seq, %d] = slice(%%%d) {starts=[0, 0, %d]}", half, a, half);
             int two = node(g, "f32[batch, seq, %d] = slice(%%%d)", half, b);
             v = node(g, "%s = concat(%%%d, %%%d) {axis=2}", s.s, one, two);
             break;
         }
-        case 7: {                                     /* a shuffle: [2, n/2] to [n/2, 2] */
+        case 7: { /* a shuffle: [2, n/2] to [n/2, 2] */
             int m = node(g, "f32[batch, seq, 2, %d] = reshape(%%%d)", half, a);
             m = node(g, "f32[batch, seq, %d, 2] = transpose(%%%d) {perm=[0, 1, 3, 2]}", half, m);
             v = node(g, "%s = reshape(%%%d)", s.s, m);
             break;
         }
-        default: {                                    /* softmax over n/2 of [n/2, 2] */
+        default: { /* softmax over n/2 of [n/2, 2] */
             int m = node(g, "f32[batch, seq, %d, 2] = reshape(%%%d)", half, a);
             m = node(g, "f32[batch, seq, %d, 2] = softmax(%%%d) {axis=%u}", half, m, 2 + roll(g, 2));
             v = node(g, "%s = reshape(%%%d)", s.s, m);
@@ -314,11 +324,12 @@ static int attention_primitive(Gen *g, int q, int k, int v, double scale, int wi
 static void project(Gen *g, int h, int out[3]) {
     int n[3] = {g->heads, g->kv, g->kv}, at = 0, all = 0;
     bool joint = chance(g, 50);
-    if (joint && g->kv == g->heads && chance(g, 40)) {      /* heads outermost */
+    if (joint && g->kv == g->heads && chance(g, 40)) { /* heads outermost */
         all = product(g, h, g->width, 3 * g->heads * g->dim);
         all = node(g, "f32[batch, seq, %d, %d] = reshape(%%%d)", g->heads, 3 * g->dim, all);
         for (int i = 0; i < 3; i++)
-            out[i] = node(g, "f32[batch, seq, %d, %d] = slice(%%%d) {starts=[0, 0, 0, %d]}", g->heads, g->dim, all, i * g->dim);
+            out[i] = node(g, "f32[batch, seq, %d, %d] = slice(%%%d) {starts=[0, 0, 0, %d]}", g->heads, g->dim,
+                          all, i * g->dim);
         return;
     }
     if (joint) all = product(g, h, g->width, (g->heads + 2 * g->kv) * g->dim);
@@ -345,8 +356,8 @@ static int attention(Gen *g, int h, bool turn, bool neighbours, int r) {
     if (window) snprintf(extra, sizeof extra, ", window=%d", window);
     if (cap > 0) snprintf(extra + strlen(extra), sizeof extra - strlen(extra), ", softcap=%g", cap);
     if (chance(g, 40))
-        o = node(g, "f32[batch, seq, %d, %d] = attention(%%%d, %%%d, %%%d) {scale=%.9g, causal=true%s}", g->heads, g->dim,
-                 x[0], x[1], x[2], scale, extra);
+        o = node(g, "f32[batch, seq, %d, %d] = attention(%%%d, %%%d, %%%d) {scale=%.9g, causal=true%s}",
+                 g->heads, g->dim, x[0], x[1], x[2], scale, extra);
     else
         o = attention_primitive(g, x[0], x[1], x[2], scale, window, cap);
     int w = g->heads * g->dim;
@@ -398,16 +409,21 @@ static int embed(Gen *g) {
 }
 
 static int head(Gen *g, int x) {
-    uint32_t last = roll(g, 12);                      /* logits of the last token alone, in two spellings */
+    uint32_t last = roll(g, 12); /* logits of the last token alone, in two spellings */
     char t[48];
-    snprintf(t, sizeof t, last == 0 ? "f32[batch, 1, %d]" : last == 1 ? "f32[batch, %d]" : "f32[batch, seq, %d]", g->vocab);
+    snprintf(t, sizeof t,
+             last == 0   ? "f32[batch, 1, %d]"
+             : last == 1 ? "f32[batch, %d]"
+                         : "f32[batch, seq, %d]",
+             g->vocab);
     if (last == 0) x = node(g, "f32[batch, 1, %d] = slice(%%%d) {starts=[0, -1 + seq, 0]}", g->width, x);
     if (last == 1) {
         text_printf(&g->t, "const %%%d : i64[] = {-1}\n", ++g->values);
         x = node(g, "f32[batch, %d] = gather(%%%d, %%%d) {axis=1}", g->width, x, g->values);
     }
-    int w = chance(g, 50) ? node(g, "f32[%d, %d] = transpose(%%%d) {perm=[1, 0]}", g->width, g->vocab, g->table)
-                          : weight(g, g->width, g->vocab);
+    int w = chance(g, 50)
+                ? node(g, "f32[%d, %d] = transpose(%%%d) {perm=[1, 0]}", g->width, g->vocab, g->table)
+                : weight(g, g->width, g->vocab);
     int y = binary(g, "matmul", x, w, t);
     if (chance(g, 30)) y = either(g, "add", y, vector(g, g->vocab, 0), t);
     if (chance(g, 20)) y = scaled(g, unary(g, "tanh", binary(g, "div", y, scalar(g, 2), t), t), 2, t);
@@ -432,9 +448,10 @@ static const char *model(uint64_t seed, Arena *a) {
     int r = chance(g, 30) ? g->dim / 2 : g->dim;
     for (uint32_t i = 0, n = 1 + roll(g, 2); i < n; i++) {
         int h = bounded(g, x, s), att = attention(g, h, turn, neighbours, r);
-        if (chance(g, 35)) {                          /* attention and feed-forward side by side */
+        if (chance(g, 35)) { /* attention and feed-forward side by side */
             int f = feed_forward(g, chance(g, 50) ? h : norm(g, x, s));
-            x = chance(g, 50) ? residual(g, residual(g, x, f), att) : residual(g, x, either(g, "add", att, f, s.s));
+            x = chance(g, 50) ? residual(g, residual(g, x, f), att)
+                              : residual(g, x, either(g, "add", att, f, s.s));
         } else {
             x = residual(g, x, att);
             if (chance(g, 80)) x = residual(g, x, feed_forward(g, bounded(g, x, s)));

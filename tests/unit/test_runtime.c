@@ -168,7 +168,10 @@ static bool same(const float *logits, int which, int position) {
     return true;
 }
 
-typedef struct { int which, next, stop_at; bool ok; } All;
+typedef struct {
+    int which, next, stop_at;
+    bool ok;
+} All;
 
 static int all_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
     All *a = user;
@@ -304,14 +307,14 @@ static void test_rewind_and_fork(void) {
     CU_ASSERT_EQUAL(gptc_fork(s, 0, 2), GPTC_OK);
     CU_ASSERT_EQUAL(gptc_fork(s, 2, 2), GPTC_OK);
     CU_ASSERT_TRUE(same(gptc_logits(s, 2), 0, 19));
-    CU_ASSERT_EQUAL(gptc_prefill(s, 0, text[1], 5, GPTC_LOGITS_LAST), GPTC_OK);     /* another way */
+    CU_ASSERT_EQUAL(gptc_prefill(s, 0, text[1], 5, GPTC_LOGITS_LAST), GPTC_OK); /* another way */
     CU_ASSERT_EQUAL(gptc_rewind(s, 0, 12), GPTC_OK);
     CU_ASSERT_PTR_NULL(gptc_logits(s, 0));
     CU_ASSERT_EQUAL(gptc_prefill(s, 0, text[0] + 12, 20, GPTC_LOGITS_LAST), GPTC_OK);
     CU_ASSERT_TRUE(same(gptc_logits(s, 0), 0, 31));
     CU_ASSERT_EQUAL(gptc_prefill(s, 2, text[0] + 20, 9, GPTC_LOGITS_LAST), GPTC_OK);
     CU_ASSERT_TRUE(same(gptc_logits(s, 2), 0, 28));
-    CU_ASSERT_EQUAL(gptc_fork(s, 1, 2), GPTC_OK);                                   /* an empty one */
+    CU_ASSERT_EQUAL(gptc_fork(s, 1, 2), GPTC_OK); /* an empty one */
     CU_ASSERT_EQUAL(gptc_length(s, 2), 0);
     CU_ASSERT_PTR_NULL(gptc_logits(s, 2));
     CU_ASSERT_EQUAL(gptc_fork(s, 0, 3), GPTC_E_ARGUMENT);
@@ -367,8 +370,9 @@ static void test_errors_keep_the_state(void) {
 static void test_options(void) {
     gptc_session *s;
     gptc_detail why;
-    const gptc_session_options bad[] = {{.context = TINY_CONTEXT + 1}, {.context = -1}, {.sequences = -1},
-                                        {.sequences = LIMIT_SEQUENCES + 1}, {.chunk = -1}, {.threads = -1}};
+    const gptc_session_options bad[] = {
+        {.context = TINY_CONTEXT + 1},      {.context = -1}, {.sequences = -1},
+        {.sequences = LIMIT_SEQUENCES + 1}, {.chunk = -1},   {.threads = -1}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CU_ASSERT_EQUAL(gptc_session_new(model, &bad[i], &s, &why), GPTC_E_ARGUMENT);
         CU_ASSERT_PTR_NULL(s);
@@ -391,7 +395,7 @@ static void test_options(void) {
     CU_ASSERT_EQUAL(gptc_open(far, NULL, &m, &why), GPTC_E_IO);
     const char *end = strstr(why.text, "end.bin: ");
     CU_ASSERT_PTR_NOT_NULL_FATAL(end);
-    CU_ASSERT_NOT_EQUAL(end[9], 0);         /* the reason is still there */
+    CU_ASSERT_NOT_EQUAL(end[9], 0); /* the reason is still there */
     CU_ASSERT_EQUAL(gptc_open("/tmp", NULL, &m, &why), GPTC_E_IO);
     CU_ASSERT_EQUAL(gptc_open("/dev/null", NULL, &m, &why), GPTC_E_IO);
     gptc_open_options level = {.cpu_level = 99};
@@ -401,18 +405,21 @@ static void test_options(void) {
 /* Callers built against a struct that was shorter or is longer than the library's. */
 static void test_struct_size(void) {
     gptc_session *s = NULL;
-    gptc_session_options old = {.struct_size = offsetof(gptc_session_options, sequences), .threads = 1,
-                                .sequences = -5, .chunk = -5};
+    gptc_session_options old = {
+        .struct_size = offsetof(gptc_session_options, sequences), .threads = 1, .sequences = -5, .chunk = -5};
     CU_ASSERT_EQUAL(gptc_session_new(model, &old, &s, NULL), GPTC_OK);
     CU_ASSERT_EQUAL(gptc_length(s, 1), -1);
     gptc_session_free(s);
-    struct { gptc_session_options known; int32_t later[4]; } newer = {
-        {.struct_size = sizeof newer, .threads = 1, .sequences = 2}, {-1, -1, -1, -1}};
+    struct {
+        gptc_session_options known;
+        int32_t later[4];
+    } newer = {{.struct_size = sizeof newer, .threads = 1, .sequences = 2}, {-1, -1, -1, -1}};
     CU_ASSERT_EQUAL(gptc_session_new(model, &newer.known, &s, NULL), GPTC_OK);
     CU_ASSERT_EQUAL(gptc_length(s, 1), 0);
     gptc_session_free(s);
     gptc_sampler *p = NULL;
-    gptc_sampler_options first = {.struct_size = offsetof(gptc_sampler_options, top_k), .top_k = -1, .top_p = 9};
+    gptc_sampler_options first = {
+        .struct_size = offsetof(gptc_sampler_options, top_k), .top_k = -1, .top_p = 9};
     CU_ASSERT_EQUAL(gptc_sampler_new(model, &first, &p), GPTC_OK);
     gptc_sampler_free(p);
 }
@@ -493,7 +500,7 @@ static void test_steps_allocate_nothing(void) {
     gptc_session *s = session(3, 0, 2, 8);
     gptc_sampler *p = sampler(1, 5, 0.9f, 0.1f, 1);
     unsigned start = atomic_load(&allocations);
-    CU_ASSERT_TRUE(start > before);         /* they are counted at all */
+    CU_ASSERT_TRUE(start > before); /* they are counted at all */
     gptc_status st = gptc_prefill(s, 0, text[0], 20, GPTC_LOGITS_LAST);
     st |= gptc_prefill_all(s, 1, text[1], 20, ignore_rows, NULL);
     st |= gptc_step(s, text[2], 2);
@@ -509,8 +516,8 @@ static void test_steps_allocate_nothing(void) {
 /* ---- sampling ---- */
 static gptc_sampler *sampler(float temperature, int top_k, float top_p, float min_p, uint64_t seed) {
     gptc_sampler *p = NULL;
-    gptc_sampler_options o = {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p,
-                              .seed = seed};
+    gptc_sampler_options o = {
+        .temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p, .seed = seed};
     CU_ASSERT_EQUAL_FATAL(gptc_sampler_new(model, &o, &p), GPTC_OK);
     return p;
 }
@@ -521,7 +528,10 @@ static void check_distribution(gptc_sampler *p, const float *logits, int n, cons
     int count[TINY_VOCAB] = {0};
     for (int i = 0; i < DRAWS; i++) {
         int32_t id = gptc_sample_logits(p, logits, n);
-        if (id < 0 || id >= n) { CU_FAIL("id"); return; }
+        if (id < 0 || id >= n) {
+            CU_FAIL("id");
+            return;
+        }
         count[id]++;
     }
     for (int i = 0; i < n; i++) {
@@ -538,16 +548,16 @@ static void test_sampler_distribution(void) {
     const double hot[6] = {sqrt(0.1) / 1.95603, 0, sqrt(0.4) / 1.95603, 0, sqrt(0.3) / 1.95603,
                            sqrt(0.2) / 1.95603};
     check_distribution(sampler(1, 0, 1, 0, 1), logits, 6, all);
-    check_distribution(sampler(1, 0, 0, 0, 2), logits, 6, all);         /* zeroed options */
+    check_distribution(sampler(1, 0, 0, 0, 2), logits, 6, all); /* zeroed options */
     check_distribution(sampler(2, 0, 1, 0, 3), logits, 6, hot);
     check_distribution(sampler(1, 2, 1, 0, 4), logits, 6, two);
     check_distribution(sampler(1, 100, 1, 0, 5), logits, 6, all);
-    check_distribution(sampler(1, 0, 0.65f, 0, 6), logits, 6, two);     /* 0.4 + 0.3 reaches it */
+    check_distribution(sampler(1, 0, 0.65f, 0, 6), logits, 6, two); /* 0.4 + 0.3 reaches it */
     check_distribution(sampler(1, 0, 0.75f, 0, 7), logits, 6, three);
     check_distribution(sampler(1, 0, 0.01f, 0, 8), logits, 6, one);
-    check_distribution(sampler(1, 0, 1, 0.45f, 9), logits, 6, three);   /* 0.2 >= 0.45 * 0.4 */
+    check_distribution(sampler(1, 0, 1, 0.45f, 9), logits, 6, three); /* 0.2 >= 0.45 * 0.4 */
     check_distribution(sampler(1, 0, 0.99f, 0.45f, 10), logits, 6, three);
-    check_distribution(sampler(1, 3, 0.7f, 0, 11), logits, 6, two);     /* of the 0.9 that top-k left */
+    check_distribution(sampler(1, 3, 0.7f, 0, 11), logits, 6, two); /* of the 0.9 that top-k left */
     check_distribution(sampler(1, 1, 1, 0, 12), logits, 6, one);
 }
 
@@ -563,12 +573,13 @@ static void test_sampler_edges(void) {
     CU_ASSERT_EQUAL(gptc_sample_logits(warm, tie, 0), GPTC_E_ARGUMENT);
     CU_ASSERT_EQUAL(gptc_sample_logits(NULL, tie, 4), GPTC_E_ARGUMENT);
     const float one[1] = {-3}, near[2] = {1, 1.0001f};
-    gptc_sampler *cold = sampler(1e-45f, 0, 1, 0, 0), *only = sampler(1, 0, 1, 1, 0), *first = sampler(5, 1, 1, 0, 0);
+    gptc_sampler *cold = sampler(1e-45f, 0, 1, 0, 0), *only = sampler(1, 0, 1, 1, 0),
+                 *first = sampler(5, 1, 1, 0, 0);
     for (int i = 0; i < 50; i++) {
-        CU_ASSERT_EQUAL(gptc_sample_logits(cold, near, 2), 1);      /* the smallest float as temperature */
-        CU_ASSERT_EQUAL(gptc_sample_logits(only, near, 2), 1);      /* min_p 1 */
-        CU_ASSERT_EQUAL(gptc_sample_logits(first, near, 2), 1);     /* top_k 1 */
-        CU_ASSERT_EQUAL(gptc_sample_logits(warm, one, 1), 0);       /* a vocabulary of one */
+        CU_ASSERT_EQUAL(gptc_sample_logits(cold, near, 2), 1);  /* the smallest float as temperature */
+        CU_ASSERT_EQUAL(gptc_sample_logits(only, near, 2), 1);  /* min_p 1 */
+        CU_ASSERT_EQUAL(gptc_sample_logits(first, near, 2), 1); /* top_k 1 */
+        CU_ASSERT_EQUAL(gptc_sample_logits(warm, one, 1), 0);   /* a vocabulary of one */
     }
     CU_ASSERT_EQUAL(gptc_sample_logits(warm, near, TINY_VOCAB + 1), GPTC_E_ARGUMENT);
     gptc_sampler_free(cold);
@@ -579,7 +590,8 @@ static void test_sampler_edges(void) {
     CU_ASSERT_EQUAL(gptc_sample(s, 1, warm), GPTC_E_ARGUMENT);
     gptc_session_free(s);
     const gptc_sampler_options bad[] = {{.temperature = -1}, {.temperature = NAN}, {.top_k = -1},
-                                        {.top_p = 1.5f}, {.top_p = NAN}, {.min_p = -1}, {.min_p = 2}};
+                                        {.top_p = 1.5f},     {.top_p = NAN},       {.min_p = -1},
+                                        {.min_p = 2}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CU_ASSERT_EQUAL(gptc_sampler_new(model, &bad[i], &p), GPTC_E_ARGUMENT);
     gptc_sampler_free(greedy);
@@ -588,12 +600,15 @@ static void test_sampler_edges(void) {
 }
 
 /* ---- generation ---- */
-typedef struct { int32_t ids[64]; int n, stop_after; } Heard;
+typedef struct {
+    int32_t ids[64];
+    int n, stop_after;
+} Heard;
 
 static int hear(void *user, int32_t id, const char *bytes, size_t count) {
     Heard *h = user;
     (void)bytes;
-    if (count == 0) h->ids[h->n++] = id;        /* no tokenizer: no bytes */
+    if (count == 0) h->ids[h->n++] = id; /* no tokenizer: no bytes */
     return h->stop_after && h->n >= h->stop_after;
 }
 
@@ -607,7 +622,7 @@ static Heard generate(float temperature, uint64_t seed, int n, int stop_after, g
     CU_ASSERT_EQUAL(gptc_generate(s, 0, p, n, hear, &h, &made), expect);
     CU_ASSERT_EQUAL(made, h.n);
     CU_ASSERT_EQUAL(gptc_length(s, 0), 10 + made);
-    for (int i = 0; i < h.n; i++) CU_ASSERT_NOT_EQUAL(h.ids[i], 3);     /* the stop token */
+    for (int i = 0; i < h.n; i++) CU_ASSERT_NOT_EQUAL(h.ids[i], 3); /* the stop token */
     gptc_sampler_free(p);
     gptc_session_free(s);
     return h;

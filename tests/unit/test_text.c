@@ -49,9 +49,7 @@ static void round_trip_in(const char *text, const char *expected, const char *di
     arena_free(a);
 }
 
-static void round_trip(const char *text, const char *expected) {
-    round_trip_in(text, expected, NULL);
-}
+static void round_trip(const char *text, const char *expected) { round_trip_in(text, expected, NULL); }
 
 #define HEAD "gir 1 stage=raised\nsymbol batch\nsymbol seq\nsymbol past\n"
 
@@ -90,33 +88,34 @@ static void test_whole(void) {
 }
 
 static void test_constants(void) {
-    round_trip(HEAD
-        "const %1 \"list\" : f32[5] = {1, -0, 1e-45, inf, nan(0x7fc00000)}\n"
-        "const %2 : f16[4] = {0.1, 65504, 6e-8, nan(0xfe01)}\n"
-        "const %3 : bf16[2] = {0.1, -inf}\n"
-        "const %4 : f64[2] = {0.1, 4.9406564584124654e-324}\n"
-        "const %5 : bool[3] = {true, false, 7}\n"
-        "const %6 : u64[2] = {18446744073709551615, 0}\n"
-        "const %7 : i64[2] = {-9223372036854775808, 9223372036854775807}\n"
-        "const %8 : i8[2] = {-128, 127}\n"
-        "const %9 : f32[2, 100] = splat(-1.5)\n"
-        "const %10 : i32[] = {3}\n"
-        "const %11 : f32[0, 4] = {}\n"
-        "const %12 : u8[66] = hex(\""
-        "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-        "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff0102\")\n"
-        "const %13 : f16[10] = splat(nan)\n"
-        "const %14 : i64[9] = {5, 5, 5, 5, 5, 5, 5, 5, 5}\n"
-        "const %15 : i16[4] = seed(18446744073709551615)\n"
-        "output %1\noutput %2\noutput %3\noutput %4\noutput %5\noutput %6\noutput %7\n"
-        "output %8\noutput %9\noutput %10\noutput %11\noutput %12\noutput %13\noutput %14\n"
-        "output %15\n", NULL);
+    round_trip(HEAD "const %1 \"list\" : f32[5] = {1, -0, 1e-45, inf, nan(0x7fc00000)}\n"
+                    "const %2 : f16[4] = {0.1, 65504, 6e-8, nan(0xfe01)}\n"
+                    "const %3 : bf16[2] = {0.1, -inf}\n"
+                    "const %4 : f64[2] = {0.1, 4.9406564584124654e-324}\n"
+                    "const %5 : bool[3] = {true, false, 7}\n"
+                    "const %6 : u64[2] = {18446744073709551615, 0}\n"
+                    "const %7 : i64[2] = {-9223372036854775808, 9223372036854775807}\n"
+                    "const %8 : i8[2] = {-128, 127}\n"
+                    "const %9 : f32[2, 100] = splat(-1.5)\n"
+                    "const %10 : i32[] = {3}\n"
+                    "const %11 : f32[0, 4] = {}\n"
+                    "const %12 : u8[66] = hex(\""
+                    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+                    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff0102\")\n"
+                    "const %13 : f16[10] = splat(nan)\n"
+                    "const %14 : i64[9] = {5, 5, 5, 5, 5, 5, 5, 5, 5}\n"
+                    "const %15 : i16[4] = seed(18446744073709551615)\n"
+                    "output %1\noutput %2\noutput %3\noutput %4\noutput %5\noutput %6\noutput %7\n"
+                    "output %8\noutput %9\noutput %10\noutput %11\noutput %12\noutput %13\noutput %14\n"
+                    "output %15\n",
+               NULL);
     round_trip(HEAD "const %1 : i64[9] = {5, 5, 5, 5, 5, 5, 5, 5, 5}\noutput %1\n",
                HEAD "const %1 : i64[9] = splat(5)\noutput %1\n");
     round_trip(HEAD "const %1 : f32[1] = {nan}\noutput %1\n",
                HEAD "const %1 : f32[1] = {nan(0x7fc00000)}\noutput %1\n");
     round_trip(HEAD "const %1 : f32[0] = seed(3)\nconst %2 : f32[0] = splat(3)\n"
-               "output %1\noutput %2\n", NULL);
+                    "output %1\noutput %2\n",
+               NULL);
 }
 
 /* Data of a graph made in memory survives bit by bit. */
@@ -135,8 +134,7 @@ static void test_constant_bits(void) {
                 state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
                 data[i] = (uint8_t)(state >> 56);
             }
-            graph_output(g, graph_const(g, type_make((DType)t, 1, dims), data, NULL), NULL,
-                         ROLE_NONE);
+            graph_output(g, graph_const(g, type_make((DType)t, 1, dims), data, NULL), NULL, ROLE_NONE);
         }
     }
     const char *text = print(g, a);
@@ -171,21 +169,22 @@ static void test_normal_form(void) {
                "output %3\noutput %4\n");
     round_trip(HEAD "input %1 \"tab\\tand\\x01\\\\\" : f32[]\noutput %1 \"\xc3\xa9\\n\"\n", NULL);
     round_trip(HEAD "input %1 \"q\" : f32[batch, seq, 2, 4]\ninput %2 : f32[2]\n"
-               "%3 : f32[batch, seq, 2, 4] = attention(%1, %1, %1, _, %2) {scale=0.5}\n"
-               "output %3\n", NULL);
+                    "%3 : f32[batch, seq, 2, 4] = attention(%1, %1, %1, _, %2) {scale=0.5}\n"
+                    "output %3\n",
+               NULL);
 }
 
 static void test_defaults_hidden(void) {
     round_trip(HEAD "input %1 : f32[4, 4]\n"
-               "%2 : f32[4, 4] = softmax(%1) {axis=0}\n"
-               "%3 : f32[4, 4] = transpose(%2) {perm=[1, 0]}\n"
-               "%4 : f32[2, 2] = slice(%3) {starts=[0, 0], steps=[1, 2]}\n"
-               "output %4\n",
+                    "%2 : f32[4, 4] = softmax(%1) {axis=0}\n"
+                    "%3 : f32[4, 4] = transpose(%2) {perm=[1, 0]}\n"
+                    "%4 : f32[2, 2] = slice(%3) {starts=[0, 0], steps=[1, 2]}\n"
+                    "output %4\n",
                HEAD "input %1 : f32[4, 4]\n"
-               "%2 : f32[4, 4] = softmax(%1)\n"
-               "%3 : f32[4, 4] = transpose(%2) {perm=[1, 0]}\n"
-               "%4 : f32[2, 2] = slice(%3) {steps=[1, 2]}\n"
-               "output %4\n");
+                    "%2 : f32[4, 4] = softmax(%1)\n"
+                    "%3 : f32[4, 4] = transpose(%2) {perm=[1, 0]}\n"
+                    "%4 : f32[2, 2] = slice(%3) {steps=[1, 2]}\n"
+                    "output %4\n");
 }
 
 static void test_files(void) {
@@ -222,7 +221,9 @@ static void test_files(void) {
 }
 
 static void test_errors(void) {
-    static const struct { const char *text, *place, *what; } cases[] = {
+    static const struct {
+        const char *text, *place, *what;
+    } cases[] = {
         {"", ":1:1:", "empty"},
         {"hello", ":1:1:", "gir 1"},
         {"gir 2", ":1:5:", "version"},
@@ -244,8 +245,7 @@ static void test_errors(void) {
         {"gir 1\ninput %1 : f32[2]\n%2 : f32[3] = neg(%1)", ":3:", "%2 should have type f32[2]"},
         {"gir 1\ninput %1 : f32[2]\n  %2 : f32[2] = add(%1)", ":3:3:", "takes 2 operands"},
         {"gir 1\ninput %1 : f32[2]\n%2 : f32[2] = neg(%1) {axis=1}", ":3:24:", "no attribute"},
-        {"gir 1\ninput %1 : f32[2]\n%2 : f32[2] = softmax(%1) {axis=0, axis=0}", ":3:36:",
-         "given twice"},
+        {"gir 1\ninput %1 : f32[2]\n%2 : f32[2] = softmax(%1) {axis=0, axis=0}", ":3:36:", "given twice"},
         {"gir 1\ninput %1 : f32[2]\n%2 : f32[2] = neg(%1) junk", ":3:23:", "expected '!'"},
         {"gir 1\ninput %1 : f32[2]\n%2 : f32[2] = transpose(%1) {perm=[0, 1]}", ":3:", ""},
         {"gir 1\ninput %1 : f32[2]\n%2, %3 : f32[2], f32[2] = neg(%1)", ":3:27:", "1 results"},
@@ -276,11 +276,12 @@ static void test_errors(void) {
         CU_ASSERT_EQUAL(d.errors, 1);
         Text t = text_new(a);
         if (d.items.count > 0) diag_format(&t, &d.items.data[0]);
-        bool ok = g == NULL && strstr(t.data, cases[i].what) != NULL &&
-                  strstr(t.data, cases[i].place) != NULL;
+        bool ok =
+            g == NULL && strstr(t.data, cases[i].what) != NULL && strstr(t.data, cases[i].place) != NULL;
         CU_ASSERT_TRUE(ok);
-        if (!ok) fprintf(stderr, "\n%s\n  wanted %s %s\n  got    %s\n", cases[i].text,
-                         cases[i].place, cases[i].what, t.data);
+        if (!ok)
+            fprintf(stderr, "\n%s\n  wanted %s %s\n  got    %s\n", cases[i].text, cases[i].place,
+                    cases[i].what, t.data);
         diag_free(&d);
         arena_free(a);
     }

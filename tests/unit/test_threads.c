@@ -55,7 +55,7 @@ static void with_pool(uint32_t workers) {
     for (uint32_t w = 0; w < workers; w++) { CU_ASSERT_EQUAL(j.seen[w], 100 * workers); }
     for (j.nap = 0; j.nap < 2; j.nap++) {
         pool_run(j.pool, exchange, &j);
-        nap(500);                                   /* the workers go to sleep between the runs */
+        nap(500); /* the workers go to sleep between the runs */
     }
     for (uint32_t w = 0; w < workers; w++) { CU_ASSERT_EQUAL(j.wrong[w], 0); }
     pool_run(j.pool, draw, &j);

@@ -193,21 +193,11 @@ static void check_fixture(const char *json_name, const char *bin_name, size_t le
     file_unmap(&bin);
 }
 
-static void test_shk(void) {
-    check_fixture("shk.json", "shk.bin", 10000);
-}
-static void test_llama3(void) {
-    check_fixture("llama3.json", "llama3.bin", 2000);
-}
-static void test_qwen2(void) {
-    check_fixture("qwen2.json", "qwen2.bin", 2000);
-}
-static void test_options(void) {
-    check_fixture("options.json", "options.bin", 2000);
-}
-static void test_patterns(void) {
-    check_fixture("llama3.json", "patterns.bin", 2000);
-}
+static void test_shk(void) { check_fixture("shk.json", "shk.bin", 10000); }
+static void test_llama3(void) { check_fixture("llama3.json", "llama3.bin", 2000); }
+static void test_qwen2(void) { check_fixture("qwen2.json", "qwen2.bin", 2000); }
+static void test_options(void) { check_fixture("options.json", "options.bin", 2000); }
+static void test_patterns(void) { check_fixture("llama3.json", "patterns.bin", 2000); }
 
 /* ---- single facts ---- */
 

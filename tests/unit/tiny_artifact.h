@@ -13,8 +13,18 @@
 #include "runtime/runtime.h"
 
 enum {
-    TINY_VOCAB = 61, TINY_CONTEXT = 64, TINY_D = 32, TINY_HEADS = 4, TINY_KV = 2, TINY_DIM = 8, TINY_FF = 48,
-    TINY_ROTATED = 6, TINY_WINDOW = 5, TINY_TENSORS = 40, TINY_STEPS = 48, TINY_INSNS = 32,
+    TINY_VOCAB = 61,
+    TINY_CONTEXT = 64,
+    TINY_D = 32,
+    TINY_HEADS = 4,
+    TINY_KV = 2,
+    TINY_DIM = 8,
+    TINY_FF = 48,
+    TINY_ROTATED = 6,
+    TINY_WINDOW = 5,
+    TINY_TENSORS = 40,
+    TINY_STEPS = 48,
+    TINY_INSNS = 32,
     TINY_WEIGHTS = 1 << 18,
 };
 
@@ -23,7 +33,7 @@ typedef struct {
     char text[256];
     ArtTensor tensors[TINY_TENSORS];
     uint32_t n_tensors;
-    double *value[TINY_TENSORS];        /* row-major, unpacked, exactly what is stored */
+    double *value[TINY_TENSORS]; /* row-major, unpacked, exactly what is stored */
     uint8_t *weights;
     uint64_t weight_bytes;
     ArtPlan plan;
@@ -36,9 +46,9 @@ typedef struct {
 /* Tensor numbers, in the order in which tiny_new makes them. */
 enum { W_EMBED, W_POS, W_COS, W_SIN, W_SLOPES, W_SINKS, W_VECTOR, W_FINAL_G, W_LAYER };
 enum { L_G1, L_B1, L_Q, L_QB, L_K, L_V, L_O, L_G2, L_UP, L_UPB, L_GATE, L_DOWN, L_COUNT };
-#define TINY_W(layer, which) ((uint32_t)(W_LAYER + (layer) * L_COUNT + (which)))
+#define TINY_W(layer, which) ((uint32_t)(W_LAYER + (layer)*L_COUNT + (which)))
 
-static inline double tiny_random(Tiny *t) {     /* in [-1, 1), multiples of 1/128 */
+static inline double tiny_random(Tiny *t) { /* in [-1, 1), multiples of 1/128 */
     t->random = t->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     return (double)(int64_t)(t->random >> 56) / 128 - 1;
 }
@@ -59,8 +69,10 @@ static inline uint16_t tiny_bf16(float f) {
 
 static inline void tiny_put(uint8_t *data, uint32_t dtype, uint64_t at, float f) {
     uint16_t h = dtype == ART_F16 ? tiny_f16(f) : tiny_bf16(f);
-    if (dtype == ART_F32) memcpy(data + at * 4, &f, 4);
-    else memcpy(data + at * 2, &h, 2);
+    if (dtype == ART_F32)
+        memcpy(data + at * 4, &f, 4);
+    else
+        memcpy(data + at * 2, &h, 2);
 }
 
 /* value: rows x cols numbers, or NULL for random ones in scale x [-1, 1) + base. */
@@ -69,8 +81,12 @@ static inline uint32_t tiny_tensor(Tiny *t, uint32_t dtype, uint32_t layout, uin
     uint32_t index = t->n_tensors++;
     uint64_t n = rows * cols, stored = layout == ART_PANEL16 ? (rows + 15) / 16 * 16 * cols : n;
     ArtTensor *a = &t->tensors[index];
-    *a = (ArtTensor){.dtype = dtype, .layout = layout, .rank = rows == 1 ? 1 : 2, .dim = {rows, cols},
-                     .offset = t->weight_bytes, .bytes = stored * (dtype == ART_F32 ? 4 : 2),
+    *a = (ArtTensor){.dtype = dtype,
+                     .layout = layout,
+                     .rank = rows == 1 ? 1 : 2,
+                     .dim = {rows, cols},
+                     .offset = t->weight_bytes,
+                     .bytes = stored * (dtype == ART_F32 ? 4 : 2),
                      .name_offset = UINT32_MAX};
     if (rows == 1) a->dim[0] = cols, a->dim[1] = 0;
     t->value[index] = calloc(n, sizeof(double));
@@ -85,15 +101,13 @@ static inline uint32_t tiny_tensor(Tiny *t, uint32_t dtype, uint32_t layout, uin
     return index;
 }
 
-static inline ArtArg tiny_rows(Tiny *t, uint32_t width) {      /* a new buffer */
+static inline ArtArg tiny_rows(Tiny *t, uint32_t width) { /* a new buffer */
     ArtArg a = {ART_ARG_ROWS, width, t->plan.row_bytes};
     t->plan.row_bytes += ((uint64_t)width * 4 + 63) / 64 * 64;
     return a;
 }
 
-static inline ArtArg tiny_arg(uint32_t kind, uint64_t value) {
-    return (ArtArg){kind, 0, value};
-}
+static inline ArtArg tiny_arg(uint32_t kind, uint64_t value) { return (ArtArg){kind, 0, value}; }
 
 /* A step of a kernel; out at its place. */
 static inline ArtStep *tiny_step(Tiny *t, uint32_t kernel, ArtArg x, ArtArg out) {
@@ -126,7 +140,7 @@ static inline ArtArg tiny_norm(Tiny *t, ArtArg x, uint32_t gamma, int beta, uint
     return out;
 }
 
-static inline void tiny_rope(Tiny *t, ArtArg x, uint32_t heads) {     /* in place */
+static inline void tiny_rope(Tiny *t, ArtArg x, uint32_t heads) { /* in place */
     ArtStep *s = tiny_step(t, ART_K_ROPE, x, x);
     s->arg[1] = tiny_arg(ART_ARG_TENSOR, W_COS);
     s->arg[2] = tiny_arg(ART_ARG_TENSOR, W_SIN);
@@ -165,8 +179,8 @@ static inline ArtArg tiny_layer(Tiny *t, ArtArg x, uint32_t layer) {
     x = tiny_linear(t, a, TINY_W(layer, L_O), -1, x, none, ART_ACT_NONE);
     h = tiny_norm(t, x, TINY_W(layer, L_G2), -1, 1);
     ArtArg gate = tiny_linear(t, h, TINY_W(layer, L_GATE), -1, none, none, ART_ACT_SILU);
-    ArtArg up = tiny_linear(t, h, TINY_W(layer, L_UP), (int)TINY_W(layer, L_UPB), none, gate,
-                            ART_ACT_GELU_TANH);
+    ArtArg up =
+        tiny_linear(t, h, TINY_W(layer, L_UP), (int)TINY_W(layer, L_UPB), none, gate, ART_ACT_GELU_TANH);
     return tiny_linear(t, up, TINY_W(layer, L_DOWN), -1, x, none, ART_ACT_NONE);
 }
 
@@ -179,20 +193,25 @@ static inline void tiny_mix(Tiny *t, ArtArg x) {
     ArtArg soft = tiny_rows(t, TINY_D), sums = tiny_rows(t, 4), turned = tiny_rows(t, TINY_D);
     tiny_step(t, ART_K_SOFTMAX, x, soft)->u.reduce = (ArtReduce){0, 1, 4, 8};
     tiny_step(t, ART_K_REDUCE, soft, sums)->u.reduce = (ArtReduce){ART_RED_SUM, 4, 8, 1};
-    tiny_step(t, ART_K_MOVE, x, turned)->u.move =
-        (ArtMove){{1, 1, 8, 4}, {0, 0, 1, 8}, {0, 0, 4, 1}, 0, 0};
+    tiny_step(t, ART_K_MOVE, x, turned)->u.move = (ArtMove){{1, 1, 8, 4}, {0, 0, 1, 8}, {0, 0, 4, 1}, 0, 0};
     ArtStep *s = tiny_step(t, ART_K_POINTWISE, x, x);
     s->arg[1] = turned;
     s->arg[2] = sums;
     s->arg[3] = tiny_arg(ART_ARG_TENSOR, W_VECTOR);
     s->arg[4] = tiny_arg(ART_ARG_POSITIONS, 0);
-    const ArtInsn program[] = {
-        tiny_load(0, 0, 1, TINY_D), tiny_load(1, 1, 1, TINY_D), tiny_load(2, 2, 8, 4),
-        {.op = ART_I_MUL, .dst = 1, .a = 1, .b = 2}, {.op = ART_I_ADD, .dst = 0, .a = 0, .b = 1},
-        tiny_load(3, 3, 1, TINY_D), tiny_load(4, 4, 1, 1), {.op = ART_I_CONST, .dst = 5, .imm = 0.125f},
-        {.op = ART_I_MUL, .dst = 4, .a = 4, .b = 5}, {.op = ART_I_TANH, .dst = 4, .a = 4},
-        {.op = ART_I_MUL, .dst = 3, .a = 3, .b = 4}, {.op = ART_I_ADD, .dst = 0, .a = 0, .b = 3},
-        {.op = ART_I_STORE, .a = 0}};
+    const ArtInsn program[] = {tiny_load(0, 0, 1, TINY_D),
+                               tiny_load(1, 1, 1, TINY_D),
+                               tiny_load(2, 2, 8, 4),
+                               {.op = ART_I_MUL, .dst = 1, .a = 1, .b = 2},
+                               {.op = ART_I_ADD, .dst = 0, .a = 0, .b = 1},
+                               tiny_load(3, 3, 1, TINY_D),
+                               tiny_load(4, 4, 1, 1),
+                               {.op = ART_I_CONST, .dst = 5, .imm = 0.125f},
+                               {.op = ART_I_MUL, .dst = 4, .a = 4, .b = 5},
+                               {.op = ART_I_TANH, .dst = 4, .a = 4},
+                               {.op = ART_I_MUL, .dst = 3, .a = 3, .b = 4},
+                               {.op = ART_I_ADD, .dst = 0, .a = 0, .b = 3},
+                               {.op = ART_I_STORE, .a = 0}};
     uint32_t n = sizeof program / sizeof *program;
     memcpy(t->insns + t->plan.n_insns, program, sizeof program);
     s->u.pointwise = (ArtPointwise){t->plan.n_insns, n, TINY_D};
@@ -238,9 +257,16 @@ static inline Tiny *tiny_new(uint64_t seed) {
     t->weights = calloc(1, TINY_WEIGHTS);
     tiny_weights(t);
     memcpy(t->text, text, sizeof text);
-    t->meta = (ArtMeta){.vocab = TINY_VOCAB, .context = TINY_CONTEXT, .layers = 2, .has_cache = 1,
-                        .state_bytes_per_token = 4 * TINY_KV * TINY_DIM * 4, .stop_tokens = {3},
-                        .n_stop_tokens = 1, .bos_token = -1, .n_strings = 2, .text_bytes = sizeof text};
+    t->meta = (ArtMeta){.vocab = TINY_VOCAB,
+                        .context = TINY_CONTEXT,
+                        .layers = 2,
+                        .has_cache = 1,
+                        .state_bytes_per_token = 4 * TINY_KV * TINY_DIM * 4,
+                        .stop_tokens = {3},
+                        .n_stop_tokens = 1,
+                        .bos_token = -1,
+                        .n_strings = 2,
+                        .text_bytes = sizeof text};
     t->plan.n_states = 4;
     for (int i = 0; i < 4; i++) t->states[i] = (ArtState){TINY_KV, TINY_DIM, 0, UINT32_MAX};
     t->states[0].name_offset = sizeof text - 3;
@@ -250,8 +276,10 @@ static inline Tiny *tiny_new(uint64_t seed) {
         s->arg[1] = tiny_arg(i ? ART_ARG_POSITIONS : ART_ARG_TOKENS, 0);
         s->u.gather = (ArtGather){TINY_D};
     }
-    const ArtInsn add[] = {tiny_load(0, 0, 1, TINY_D), tiny_load(1, 1, 1, TINY_D),
-                           {.op = ART_I_ADD, .dst = 2, .a = 0, .b = 1}, {.op = ART_I_STORE, .a = 2}};
+    const ArtInsn add[] = {tiny_load(0, 0, 1, TINY_D),
+                           tiny_load(1, 1, 1, TINY_D),
+                           {.op = ART_I_ADD, .dst = 2, .a = 0, .b = 1},
+                           {.op = ART_I_STORE, .a = 2}};
     memcpy(t->insns, add, sizeof add);
     t->plan.n_insns = 4;
     ArtStep *s = tiny_step(t, ART_K_POINTWISE, x, x);
@@ -324,7 +352,7 @@ static inline size_t tiny_lay_out(const Tiny *t, uint8_t *image) {
     tiny_bytes(image, &at, 2, t->states, p->n_states * sizeof *t->states);
     tiny_bytes(image, &at, 2, t->steps, p->n_steps * sizeof *t->steps);
     tiny_bytes(image, &at, 2, t->insns, p->n_insns * sizeof *t->insns);
-    tiny_section(image, &at, 3, 1000, 64);           /* of a later version: to be skipped */
+    tiny_section(image, &at, 3, 1000, 64); /* of a later version: to be skipped */
     tiny_bytes(image, &at, 3, "later", 5);
     tiny_section(image, &at, 4, ART_WEIGHTS, 4096);
     tiny_bytes(image, &at, 4, t->weights, t->weight_bytes);

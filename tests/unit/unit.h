@@ -14,9 +14,7 @@
 #include <CUnit/Basic.h>
 #include <stdio.h>
 
-static inline int unit_begin(void) {
-    return CU_initialize_registry() != CUE_SUCCESS;
-}
+static inline int unit_begin(void) { return CU_initialize_registry() != CUE_SUCCESS; }
 
 static inline int unit_end(void) {
     CU_basic_set_mode(CU_BRM_VERBOSE);
