@@ -53,27 +53,31 @@ static ValId norm_weight(Call *c, const Norm *n, size_t i) {
     ValId w = in_val(c, i);
     if (!val_ok(w)) return w;
     w = emit_cast(c, w, n->t.dtype);
-    if (!val_ok(w) || type_of(c, w)->rank > n->t.rank - n->axis) {
-        call_error(c, "operand %zu has too high a rank", i);
-        return NO_VAL;
-    }
+    if (!val_ok(w)) return w;
     w = emit_broadcast(c, w, n->t.rank - n->axis, n->t.dim + n->axis);
     return emit_reshape(c, w, 1, &n->size);
 }
 
+/* Does operand i differ along axes that are not normalised, as one weight a head does? */
+static bool norm_is_wide(Call *c, const Norm *n, size_t i) {
+    return in_has(c, i) && in_type(c, i)->rank > n->t.rank - n->axis;
+}
+
 static bool norm_make(Call *c, const Norm *n, bool rms, float eps) {
+    bool bias = in_has(c, 2) && !rms, wide = norm_is_wide(c, n, 1) || (bias && norm_is_wide(c, n, 2));
     Dim dims[MAX_RANK];
     memcpy(dims, n->t.dim, sizeof(dims));
     dims[n->axis] = n->size;
     ValId in[3] = {emit_reshape(c, n->x, n->axis + 1, dims), NO_VAL, NO_VAL};
-    if (in_has(c, 1)) in[1] = norm_weight(c, n, 1);
-    if (in_has(c, 2) && !rms) in[2] = norm_weight(c, n, 2);
-    if ((in_has(c, 1) && !val_ok(in[1])) || (in_has(c, 2) && !rms && !val_ok(in[2]))) return false;
+    if (in_has(c, 1) && !wide && !val_ok(in[1] = norm_weight(c, n, 1))) return false;
+    if (bias && !wide && !val_ok(in[2] = norm_weight(c, n, 2))) return false;
     Attr a = attr_default();
     a.rms = rms;
     a.eps = eps;
-    ValId y = emit(c, OP_NORM, in, 3, &a, NULL);
-    return out_val(c, 0, emit_reshape(c, y, n->t.rank, n->t.dim));
+    ValId y = emit_reshape(c, emit(c, OP_NORM, in, 3, &a, NULL), n->t.rank, n->t.dim);
+    if (wide && in_has(c, 1)) y = emit2(c, OP_MUL, y, emit_cast(c, in_val(c, 1), n->t.dtype));
+    if (wide && bias) y = emit2(c, OP_ADD, y, emit_cast(c, in_val(c, 2), n->t.dtype));
+    return out_val(c, 0, y);
 }
 
 static uint32_t norm_axes(const Norm *n) { return ((1u << n->t.rank) - 1) & ~((1u << n->axis) - 1); }

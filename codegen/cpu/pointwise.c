@@ -6,17 +6,15 @@
 
 static uint32_t insn_of(const Node *n) {
     switch (n->op) {
-#define SAME(e)                                                                                              \
-    case OP_##e: return ART_I_##e;
-        SAME(NEG)
-        SAME(ABS)
-        SAME(SIGN)
-            SAME(EXP) SAME(LOG) SAME(SQRT) SAME(RECIP) SAME(SIN) SAME(COS) SAME(TANH) SAME(SIGMOID) SAME(ERF)
-                SAME(RELU) SAME(SOFTPLUS) SAME(FLOOR) SAME(CEIL) SAME(ROUND) SAME(NOT) SAME(ISNAN) SAME(ISINF)
-                    SAME(ADD) SAME(SUB) SAME(MUL) SAME(DIV) SAME(MOD) SAME(POW) SAME(MIN) SAME(MAX) SAME(AND)
-                        SAME(OR) SAME(XOR) SAME(EQ) SAME(LT) SAME(LE) SAME(WHERE) SAME(SILU)
+/* clang-format off */
+#define SAME(e) case OP_##e: return ART_I_##e;
+    SAME(NEG) SAME(ABS) SAME(SIGN) SAME(EXP) SAME(LOG) SAME(SQRT) SAME(RECIP) SAME(SIN) SAME(COS) SAME(TANH)
+    SAME(SIGMOID) SAME(ERF) SAME(RELU) SAME(SOFTPLUS) SAME(FLOOR) SAME(CEIL) SAME(ROUND) SAME(NOT) SAME(ISNAN)
+    SAME(ISINF) SAME(ADD) SAME(SUB) SAME(MUL) SAME(DIV) SAME(MOD) SAME(POW) SAME(MIN) SAME(MAX) SAME(AND) SAME(OR)
+    SAME(XOR) SAME(EQ) SAME(LT) SAME(LE) SAME(WHERE) SAME(SILU)
 #undef SAME
-                            case OP_GELU : return n->attr.tanh
+            /* clang-format on */
+            case OP_GELU : return n->attr.tanh
             ? ART_I_GELU_TANH
             : ART_I_GELU_ERF;
     default: return ART_I_COUNT;
