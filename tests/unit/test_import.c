@@ -323,6 +323,22 @@ static void test_gather_rows(void) {
     finish();
 }
 
+/* A norm over the last axis whose weight differs by head: the weight is multiplied after. */
+static void test_wide_norm(void) {
+    start();
+    Buf g = {.n = 0};
+    static const float w[2 * 8] = {1, 2, 3};
+    put_info(&g, 11, "x", 1, "n,2,8");
+    put_floats(&g, "w", (const int64_t[]){2, 8}, 2, w);
+    put_node(&g, "LayerNormalization", "x w", "y", NULL);
+    put_info(&g, 12, "y", 1, "n,2,8");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    ValId y = model.graph->outputs.data[0].v;
+    CU_ASSERT_EQUAL(graph_def_op(model.graph, y), OP_MUL);
+    CU_ASSERT_STRING_EQUAL(type_text(y), "f32[n, 2, 8]");
+    finish();
+}
+
 static void test_options(void) {
     start();
     Buf g = cached_graph(), m;
@@ -730,6 +746,7 @@ int main(void) {
     CU_add_test(made, "roles and states", test_roles);
     CU_add_test(made, "roles found on a detour", test_roles_indirect);
     CU_add_test(made, "a cut length", test_cut_length);
+    CU_add_test(made, "norm weights by head", test_wide_norm);
     CU_add_test(made, "rows by index tuples", test_gather_rows);
     CU_add_test(made, "options override roles", test_options);
     CU_add_test(made, "bound inputs", test_bound_input);
