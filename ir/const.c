@@ -39,14 +39,14 @@ static const uint8_t *const_at(const Graph *g, ValId v, size_t i) {
         memcpy(&x, p, sizeof(x));                                                                            \
         return x;                                                                                            \
     }
-READER(int8_t)
-READER(int16_t)
-READER(int32_t)
-READER(int64_t) READER(uint8_t) READER(uint16_t) READER(uint32_t) READER(uint64_t) READER(float)
-    READER(double)
+/* clang-format off */
+READER(int8_t) READER(int16_t) READER(int32_t) READER(int64_t)
+READER(uint8_t) READER(uint16_t) READER(uint32_t) READER(uint64_t)
+READER(float) READER(double)
 #undef READER
+    /* clang-format on */
 
-        static double float_at(DType t, const uint8_t *p) {
+    static double float_at(DType t, const uint8_t *p) {
     switch (t) {
     case DT_F16: return (double)half_to_float(READ(uint16_t, p));
     case DT_BF16: return (double)bf16_to_float(READ(uint16_t, p));

@@ -4,42 +4,35 @@
  *   ArtHeader | ArtSection[n] | sections, each 64-byte aligned (WEIGHTS: 4096)
  *
  * Unknown sections are skipped, unknown major versions refused. */
+/* Laid out by hand: the tables are the format. */
+/* clang-format off */
 #ifndef GPTC_ARTIFACT_H
 #define GPTC_ARTIFACT_H
 
 #include <stdint.h>
 
-#define ART_MAGIC "gptcbin\n" /* 8 bytes, no NUL */
+#define ART_MAGIC "gptcbin\n"           /* 8 bytes, no NUL */
 #define ART_MAJOR 1
 #define ART_MINOR 0
 
 typedef struct {
     char magic[8];
     uint16_t major, minor;
-    uint32_t n_sections; /* <= 64 */
+    uint32_t n_sections;                /* <= 64 */
     uint64_t file_bytes;
-    uint64_t table_hash; /* xxHash64 of the ArtSection array, seed 0 */
+    uint64_t table_hash;                /* xxHash64 of the ArtSection array, seed 0 */
     uint8_t reserved[32];
-} ArtHeader; /* 64 bytes */
+} ArtHeader;                            /* 64 bytes */
 
-enum {
-    ART_META = 1,
-    ART_TENSORS,
-    ART_WEIGHTS,
-    ART_PLAN,
-    ART_TOKENIZER,
-    ART_PROVENANCE,
-    ART_KERNELS,
-    ART_REPORT,
-    ART_IR /* the planned graph as .gir text */
-};
+enum { ART_META = 1, ART_TENSORS, ART_WEIGHTS, ART_PLAN, ART_TOKENIZER, ART_PROVENANCE, ART_KERNELS, ART_REPORT,
+       ART_IR /* the planned graph as .gir text */ };
 typedef struct {
     uint32_t kind, flags;
     uint64_t offset, bytes;
-    uint64_t hash; /* xxHash64 of the bytes, seed = kind */
-} ArtSection;      /* 32 bytes */
+    uint64_t hash;                      /* xxHash64 of the bytes, seed = kind */
+} ArtSection;                           /* 32 bytes */
 
-#define ART_MAX_CONTEXT (1 << 24) /* tokens */
+#define ART_MAX_CONTEXT (1 << 24)       /* tokens */
 
 /* META: ArtMeta, then n_strings pairs of NUL-terminated strings (key, value) in text_bytes bytes. */
 typedef struct {
@@ -47,24 +40,24 @@ typedef struct {
     uint64_t state_bytes_per_token;
     int32_t stop_tokens[8];
     uint32_t n_stop_tokens;
-    int32_t bos_token; /* -1 = none */
+    int32_t bos_token;                  /* -1 = none */
     uint32_t n_strings, text_bytes;
-} ArtMeta; /* 72 bytes */
+} ArtMeta;                              /* 72 bytes */
 
 /* TENSORS: ArtTensor[bytes / sizeof]. Data lies in WEIGHTS at offset (64-byte aligned). */
 enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64 };
 enum {
-    ART_PLAIN = 1, /* row-major dim[0] x dim[1] x … */
-    ART_PANEL16,   /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
+    ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
+    ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
                                            rows padded with zeros. dim[0] = rows (outputs), dim[1] = cols */
 };
 typedef struct {
     uint32_t dtype, layout;
     uint32_t rank, flags;
     uint64_t dim[4];
-    uint64_t offset, bytes;         /* in WEIGHTS */
-    uint32_t name_offset, reserved; /* into META's text, 0xffffffff = none */
-} ArtTensor;                        /* 72 bytes */
+    uint64_t offset, bytes;             /* in WEIGHTS */
+    uint32_t name_offset, reserved;     /* into META's text, 0xffffffff = none */
+} ArtTensor;                            /* 72 bytes */
 
 /* PLAN: ArtPlan, then states, steps, instructions.
  *
@@ -75,141 +68,98 @@ typedef struct {
  * many sequences) and any mixture. */
 typedef struct {
     uint32_t n_states, n_steps, n_insns;
-    uint32_t head_step;               /* steps from here on run only on rows whose logits are wanted: */
-    uint64_t head_offset, head_width; /* the one buffer alive there (row offset, floats), compacted first */
-    uint64_t row_bytes;               /* activations of one row; a buffer at offset o of a session with R
+    uint32_t head_step;                 /* steps from here on run only on rows whose logits are wanted: */
+    uint64_t head_offset, head_width;   /* the one buffer alive there (row offset, floats), compacted first */
+    uint64_t row_bytes;                 /* activations of one row; a buffer at offset o of a session with R
                                            rows lies at o * R */
-    uint64_t logits_offset;           /* the logits buffer (row offset) */
-} ArtPlan;                            /* 48 bytes */
+    uint64_t logits_offset;             /* the logits buffer (row offset) */
+} ArtPlan;                              /* 48 bytes */
 
-typedef struct { /* one cached tensor: heads x dim floats a token */
+typedef struct {                        /* one cached tensor: heads x dim floats a token */
     uint32_t heads, dim;
-    uint32_t window; /* 0 = all; else only the last `window` positions are ever read */
+    uint32_t window;                    /* 0 = all; else only the last `window` positions are ever read */
     uint32_t name_offset;
-} ArtState; /* 16 bytes */
+} ArtState;                             /* 16 bytes */
 
 enum {
     ART_ARG_NONE,
-    ART_ARG_ROWS,      /* value = row offset (multiple of 64), width = floats a row */
-    ART_ARG_TENSOR,    /* value = index into TENSORS */
-    ART_ARG_STATE,     /* value = index into states */
-    ART_ARG_TOKENS,    /* the rows' token ids */
-    ART_ARG_POSITIONS, /* the rows' positions */
+    ART_ARG_ROWS,                       /* value = row offset (multiple of 64), width = floats a row */
+    ART_ARG_TENSOR,                     /* value = index into TENSORS */
+    ART_ARG_STATE,                      /* value = index into states */
+    ART_ARG_TOKENS,                     /* the rows' token ids */
+    ART_ARG_POSITIONS,                  /* the rows' positions */
 };
-typedef struct {
-    uint32_t kind, width;
-    uint64_t value;
-} ArtArg; /* 16 bytes */
+typedef struct { uint32_t kind, width; uint64_t value; } ArtArg;   /* 16 bytes */
 
 /* KERNEL(enum, text, inputs, meaning). Arguments are inputs, then one output. Optional inputs are NONE. */
-#define ART_KERNEL_LIST(KERNEL)                                                                              \
-    KERNEL(GATHER, "gather", 2,                                                                              \
-           "out[width] = table row picked by tokens or positions (table PLAIN or PANEL16)")                  \
-    KERNEL(NORM, "norm", 3, "x, gamma?, beta?: norm over the last of groups x width")                        \
-    KERNEL(LINEAR, "linear", 5,                                                                              \
-           "x, w (PANEL16), bias?, gate?, residual?: act(x w + bias) * gate + residual")                     \
-    KERNEL(ROPE, "rope", 3, "x, cos, sin (PLAIN tables, row = position): rotates heads x dim")               \
-    KERNEL(STORE, "store", 2, "x, state: writes heads x dim floats at the row's position")                   \
-    KERNEL(ATTENTION, "attention", 5,                                                                        \
-           "q, k state, v state, slopes?, sinks?: causal attention over the row's sequence")                 \
-    KERNEL(POINTWISE, "pointwise", 6, "up to 6 inputs: a program of ArtInsn over width floats")              \
-    KERNEL(REDUCE, "reduce", 1, "x as outer x len x inner: reduced over len")                                \
-    KERNEL(SOFTMAX, "softmax", 1, "x as outer x len x inner: softmax over len")                              \
+#define ART_KERNEL_LIST(KERNEL) \
+    KERNEL(GATHER, "gather", 2, "out[width] = table row picked by tokens or positions (table PLAIN or PANEL16)") \
+    KERNEL(NORM, "norm", 3, "x, gamma?, beta?: norm over the last of groups x width") \
+    KERNEL(LINEAR, "linear", 5, "x, w (PANEL16), bias?, gate?, residual?: act(x w + bias) * gate + residual") \
+    KERNEL(ROPE, "rope", 3, "x, cos, sin (PLAIN tables, row = position): rotates heads x dim") \
+    KERNEL(STORE, "store", 2, "x, state: writes heads x dim floats at the row's position") \
+    KERNEL(ATTENTION, "attention", 5, "q, k state, v state, slopes?, sinks?: causal attention over the row's sequence") \
+    KERNEL(POINTWISE, "pointwise", 6, "up to 6 inputs: a program of ArtInsn over width floats") \
+    KERNEL(REDUCE, "reduce", 1, "x as outer x len x inner: reduced over len") \
+    KERNEL(SOFTMAX, "softmax", 1, "x as outer x len x inner: softmax over len") \
     KERNEL(MOVE, "move", 1, "strided copy inside a row, 4 axes; the output keeps what it does not write")
 enum {
 #define ART_KERNEL(e, text, nin, doc) ART_K_##e,
     ART_KERNEL_LIST(ART_KERNEL)
 #undef ART_KERNEL
-        ART_K_COUNT
+    ART_K_COUNT
 };
 #define ART_MAX_ARGS 7
 
-enum {
-    ART_ACT_NONE,
-    ART_ACT_RELU,
-    ART_ACT_GELU_ERF,
-    ART_ACT_GELU_TANH,
-    ART_ACT_SILU,
-    ART_ACT_TANH,
-    ART_ACT_SIGMOID,
-    ART_ACT_COUNT
-};
+enum { ART_ACT_NONE, ART_ACT_RELU, ART_ACT_GELU_ERF, ART_ACT_GELU_TANH, ART_ACT_SILU, ART_ACT_TANH, ART_ACT_SIGMOID, ART_ACT_COUNT };
 enum { ART_RED_SUM, ART_RED_MEAN, ART_RED_MAX, ART_RED_MIN, ART_RED_PROD, ART_RED_COUNT };
 
-typedef struct {
-    uint32_t width;
-} ArtGather;
-typedef struct {
-    uint32_t groups, width, rms;
-    float eps;
-} ArtNorm;
-typedef struct {
-    uint32_t k, n, act;
-} ArtLinear;
-typedef struct {
-    uint32_t heads, dim, rotated, interleaved;
-} ArtRope; /* tables have rotated/2 columns */
-typedef struct {
-    uint32_t heads, dim;
-} ArtStore;
+typedef struct { uint32_t width; } ArtGather;
+typedef struct { uint32_t groups, width, rms; float eps; } ArtNorm;
+typedef struct { uint32_t k, n, act; } ArtLinear;
+typedef struct { uint32_t heads, dim, rotated, interleaved; } ArtRope;   /* tables have rotated/2 columns */
+typedef struct { uint32_t heads, dim; } ArtStore;
 typedef struct {
     uint32_t heads, kv_heads, dim, vdim;
-    float scale, softcap; /* softcap 0 = off */
-    uint32_t window;      /* 0 = all; W = the last W positions, the row's own included */
+    float scale, softcap;               /* softcap 0 = off */
+    uint32_t window;                    /* 0 = all; W = the last W positions, the row's own included */
 } ArtAttention;
-typedef struct {
-    uint32_t first, count, width;
-} ArtPointwise; /* ArtInsn range */
-typedef struct {
-    uint32_t op, outer, len, inner;
-} ArtReduce; /* also SOFTMAX (op unused) */
-typedef struct {
-    uint32_t count[4], src_stride[4], dst_stride[4], src_offset, dst_offset;
-} ArtMove;
+typedef struct { uint32_t first, count, width; } ArtPointwise;           /* ArtInsn range */
+typedef struct { uint32_t op, outer, len, inner; } ArtReduce;            /* also SOFTMAX (op unused) */
+typedef struct { uint32_t count[4], src_stride[4], dst_stride[4], src_offset, dst_offset; } ArtMove;
 
 typedef struct {
     uint32_t kernel, region;
-    ArtArg arg[ART_MAX_ARGS]; /* inputs at their places, the output last used: arg[inputs] */
+    ArtArg arg[ART_MAX_ARGS];           /* inputs at their places, the output last used: arg[inputs] */
     union {
-        ArtGather gather;
-        ArtNorm norm;
-        ArtLinear linear;
-        ArtRope rope;
-        ArtStore store;
-        ArtAttention attention;
-        ArtPointwise pointwise;
-        ArtReduce reduce;
-        ArtMove move;
+        ArtGather gather; ArtNorm norm; ArtLinear linear; ArtRope rope; ArtStore store;
+        ArtAttention attention; ArtPointwise pointwise; ArtReduce reduce; ArtMove move;
         uint32_t words[16];
     } u;
-} ArtStep; /* 184 bytes */
+} ArtStep;                              /* 184 bytes */
 
 /* A pointwise program runs over tiles of a row with 16 float registers. LOAD reads element
  * (f / div) % mod of argument a for output element f, so that rows, per-head scalars and feature vectors
  * all broadcast. STORE ends the program: register a is the output. */
-#define ART_INSN_LIST(INSN)                                                                                  \
-    INSN(LOAD, 0)                                                                                            \
-    INSN(CONST, 0)                                                                                           \
-    INSN(STORE, 1)                                                                                           \
-    INSN(NEG, 1) INSN(ABS, 1) INSN(SIGN, 1) INSN(EXP, 1) INSN(LOG, 1) INSN(SQRT, 1) INSN(RECIP, 1)           \
-        INSN(SIN, 1) INSN(COS, 1) INSN(TANH, 1) INSN(SIGMOID, 1) INSN(ERF, 1) INSN(RELU, 1)                  \
-            INSN(SOFTPLUS, 1) INSN(FLOOR, 1) INSN(CEIL, 1) INSN(ROUND, 1) INSN(GELU_ERF, 1)                  \
-                INSN(GELU_TANH, 1) INSN(SILU, 1) INSN(ISNAN, 1) INSN(ISINF, 1) INSN(NOT, 1) INSN(ADD, 2)     \
-                    INSN(SUB, 2) INSN(MUL, 2) INSN(DIV, 2) INSN(MOD, 2) INSN(POW, 2) INSN(MIN, 2)            \
-                        INSN(MAX, 2) INSN(AND, 2) INSN(OR, 2) INSN(XOR, 2) INSN(EQ, 2) INSN(LT, 2)           \
-                            INSN(LE, 2) INSN(WHERE, 3)
+#define ART_INSN_LIST(INSN) \
+    INSN(LOAD, 0) INSN(CONST, 0) INSN(STORE, 1) \
+    INSN(NEG, 1) INSN(ABS, 1) INSN(SIGN, 1) INSN(EXP, 1) INSN(LOG, 1) INSN(SQRT, 1) INSN(RECIP, 1) INSN(SIN, 1) \
+    INSN(COS, 1) INSN(TANH, 1) INSN(SIGMOID, 1) INSN(ERF, 1) INSN(RELU, 1) INSN(SOFTPLUS, 1) INSN(FLOOR, 1) \
+    INSN(CEIL, 1) INSN(ROUND, 1) INSN(GELU_ERF, 1) INSN(GELU_TANH, 1) INSN(SILU, 1) INSN(ISNAN, 1) INSN(ISINF, 1) \
+    INSN(NOT, 1) INSN(ADD, 2) INSN(SUB, 2) INSN(MUL, 2) INSN(DIV, 2) INSN(MOD, 2) INSN(POW, 2) INSN(MIN, 2) INSN(MAX, 2) \
+    INSN(AND, 2) INSN(OR, 2) INSN(XOR, 2) INSN(EQ, 2) INSN(LT, 2) INSN(LE, 2) INSN(WHERE, 3)
 enum {
 #define ART_INSN(e, n) ART_I_##e,
     ART_INSN_LIST(ART_INSN)
 #undef ART_INSN
-        ART_I_COUNT
+    ART_I_COUNT
 };
 #define ART_REGISTERS 16
 typedef struct {
     uint8_t op, dst, a, b, c, pad[3];
-    float imm;         /* CONST; SILU: alpha */
-    uint32_t div, mod; /* LOAD */
-} ArtInsn;             /* 20 bytes */
+    float imm;                          /* CONST; SILU: alpha */
+    uint32_t div, mod;                  /* LOAD */
+} ArtInsn;                              /* 20 bytes */
 
 #ifdef __cplusplus
 #define ART_ASSERT(c, m) static_assert(c, m)
@@ -227,3 +177,4 @@ ART_ASSERT(sizeof(ArtStep) == 184, "format");
 ART_ASSERT(sizeof(ArtInsn) == 20, "format");
 
 #endif
+/* clang-format on */

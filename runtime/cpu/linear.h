@@ -47,16 +47,15 @@ static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t p
     for (size_t r = 0; r < rows; r++) {
         for (size_t p = 0; p < panels; p++) {
             const float *sum = c.c + r * 16 + p * c.panel;
-#define ACT(kind)                                                                                            \
-    case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
+/* clang-format off */
+#define ACT(kind) case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
             switch (l->act) {
-                ACT(ART_ACT_RELU)
-                ACT(ART_ACT_GELU_ERF)
-                ACT(ART_ACT_GELU_TANH)
-                ACT(ART_ACT_SILU) ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID) default
-                    : epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
+            ACT(ART_ACT_RELU) ACT(ART_ACT_GELU_ERF) ACT(ART_ACT_GELU_TANH)
+            ACT(ART_ACT_SILU) ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID)
+            default: epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
             }
 #undef ACT
+            /* clang-format on */
         }
     }
 }

@@ -298,6 +298,29 @@ static void test_levels(void) {
     }
 }
 
+/* A plan without a head: the logits of all rows are computed, those wanted are moved to the front. */
+static void test_no_head(void) {
+    size_t bytes;
+    Tiny *t = tiny_new(7);
+    t->plan.head_step = t->plan.n_steps;
+    t->plan.head_offset = t->plan.logits_offset;
+    t->plan.head_width = TINY_VOCAB;
+    uint8_t *image = tiny_image(t, &bytes);
+    tiny_free(t);
+    char other[64] = "/tmp/gptc-test-runtime-XXXXXX";
+    int fd = mkstemp(other);
+    CU_ASSERT_FATAL(fd >= 0 && write(fd, image, bytes) == (ssize_t)bytes);
+    close(fd);
+    free(image);
+    gptc_model *kept = model;
+    CU_ASSERT_EQUAL_FATAL(gptc_open(other, NULL, &model, NULL), GPTC_OK);
+    test_whole_and_chunks();
+    test_batch();
+    gptc_close(model);
+    model = kept;
+    unlink(other);
+}
+
 /* ---- sequences ---- */
 static void test_rewind_and_fork(void) {
     gptc_session *s = session(1, 0, 3, 0);
@@ -667,6 +690,7 @@ int main(void) {
     CU_add_test(s, "batch", test_batch);
     CU_add_test(s, "sessions of several threads", test_sessions_of_threads);
     CU_add_test(s, "levels", test_levels);
+    CU_add_test(s, "no head", test_no_head);
     CU_add_test(s, "rewind and fork", test_rewind_and_fork);
     CU_add_test(s, "modes", test_modes);
     CU_add_test(s, "errors keep the state", test_errors_keep_the_state);
