@@ -59,17 +59,16 @@ static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t p
     }
 }
 
-static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c,
-                     bool add) {
+static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c) {
     switch (rows) {
 #define CASE(mr)                                                                                             \
     case mr:                                                                                                 \
         if (dtype == ART_F32) {                                                                              \
-            strip_rows(mr, ART_F32, panels, k, a, b, c, add);                                                \
+            strip_rows(mr, ART_F32, panels, k, a, b, c, false);                                              \
         } else if (dtype == ART_F16) {                                                                       \
-            strip_rows(mr, ART_F16, panels, k, a, b, c, add);                                                \
+            strip_rows(mr, ART_F16, panels, k, a, b, c, false);                                              \
         } else {                                                                                             \
-            strip_rows(mr, ART_BF16, panels, k, a, b, c, add);                                               \
+            strip_rows(mr, ART_BF16, panels, k, a, b, c, false);                                             \
         }                                                                                                    \
         break;
         TILE_CASES(CASE)
@@ -87,7 +86,7 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
     for (size_t p; (p = pool_ticket(w->pool) * (size_t)DRAW_PANELS) < panels;) {
         size_t n = min_size(DRAW_PANELS, panels - p);
         TileB b = {(const char *)l->w + p * panel_bytes, 16, (size_t)l->k * 16};
-        few_rows(l->rows, l->dtype, n, l->k, a, b, c, false);
+        few_rows(l->rows, l->dtype, n, l->k, a, b, c);
         epilogue_block(l, 0, l->rows, p, n, c);
     }
 }
