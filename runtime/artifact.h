@@ -25,7 +25,7 @@ typedef struct {
 } ArtHeader;                            /* 64 bytes */
 
 enum { ART_META = 1, ART_TENSORS, ART_WEIGHTS, ART_PLAN, ART_TOKENIZER, ART_PROVENANCE, ART_KERNELS, ART_REPORT,
-       ART_IR /* the planned graph as .gir text */ };
+       ART_IR /* the planned graph as .gir text */, ART_FUNCTION /* instead of PLAN */ };
 typedef struct {
     uint32_t kind, flags;
     uint64_t offset, bytes;
@@ -45,7 +45,8 @@ typedef struct {
 } ArtMeta;                              /* 72 bytes */
 
 /* TENSORS: ArtTensor[bytes / sizeof]. Data lies in WEIGHTS at offset (64-byte aligned). */
-enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64 };
+enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64, ART_F64, ART_BOOL, ART_I8, ART_U8, ART_I16, ART_U16, ART_I32, ART_U32,
+       ART_U64, ART_DTYPE_COUNT };
 enum {
     ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
     ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
@@ -161,6 +162,65 @@ typedef struct {
     uint32_t div, mod;                  /* LOAD */
 } ArtInsn;                              /* 20 bytes */
 
+/* FUNCTION: a graph run as it is, over tensors of any shape and dtype: one that is no GPT, or whose cache could not be
+ * proven. The ops are those of the compiler's ir/ops.def, with the meaning given there. Dimensions are polynomials
+ * over symbols, which the shapes of the inputs bind at each run.
+ *
+ * ArtFunction, then terms, dims, nodes, values, and as uint32_t: operands, inputs, outputs (value numbers), the
+ * symbols' names (offsets into META's text). Nodes are in running order; a value is an input, a tensor, or the result of one
+ * node that comes before its readers. */
+#define ART_MAX_RANK 8
+#define ART_MAX_SYMBOLS 8
+#define ART_NO_INDEX 0xffffffffu
+typedef struct {
+    uint32_t n_terms, n_dims, n_nodes, n_values, n_operands, n_inputs, n_outputs, n_symbols;
+    uint32_t tokens, logits;            /* of a GPT without cache: its input and output ports, tokens [batch, seq] and
+                                           logits [batch, seq, vocab]; else ART_NO_INDEX */
+    uint32_t flags, reserved;
+} ArtFunction;                          /* 48 bytes */
+typedef struct { int64_t factor; uint8_t power[ART_MAX_SYMBOLS]; } ArtTerm;  /* factor * product of symbol ^ power */
+typedef struct { uint32_t first, count; } ArtDim;                            /* a sum of terms; no terms: 0 */
+typedef struct {
+    uint32_t kind, dtype, rank, tensor; /* tensor: of ART_V_TENSOR, a PLAIN one of the same dtype and element count,
+                                           or, as the weight of a linear, a PANEL16 */
+    uint32_t dim[ART_MAX_RANK];         /* into dims */
+    uint32_t name_offset, reserved;     /* of ports: into META's text; else ART_NO_INDEX */
+} ArtValue;                             /* 56 bytes */
+enum { ART_V_INPUT, ART_V_TENSOR, ART_V_RESULT };
+/* FUNCTION_OP(enum, least inputs, most, outputs): the ops of ops.def of that name. */
+#define ART_FUNCTION_OP_LIST(FOP) \
+    FOP(NEG, 1, 1, 1) FOP(ABS, 1, 1, 1) FOP(SIGN, 1, 1, 1) FOP(EXP, 1, 1, 1) FOP(LOG, 1, 1, 1) FOP(SQRT, 1, 1, 1) \
+    FOP(RECIP, 1, 1, 1) FOP(SIN, 1, 1, 1) FOP(COS, 1, 1, 1) FOP(TANH, 1, 1, 1) FOP(SIGMOID, 1, 1, 1) FOP(ERF, 1, 1, 1) \
+    FOP(RELU, 1, 1, 1) FOP(SOFTPLUS, 1, 1, 1) FOP(FLOOR, 1, 1, 1) FOP(CEIL, 1, 1, 1) FOP(ROUND, 1, 1, 1) \
+    FOP(NOT, 1, 1, 1) FOP(ISNAN, 1, 1, 1) FOP(ISINF, 1, 1, 1) FOP(CAST, 1, 1, 1) FOP(GELU, 1, 1, 1) FOP(SILU, 1, 1, 1) \
+    FOP(ADD, 2, 2, 1) FOP(SUB, 2, 2, 1) FOP(MUL, 2, 2, 1) FOP(DIV, 2, 2, 1) FOP(MOD, 2, 2, 1) FOP(POW, 2, 2, 1) \
+    FOP(MIN, 2, 2, 1) FOP(MAX, 2, 2, 1) FOP(AND, 2, 2, 1) FOP(OR, 2, 2, 1) FOP(XOR, 2, 2, 1) FOP(EQ, 2, 2, 1) \
+    FOP(LT, 2, 2, 1) FOP(LE, 2, 2, 1) FOP(WHERE, 3, 3, 1) FOP(IOTA, 0, 0, 1) FOP(DIM, 0, 0, 1) FOP(RESHAPE, 1, 1, 1) \
+    FOP(TRANSPOSE, 1, 1, 1) FOP(BROADCAST, 1, 1, 1) FOP(SLICE, 1, 1, 1) FOP(CONCAT, 1, 255, 1) FOP(PAD, 2, 2, 1) \
+    FOP(GATHER, 2, 2, 1) FOP(GATHER_ND, 2, 2, 1) FOP(GATHER_ELEMENTS, 2, 2, 1) FOP(SCATTER_ND, 3, 3, 1) \
+    FOP(SCATTER_ELEMENTS, 3, 3, 1) FOP(TRIL, 1, 1, 1) FOP(TRIU, 1, 1, 1) FOP(REDUCE_SUM, 1, 1, 1) FOP(REDUCE_MEAN, 1, 1, 1) \
+    FOP(REDUCE_MAX, 1, 1, 1) FOP(REDUCE_MIN, 1, 1, 1) FOP(REDUCE_PROD, 1, 1, 1) FOP(ARGMAX, 1, 1, 1) FOP(ARGMIN, 1, 1, 1) \
+    FOP(CUMSUM, 1, 1, 1) FOP(SOFTMAX, 1, 1, 1) FOP(TOPK, 1, 1, 2) FOP(MATMUL, 2, 2, 1) FOP(LINEAR, 2, 3, 1) FOP(NORM, 1, 3, 1)
+enum {
+#define FOP(e, lo, hi, nout) ART_FN_##e,
+    ART_FUNCTION_OP_LIST(FOP)
+#undef FOP
+    ART_FN_COUNT
+};
+enum { ART_FN_KEEP = 1, ART_FN_LAST = 2, ART_FN_EXCLUSIVE = 4, ART_FN_REVERSE = 8, ART_FN_SMALLEST = 16, ART_FN_RMS = 32,
+       ART_FN_TANH_FORM = 64 };
+typedef struct {
+    uint32_t op, flags, first_operand, n_operands;  /* an operand left out: ART_NO_INDEX */
+    uint32_t out[2], axis, axes;        /* values; axes: one bit each */
+    uint32_t batch_dims, reduce, value; /* reduce: 0 set 1 add 2 mul 3 max 4 min; value: DIM's, into dims */
+    float eps, alpha;
+    int32_t diagonal;
+    int64_t count;
+    uint8_t perm[ART_MAX_RANK];
+    uint32_t start[ART_MAX_RANK];       /* into dims */
+    int32_t step[ART_MAX_RANK];
+} ArtNode;                              /* 136 bytes */
+
 #ifdef __cplusplus
 #define ART_ASSERT(c, m) static_assert(c, m)
 #else
@@ -175,6 +235,10 @@ ART_ASSERT(sizeof(ArtState) == 16, "format");
 ART_ASSERT(sizeof(ArtArg) == 16, "format");
 ART_ASSERT(sizeof(ArtStep) == 184, "format");
 ART_ASSERT(sizeof(ArtInsn) == 20, "format");
+ART_ASSERT(sizeof(ArtFunction) == 48, "format");
+ART_ASSERT(sizeof(ArtTerm) == 16, "format");
+ART_ASSERT(sizeof(ArtValue) == 56, "format");
+ART_ASSERT(sizeof(ArtNode) == 136, "format");
 
 #endif
 /* clang-format on */
