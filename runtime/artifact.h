@@ -168,7 +168,11 @@ typedef struct {
  *
  * ArtFunction, then terms, dims, nodes, values, and as uint32_t: operands, inputs, outputs (value numbers), the
  * symbols' names (offsets into META's text). Nodes are in running order; a value is an input, a tensor, or the result of one
- * node that comes before its readers. */
+ * node that comes before its readers.
+ *
+ * A linear's weight (operand 1) is always a PANEL16 tensor of f32, f16 or bf16 whatever the value's dtype; the value has
+ * its shape, [outputs, inputs]. Tensors of rank above 4 are stored as rank 1. META of a function that is no GPT has
+ * vocab, context and layers 0. A symbol that no input's shape binds is 0. */
 #define ART_MAX_RANK 8
 #define ART_MAX_SYMBOLS 8
 #define ART_NO_INDEX 0xffffffffu
