@@ -39,7 +39,9 @@ typedef enum {
     GPTC_E_TOKEN = -31,     /* a token id outside the vocabulary */
     GPTC_E_CONTEXT = -32,   /* the sequence would outgrow the session's context */
     GPTC_E_NO_LOGITS = -33, /* none were computed for that position */
-    GPTC_E_STOPPED = -40    /* a callback asked to stop */
+    GPTC_E_STOPPED = -40,   /* a callback asked to stop */
+    GPTC_E_SHAPE = -50,     /* a tensor's dtype or shape does not fit the function */
+    GPTC_E_INDEX = -51      /* an index among a function's values is outside its axis */
 } gptc_status;
 const char *gptc_strerror(gptc_status s); /* static text */
 const char *gptc_version(void);           /* "0.1.0" */
@@ -59,7 +61,7 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
 void gptc_close(gptc_model *m); /* after its sessions; NULL is allowed */
 
 typedef struct {
-    int32_t vocab, context; /* context: longest sequence the model allows */
+    int32_t vocab, context; /* context: longest sequence the model allows; both 0: no GPT, a function only */
     int32_t layers;         /* cached attention layers */
     int has_tokenizer, has_cache;
     uint64_t weight_bytes, state_bytes_per_token;
@@ -149,6 +151,65 @@ gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char 
 typedef int (*gptc_token_fn)(void *user, int32_t id, const char *bytes, size_t count);
 gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, int32_t n, gptc_token_fn fn,
                           void *user, int32_t *generated);
+
+/* ---- functions ---- models whose graph runs as it is: no GPT, or one whose cache could not be proven
+ *
+ *   gptc_function *f;
+ *   const gptc_tensor x = {GPTC_F32, 2, {1, 3}, data};
+ *   gptc_function_new(m, NULL, &f, &why);
+ *   if (gptc_function_run(f, &x, 1, &why)) fputs(why.text, stderr);
+ *   const gptc_tensor *y = gptc_function_output(f, 0);
+ *
+ * A GPT of this kind also takes sessions, which run it over the whole sequence for each call. */
+typedef enum {
+    GPTC_F32 = 1,
+    GPTC_F16, /* floats of 16 bits as their bits */
+    GPTC_BF16,
+    GPTC_I64,
+    GPTC_F64,
+    GPTC_BOOL, /* one byte, 0 or 1 */
+    GPTC_I8,
+    GPTC_U8,
+    GPTC_I16,
+    GPTC_U16,
+    GPTC_I32,
+    GPTC_U32,
+    GPTC_U64
+} gptc_dtype;
+#define GPTC_MAX_RANK 8
+
+typedef struct {
+    const char *name; /* lives as long as the model, as the symbols */
+    gptc_dtype dtype;
+    int32_t rank;
+    int64_t dim[GPTC_MAX_RANK]; /* -1 = depends on the inputs' shapes */
+    const char
+        *symbol[GPTC_MAX_RANK]; /* the name of such a dimension, the same wherever it is the same; or NULL */
+} gptc_port;
+int32_t gptc_inputs(const gptc_model *m); /* their number; 0 when the model is no function */
+int32_t gptc_outputs(const gptc_model *m);
+gptc_status gptc_input(const gptc_model *m, int32_t i, gptc_port *out);
+gptc_status gptc_output(const gptc_model *m, int32_t i, gptc_port *out);
+
+typedef struct {
+    gptc_dtype dtype;
+    int32_t rank;
+    int64_t dim[GPTC_MAX_RANK];
+    const void *data; /* row-major; may be NULL when there are no elements */
+} gptc_tensor;
+typedef struct gptc_function gptc_function; /* belongs to one thread at a time, as a session */
+typedef struct {
+    size_t struct_size;
+    int32_t threads; /* 0 = as many as the machine has cores; at most 1024 */
+} gptc_function_options;
+gptc_status gptc_function_new(gptc_model *m, const gptc_function_options *options, gptc_function **out,
+                              gptc_detail *why);
+void gptc_function_free(gptc_function *f); /* NULL is allowed */
+/* Takes n inputs, all there are, which are only read. Allocates when shapes are larger than any before. */
+gptc_status gptc_function_run(gptc_function *f, const gptc_tensor *inputs, int32_t n, gptc_detail *why);
+/* Of the last run, until the next; NULL: no such output, or that run failed. */
+const gptc_tensor *gptc_function_output(const gptc_function *f, int32_t i);
+uint64_t gptc_function_bytes(const gptc_function *f); /* memory held for values */
 
 #ifdef __cplusplus
 }

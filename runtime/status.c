@@ -20,6 +20,8 @@ const char *gptc_strerror(gptc_status s) {
     case GPTC_E_CONTEXT: return "the sequence would outgrow its context";
     case GPTC_E_NO_LOGITS: return "no logits were computed there";
     case GPTC_E_STOPPED: return "stopped by the callback";
+    case GPTC_E_SHAPE: return "a tensor's dtype or shape does not fit the function";
+    case GPTC_E_INDEX: return "an index is outside its axis";
     }
     return "unknown status";
 }
