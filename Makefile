@@ -44,8 +44,9 @@ fmt: ## format the sources
 bless: all ## rewrite the expected parts of pass tests
 	@for f in tests/passes/*.gir; do $(BUILD)/gptc-opt $$f --bless || exit 1; done
 
-docs: all ## write docs/ir.md from the tables
-	@$(BUILD)/gen-docs docs/ir.md
+docs: all ## write docs/ir.md and docs/onnx-ops.md from the tables
+	@$(BUILD)/gen-docs ir docs/ir.md
+	@$(BUILD)/gen-docs onnx-ops docs/onnx-ops.md
 
 bench: all ## speed against other runtimes, side by side
 	@sh bench/run.sh

@@ -28,26 +28,33 @@ static bool op_known(const char *domain, const char *op) {
     return false;
 }
 
+const OpRule *op_rule_at(size_t i) {
+    for (size_t t = 0; t < COUNT_OF(TABLES); t++)
+        for (const OpRule *r = TABLES[t]; r->op != NULL; r++)
+            if (i-- == 0) return r;
+    return NULL;
+}
+
+const OpHint op_hints[] = {
+    {"", "NonZero", "the result's size depends on data; export the experts without routing by NonZero"},
+    {"", "Loop", "export without loops"},
+    {"", "Scan", "export without loops"},
+    {"", "Unique", "the result's size depends on data"},
+    {"", "Compress", "the result's size depends on data"},
+    {"", "RandomNormalLike", "export for inference"},
+    {"", "RandomUniformLike", "export for inference"},
+    {"", "Conv", "convolutions are not supported"},
+    {"", "LSTM", "recurrent layers are not supported"},
+    {"", "GRU", "recurrent layers are not supported"},
+    {"com.microsoft", "PagedAttention",
+     "export with a contiguous cache, for example with "
+     "GroupQueryAttention or the plain exporter"},
+    {0},
+};
+
 const char *op_hint(const char *domain, const char *op) {
-    static const struct {
-        const char *domain, *op, *hint;
-    } hints[] = {
-        {"", "NonZero", "the result's size depends on data; export the experts without routing by NonZero"},
-        {"", "Loop", "export without loops"},
-        {"", "Scan", "export without loops"},
-        {"", "Unique", "the result's size depends on data"},
-        {"", "Compress", "the result's size depends on data"},
-        {"", "RandomNormalLike", "export for inference"},
-        {"", "RandomUniformLike", "export for inference"},
-        {"", "Conv", "convolutions are not supported"},
-        {"", "LSTM", "recurrent layers are not supported"},
-        {"", "GRU", "recurrent layers are not supported"},
-        {"com.microsoft", "PagedAttention",
-         "export with a contiguous cache, for example with "
-         "GroupQueryAttention or the plain exporter"},
-    };
-    for (size_t i = 0; i < COUNT_OF(hints); i++)
-        if (strcmp(hints[i].op, op) == 0 && strcmp(hints[i].domain, domain) == 0) return hints[i].hint;
+    for (const OpHint *h = op_hints; h->op != NULL; h++)
+        if (strcmp(h->op, op) == 0 && strcmp(h->domain, domain) == 0) return h->hint;
     if (strcmp(domain, "com.microsoft") == 0)
         return "an ONNX Runtime operator; export without ONNX Runtime's optimizer or builder";
     if (op_known(domain, op)) return "this opset version of the operator is not supported";

@@ -282,17 +282,25 @@ bool shape_symbolise(Graph *g, const Type *x, uint32_t n, Dim *target);
 /* A symbol of an input that turned out to equal `by`: replaced everywhere. */
 bool shape_unify(Import *im, Dim a, Dim b);
 
-/* ---- the tables of onnx_ops*.c ---- */
+/* ---- the tables of onnx_ops*.c; docs/onnx-ops.md is made from them ---- */
+typedef enum { T_ANY, T_NUMBERS, T_FLOATS, T_INTS, T_BOOLS } OpTypes;
 typedef struct {
     const char *domain, *op;
     int64_t since, until; /* opset versions, both included; until 0 = open */
     LowerFn fn;
-    int arg; /* for fn: an Op or a variant */
+    int arg;          /* for fn: an Op or a variant */
+    OpTypes types;    /* of the first operand that is data, for the documentation */
+    const char *note; /* forms that are refused, in a phrase; may be NULL */
 } OpRule;
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
     onnx_rules_nn[], onnx_rules_attention[], onnx_rules_einsum[], onnx_rules_index[], onnx_rules_quant[],
     onnx_rules_control[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
-const char *op_hint(const char *domain, const char *op); /* why it is missing; "" when unknown */
+const OpRule *op_rule_at(size_t i); /* all rules of all tables; NULL after the last */
+typedef struct {
+    const char *domain, *op, *hint;
+} OpHint;
+extern const OpHint op_hints[]; /* operators that are missing, and what to do; ends with op NULL */
+const char *op_hint(const char *domain, const char *op); /* of any operator, also one without a line there */
 
 #endif

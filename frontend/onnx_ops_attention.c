@@ -265,7 +265,7 @@ static bool lower_rotary(Call *c) {
 }
 
 const OpRule onnx_rules_attention[] = {
-    {"", "Attention", 23, 0, lower_attention, 0},
-    {"", "RotaryEmbedding", 23, 0, lower_rotary, 0},
+    {"", "Attention", 23, 0, lower_attention, 0, T_FLOATS, "head counts and sizes must be constant"},
+    {"", "RotaryEmbedding", 23, 0, lower_rotary, 0, T_FLOATS, "the head size must be constant"},
     {0},
 };

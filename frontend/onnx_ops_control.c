@@ -57,6 +57,7 @@ static bool lower_if(Call *c) {
 }
 
 const OpRule onnx_rules_control[] = {
-    {"", "If", 1, 0, lower_if, 0},
+    {"", "If", 1, 0, lower_if, 0, T_BOOLS,
+     "the condition must be known when compiling, or be the use-cache input"},
     {0},
 };

@@ -146,6 +146,7 @@ static bool lower_einsum(Call *c) {
 }
 
 const OpRule onnx_rules_einsum[] = {
-    {"", "Einsum", 12, 0, lower_einsum, 0},
+    {"", "Einsum", 12, 0, lower_einsum, 0, T_NUMBERS,
+     "one or two operands; a letter repeated in a term is refused"},
     {0},
 };

@@ -445,16 +445,17 @@ static bool lower_pad(Call *c) {
 }
 
 const OpRule onnx_rules_move[] = {
-    {"", "Reshape", 5, 0, lower_reshape, 0},
+    {"", "Reshape", 5, 0, lower_reshape, 0, T_ANY, "the target must follow from the shapes of the inputs"},
     {"", "Squeeze", 1, 0, lower_squeeze, 0},
     {"", "Unsqueeze", 1, 0, lower_unsqueeze, 0},
     {"", "Flatten", 1, 0, lower_flatten, 0},
     {"", "Transpose", 1, 0, lower_transpose, 0},
     {"", "Concat", 4, 0, lower_concat, 0},
-    {"", "Slice", 1, 0, lower_slice, 0},
-    {"", "Split", 2, 0, lower_split, 0},
-    {"", "Expand", 8, 0, lower_expand, 0},
-    {"", "Tile", 6, 0, lower_tile, 0},
-    {"", "Pad", 2, 0, lower_pad, 0},
+    {"", "Slice", 1, 0, lower_slice, 0, T_ANY,
+     "bounds must follow from the shapes of the inputs; a negative step needs constant bounds"},
+    {"", "Split", 2, 0, lower_split, 0, T_ANY, "the lengths must be known, or divide the axis evenly"},
+    {"", "Expand", 8, 0, lower_expand, 0, T_ANY, "the target must follow from the shapes of the inputs"},
+    {"", "Tile", 6, 0, lower_tile, 0, T_ANY, "the repeats must be known when compiling"},
+    {"", "Pad", 2, 0, lower_pad, 0, T_ANY, "modes other than constant need an axis of known length"},
     {0},
 };

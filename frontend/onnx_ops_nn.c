@@ -163,13 +163,15 @@ static bool lower_batch_norm(Call *c) {
 }
 
 const OpRule onnx_rules_nn[] = {
-    {"", "MatMul", 1, 0, lower_matmul, 0},
-    {"", "Gemm", 7, 0, lower_gemm, 0},
-    {"", "LayerNormalization", 1, 0, lower_layer_norm, 0},
-    {"", "RMSNormalization", 23, 0, lower_rms_norm, 0},
-    {"", "SimplifiedLayerNormalization", 1, 0, lower_rms_norm, 0},
-    {"", "LpNormalization", 1, 0, lower_lp_norm, 0},
-    {"", "Dropout", 7, 0, lower_dropout, 0},
-    {"", "BatchNormalization", 9, 0, lower_batch_norm, 0},
+    {"", "MatMul", 1, 0, lower_matmul, 0, T_NUMBERS},
+    {"", "Gemm", 7, 0, lower_gemm, 0, T_NUMBERS},
+    {"", "LayerNormalization", 1, 0, lower_layer_norm, 0, T_FLOATS,
+     "the normalised axes need constant lengths"},
+    {"", "RMSNormalization", 23, 0, lower_rms_norm, 0, T_FLOATS, "the normalised axes need constant lengths"},
+    {"", "SimplifiedLayerNormalization", 1, 0, lower_rms_norm, 0, T_FLOATS,
+     "ONNX Runtime's name in the default domain; as RMSNormalization"},
+    {"", "LpNormalization", 1, 0, lower_lp_norm, 0, T_FLOATS},
+    {"", "Dropout", 7, 0, lower_dropout, 0, T_ANY, "in inference mode: hands its input on"},
+    {"", "BatchNormalization", 9, 0, lower_batch_norm, 0, T_FLOATS, "in inference mode"},
     {0},
 };

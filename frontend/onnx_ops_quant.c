@@ -140,10 +140,11 @@ static bool lower_qlinear_matmul(Call *c) {
 }
 
 const OpRule onnx_rules_quant[] = {
-    {"", "DequantizeLinear", 10, 0, lower_dequantize, 0},
-    {"", "QuantizeLinear", 10, 0, lower_quantize, 0},
-    {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0},
-    {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0},
-    {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0},
+    {"", "DequantizeLinear", 10, 0, lower_dequantize, 0, T_INTS,
+     "from 8, 16 or 32 bits; per tensor, axis or block"},
+    {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS, "to 8 or 16 bits"},
+    {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0, T_FLOATS},
+    {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0, T_INTS},
+    {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0, T_INTS},
     {0},
 };

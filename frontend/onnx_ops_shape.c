@@ -144,9 +144,10 @@ static bool lower_eye_like(Call *c) {
 const OpRule onnx_rules_shape[] = {
     {"", "Shape", 1, 0, lower_shape, 0},
     {"", "Size", 1, 0, lower_size, 0},
-    {"", "Constant", 1, 0, lower_constant, 0},
-    {"", "ConstantOfShape", 9, 0, lower_constant_of_shape, 0},
-    {"", "Range", 11, 0, lower_range, 0},
-    {"", "EyeLike", 9, 0, lower_eye_like, 0},
+    {"", "Constant", 1, 0, lower_constant, 0, T_ANY, "sparse values and strings are refused"},
+    {"", "ConstantOfShape", 9, 0, lower_constant_of_shape, 0, T_ANY,
+     "the shape must follow from the shapes of the inputs"},
+    {"", "Range", 11, 0, lower_range, 0, T_NUMBERS, "the length must follow from the shapes of the inputs"},
+    {"", "EyeLike", 9, 0, lower_eye_like, 0, T_ANY, "of matrices"},
     {0},
 };
