@@ -105,14 +105,7 @@ static void substitute(Graph *g, Dim *d, SymId s, Dim by) {
 /* s is `by`, everywhere. */
 static void symbol_settle(Import *im, SymId s, Dim by) {
     Graph *g = im->g;
-    for (size_t i = 1; i < g->values.count; i++)
-        for (uint32_t k = 0; k < g->values.data[i].type.rank; k++)
-            substitute(g, &g->values.data[i].type.dim[k], s, by);
-    for (size_t i = 1; i < g->nodes.count; i++) {
-        Attr *at = &g->nodes.data[i].attr;
-        substitute(g, &at->value, s, by);
-        for (uint32_t k = 0; k < MAX_RANK; k++) substitute(g, &at->starts[k], s, by);
-    }
+    graph_substitute(g, s, by);
     for (size_t i = 1; i < im->tensors.count; i++) {
         Tv *t = &im->tensors.data[i];
         for (uint32_t k = 0; k < t->type.rank; k++) substitute(g, &t->type.dim[k], s, by);

@@ -303,6 +303,20 @@ bool dim_eval(const Graph *g, Dim d, const int64_t *bind, size_t nbind, int64_t 
     return true;
 }
 
+bool dim_term(const Graph *g, Dim d, uint32_t i, DimTerm *out) {
+    const Poly *p = dim_poly(g, d);
+    memset(out, 0, sizeof(*out));
+    if (p == NULL) {
+        out->factor = d.v;
+        return i == 0 && dim_is_const(d) && d.v != 0;
+    }
+    if (i >= p->count) return false;
+    out->factor = p->terms[i].coef;
+    out->degree = p->terms[i].degree;
+    for (uint32_t k = 0; k < out->degree; k++) out->sym[k].id = p->terms[i].sym[k];
+    return true;
+}
+
 int64_t dim_literal(const Graph *g, Dim d) {
     if (dim_is_const(d)) return d.v;
     const Poly *p = dim_poly(g, d);

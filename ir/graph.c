@@ -205,6 +205,21 @@ void graph_replace(Graph *g, ValId old, ValId with) {
     }
 }
 
+static void dims_substitute(Graph *g, Dim *dims, uint32_t n, SymId s, Dim by) {
+    for (uint32_t i = 0; i < n; i++)
+        if (dim_depends(g, dims[i], s)) dims[i] = dim_substitute(g, dims[i], s, by);
+}
+
+void graph_substitute(Graph *g, SymId s, Dim by) {
+    for (size_t i = 1; i < g->values.count; i++)
+        dims_substitute(g, g->values.data[i].type.dim, g->values.data[i].type.rank, s, by);
+    for (size_t i = 1; i < g->nodes.count; i++) {
+        Attr *a = &g->nodes.data[i].attr;
+        dims_substitute(g, &a->value, 1, s, by);
+        dims_substitute(g, a->starts, MAX_RANK, s, by);
+    }
+}
+
 void graph_erase(Graph *g, NodeId id) {
     if (!node_ok(id) || graph_node(g, id)->op == OP_NONE) return;
     /* New nodes then go where the erased one was. */

@@ -102,6 +102,14 @@ bool dim_depends(const Graph *g, Dim d, SymId s);
 Dim dim_substitute(Graph *g, Dim d, SymId s, Dim by);
 /* Value with symbol i bound to bind[i] (bind[0] unused, nbind entries). False when unbound or overflow. */
 bool dim_eval(const Graph *g, Dim d, const int64_t *bind, size_t nbind, int64_t *out);
+/* Term i of a dimension, false past the last: factor * the product of the symbols (ascending, repeated for
+ * powers). A number is one term without symbols, 0 has none, DIM_UNKNOWN none either. */
+typedef struct {
+    int64_t factor;
+    uint32_t degree;
+    SymId sym[7];
+} DimTerm;
+bool dim_term(const Graph *g, Dim d, uint32_t i, DimTerm *out);
 int64_t dim_literal(const Graph *g, Dim d); /* with every symbol at its literal; -1 if one has none */
 void dim_print(Text *t, const Graph *g, Dim d);
 SymId symbol_find(const Graph *g, const char *name, size_t n);
@@ -312,6 +320,7 @@ void graph_output(Graph *g, ValId v, const char *name, Role role);
 ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result, Loc loc,
                 Diag *d);
 void graph_replace(Graph *g, ValId old, ValId with); /* in nodes, outputs and states; nothing is erased */
+void graph_substitute(Graph *g, SymId s, Dim by);    /* s is `by`, in all types and attributes */
 void graph_erase(Graph *g, NodeId n);                /* its outputs must be unused */
 static inline Value *graph_val(const Graph *g, ValId v) { return &g->values.data[v.id]; }
 static inline Node *graph_node(const Graph *g, NodeId n) { return &g->nodes.data[n.id]; }

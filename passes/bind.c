@@ -4,7 +4,8 @@
  *   input %3 "position_ids"    ->  past + iota             counted from the start of the sequence
  *   input %4 "use_cache"       ->  true
  *
- * `past` only when the graph has past state. leaves alone: tokens, past state, inputs without a role. */
+ * `past` only when the graph has past state. With --no-kv-cache there is none: past state is empty, past is 0
+ * everywhere, and what only a cache needs is no output. leaves alone: tokens, past state, inputs without a role. */
 #include "passes/rewrite.h"
 
 static bool graph_has_past(const Graph *g) {
@@ -13,22 +14,22 @@ static bool graph_has_past(const Graph *g) {
     return g->states.count > 0;
 }
 
-static ValId const_one(Graph *g, DType t) {
+static ValId const_number(Graph *g, DType t, uint8_t v) {
     union {
         float f;
         double d;
         uint64_t i;
         uint16_t h;
-    } u = {.i = 1};
-    if (t == DT_F32) u.f = 1;
-    if (t == DT_F64) u.d = 1;
-    if (t == DT_F16) u.h = float_to_half(1);
-    if (t == DT_BF16) u.h = float_to_bf16(1);
+    } u = {.i = v};
+    if (t == DT_F32) u.f = v;
+    if (t == DT_F64) u.d = v;
+    if (t == DT_F16) u.h = float_to_half(v);
+    if (t == DT_BF16) u.h = float_to_bf16(v);
     return graph_const(g, type_scalar(t), arena_dup(g->arena, &u, sizeof(u)), NULL);
 }
 
-static ValId ones(Graph *g, const Type *t, Diag *d) {
-    ValId one = const_one(g, t->dtype);
+static ValId filled(Graph *g, const Type *t, uint8_t v, Diag *d) {
+    ValId one = const_number(g, t->dtype, v);
     return t->rank == 0 ? one : graph_add(g, OP_BROADCAST, &one, 1, NULL, t, loc_none(), d);
 }
 
@@ -66,20 +67,32 @@ static ValId positions(Graph *g, const Type *t, bool past, Diag *d) {
 
 static bool bind_port(Graph *g, const Port *p, bool past, Diag *d) {
     Type t = *graph_type(g, p->v);
-    ValId v = p->role == ROLE_POSITIONS ? positions(g, &t, past, d) : ones(g, &t, d);
+    ValId v = p->role == ROLE_POSITIONS ? positions(g, &t, past, d) : filled(g, &t, p->role != ROLE_PAST, d);
     if (!val_ok(v)) return false;
     graph_replace(g, p->v, v);
     graph_val(g, p->v)->kind = V_FREE;
     return true;
 }
 
+/* The graph as it is before the first token was kept. */
+static void past_drop(Graph *g) {
+    size_t kept = 0;
+    graph_substitute(g, SYM_PAST, dim_const(0));
+    for (size_t i = 0; i < g->outputs.count; i++)
+        if (g->outputs.data[i].role != ROLE_PRESENT) g->outputs.data[kept++] = g->outputs.data[i];
+    g->outputs.count = kept;
+    g->states.count = 0;
+}
+
 PassResult pass_bind(PassCtx *cx, Graph *g) {
-    bool past = graph_has_past(g);
+    bool cache = cx->opt->kv_cache, past = cache && graph_has_past(g);
+    if (!cache) past_drop(g);
     size_t kept = 0, count = g->inputs.count;
     g->insert_before = g->first;
     for (size_t i = 0; i < count; i++) {
         Port p = g->inputs.data[i];
-        bool binds = p.role == ROLE_MASK || p.role == ROLE_POSITIONS || p.role == ROLE_USE_CACHE;
+        bool binds = p.role == ROLE_MASK || p.role == ROLE_POSITIONS || p.role == ROLE_USE_CACHE ||
+                     (p.role == ROLE_PAST && !cache);
         if (!binds) {
             g->inputs.data[kept++] = p;
         } else if (!bind_port(g, &p, past, cx->diag)) {

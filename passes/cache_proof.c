@@ -474,8 +474,7 @@ bool cache_prove(PassCtx *cx, Graph *g, const char **reason) {
     }
     if (*reason == NULL) *reason = logits_check(&p);
     if (*reason == NULL) return true;
-    return diag_error(
-        cx->diag, loc,
-        "no KV cache can be inserted: %s; hint: --no-kv-cache --emit=ir shows the graph without one",
-        *reason);
+    return diag_error(cx->diag, loc,
+                      "no KV cache can be inserted: %s; hint: --no-kv-cache compiles the graph without one",
+                      *reason);
 }

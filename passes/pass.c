@@ -9,11 +9,11 @@
 #include "passes/pass.h"
 
 const Pass pass_table[] = {
-#define PASS(fn, name, level, needs, gives, drops, stage, required, why)                                     \
-    {name, why, fn, level, needs, gives, drops, stage, required},
+#define PASS(fn, name, level, of, needs, gives, drops, stage, required, why)                                 \
+    {name, why, fn, level, of, needs, gives, drops, stage, required},
 #include "passes/passes.def"
 #undef PASS
-    {NULL, NULL, NULL, 0, 0, 0, 0, STAGE_IMPORTED, false},
+    {NULL, NULL, NULL, 0, 0, 0, 0, 0, STAGE_IMPORTED, false},
 };
 
 const PassOrder pass_order[] = {
@@ -122,19 +122,33 @@ static bool plan_check(const PassRun *run, Diag *d) {
     return true;
 }
 
-static bool plan_make(const PassRun *run, const PassOptions *opt, Arena *a, Plan *plan, Diag *d) {
+static bool has_role(const Port *ports, size_t n, Role role) {
+    for (size_t i = 0; i < n; i++)
+        if (ports[i].role == role) return true;
+    return false;
+}
+
+bool graph_is_function(const Graph *g, const PassOptions *opt) {
+    return !opt->kv_cache || !has_role(g->inputs.data, g->inputs.count, ROLE_TOKENS) ||
+           !has_role(g->outputs.data, g->outputs.count, ROLE_LOGITS);
+}
+
+static bool plan_make(const Graph *g, const PassRun *run, const PassOptions *opt, Arena *a, Plan *plan,
+                      Diag *d) {
     if (!plan_check(run, d)) return false;
     size_t most = run->passes != NULL ? strlen(run->passes) / 2 + 1 : COUNT_OF(pass_table);
     plan->pass = arena_array_of(a, most, const Pass *);
     plan->count = 0;
     if (run->passes == NULL) {
+        uint32_t of = graph_is_function(g, opt) ? OF_FUNCTION : OF_ROWS;
         for (const Pass *p = pass_table; p->name != NULL; p++) {
-            if (p->min_level > opt->opt_level || list_has(run->disable, p->name)) continue;
+            if (p->min_level > opt->opt_level || !(p->of & of) || list_has(run->disable, p->name)) continue;
             plan->pass[plan->count++] = p;
             if (run->stop_after != NULL && strcmp(p->name, run->stop_after) == 0) return true;
         }
         if (run->stop_after == NULL) return true;
-        return diag_error(d, loc_none(), "pass %s does not run at -O%d", run->stop_after, opt->opt_level);
+        return diag_error(d, loc_none(), "pass %s does not run at -O%d%s", run->stop_after, opt->opt_level,
+                          of == OF_FUNCTION ? " on a function" : "");
     }
     const char *at = run->passes, *name = NULL;
     size_t n = 0;
@@ -194,7 +208,7 @@ bool passes_run(Graph *g, const PassRun *run, const PassOptions *opt, CacheProof
     Plan plan = {0};
     PassCtx cx = {.scratch = scratch, .arena = g->arena, .opt = opt, .diag = d};
     uint32_t facts = run->passes != NULL ? UINT32_MAX : 0;
-    bool ok = plan_make(run, opt, scratch, &plan, d);
+    bool ok = plan_make(g, run, opt, scratch, &plan, d);
     for (size_t i = 0; ok && i < plan.count; i++) {
         const Pass *p = plan.pass[i];
         ok = needs_met(p, facts, d) && run_one(&cx, g, run, (uint32_t)i, p);

@@ -18,6 +18,10 @@ enum {
     FACT_SLOTS = 128,
 };
 
+/* What a graph becomes, which is known from the start: a program of rows with a cache, or a function that
+ * runs as it is: a graph that is no GPT (no tokens or no logits), or one compiled with --no-kv-cache. */
+enum { OF_ROWS = 1, OF_FUNCTION = 2, OF_ALL = OF_ROWS | OF_FUNCTION };
+
 typedef struct {
     const char *name; /* of the counter: "attention", "norm", … */
     int64_t count;
@@ -28,6 +32,8 @@ typedef struct {
     int64_t ctx;   /* --ctx; 0 = the graph's bound, else 4096 */
     int opt_level; /* 0..3 */
 } PassOptions;
+
+bool graph_is_function(const Graph *g, const PassOptions *opt);
 
 /* Why the cache could not be inserted, kept for the summary and the doctor. */
 typedef struct {
@@ -49,11 +55,13 @@ typedef struct {
     const char *name, *doc;
     PassResult (*run)(PassCtx *cx, Graph *g);
     int min_level;                /* runs at -O this and above */
+    uint32_t of;                  /* graphs that it runs on: OF_… */
     uint32_t needs, gives, drops; /* facts */
     Stage stage;                  /* of the graph afterwards */
     bool required;                /* --disable refuses it */
 } Pass;
-#define PASS(fn, name, level, needs, gives, drops, stage, required, why) PassResult fn(PassCtx *cx, Graph *g);
+#define PASS(fn, name, level, of, needs, gives, drops, stage, required, why)                                 \
+    PassResult fn(PassCtx *cx, Graph *g);
 #include "passes/passes.def"
 #undef PASS
 extern const Pass pass_table[]; /* in running order; ends with name NULL */

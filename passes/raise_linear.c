@@ -6,7 +6,7 @@
  *
  * A weight is constant through casts, transposes and slices; casts stay as the operand, so that it can be
  * stored narrow. The bias joins when the product has no other use.
- * needs: CANONICAL.  leaves alone: products of two activations, weights with a batch axis. */
+ * needs: CANONICAL.  leaves alone: products of two activations, weights with a batch axis, f64. */
 #include "passes/rewrite.h"
 
 static ValId raise_matmul(Rewrite *r, NodeId id) {
@@ -14,7 +14,8 @@ static ValId raise_matmul(Rewrite *r, NodeId id) {
     Node n = *graph_node(g, id), *t = NULL;
     ValId in[2] = {n.in[0], n.in[1]};
     Attr a = attr_default();
-    if (!dtype_is_float(graph_type(g, n.out[0])->dtype) || graph_type(g, in[1])->rank != 2) return NO_VAL;
+    DType dtype = graph_type(g, n.out[0])->dtype;
+    if (!dtype_is_float(dtype) || dtype == DT_F64 || graph_type(g, in[1])->rank != 2) return NO_VAL;
     if (!value_is_weight(g, in[1]) || value_is_weight(g, in[0])) return NO_VAL;
     if (match_op(g, in[1], OP_TRANSPOSE, &t)) {
         in[1] = t->in[0];

@@ -44,7 +44,7 @@ static const char *origin(const Frontier *f, ValId v) {
 static bool refuse(Frontier *f, NodeId reader, ValId v, const char *what, const char *why) {
     if (!f->cx->opt->kv_cache) return true;
     return diag_error(f->cx->diag, graph_node(f->g, reader)->loc,
-                      "%s reads %s from %s, which %s; hint: --no-kv-cache --emit=ir shows it without a cache",
+                      "%s reads %s from %s, which %s; hint: --no-kv-cache compiles the graph without a cache",
                       graph_describe(f->g, reader, f->cx->scratch), what, origin(f, v), why);
 }
 

@@ -69,10 +69,16 @@ static void write_dtypes(Text *t) {
 }
 
 static void write_passes(Text *t) {
-    text_add(t, "\n## Passes\n\nIn running order; `-O` is the level from which a pass runs.\n\n"
-                "| pass | -O | stage after | what it is for |\n|---|---|---|---|\n");
+    text_add(
+        t, "\n## Passes\n\nIn running order; `-O` is the level from which a pass runs; `of` says whether it "
+           "runs on functions too, or on programs of rows (GPTs with their cache) alone.\n\n"
+           "| pass | -O | of | stage after | what it is for |\n|---|---|---|---|---|\n");
     for (const Pass *p = pass_table; p->name; p++)
-        text_printf(t, "| `%s` | %d | %s | %s |\n", p->name, p->min_level, stage_name(p->stage), p->doc);
+        text_printf(t, "| `%s` | %d | %s | %s | %s |\n", p->name, p->min_level,
+                    p->of == OF_ALL    ? "all"
+                    : p->of == OF_ROWS ? "rows"
+                                       : "functions",
+                    stage_name(p->stage), p->doc);
     text_add(t, "\nOrder that must hold:\n\n");
     for (const PassOrder *o = pass_order; o->before; o++)
         text_printf(t, "- `%s` before `%s`: %s\n", o->before, o->after, o->why);

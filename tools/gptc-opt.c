@@ -342,6 +342,7 @@ static bool header_read(const char *text, Options *o, Arena *a) {
     o->passes = header_get(line, "passes", a);
     o->bind = header_get(line, "bind", a);
     o->error = header_get(line, "error", a);
+    o->no_kv_cache = header_get(line, "cache", a) != NULL; /* cache=no */
     header_number(line, "range", a, &o->range);
     header_number(line, "ctx", a, &o->ctx);
     return true;

@@ -47,6 +47,21 @@ static void test_constants(void) {
     CU_ASSERT_TRUE(dim_known(seq));
 }
 
+static void test_terms(void) {
+    DimTerm t;
+    Dim d = dim_sub(g, dim_mul(g, num(3), dim_mul(g, seq, dim_mul(g, seq, batch))), num(4));
+    CU_ASSERT_TRUE_FATAL(dim_term(g, d, 0, &t)); /* constant first */
+    CU_ASSERT_TRUE(t.factor == -4 && t.degree == 0);
+    CU_ASSERT_TRUE_FATAL(dim_term(g, d, 1, &t));
+    CU_ASSERT_TRUE(t.factor == 3 && t.degree == 3 && t.sym[0].id == SYM_BATCH.id &&
+                   t.sym[2].id == SYM_SEQ.id);
+    CU_ASSERT_FALSE(dim_term(g, d, 2, &t));
+    CU_ASSERT_TRUE(dim_term(g, num(7), 0, &t) && t.factor == 7 && t.degree == 0);
+    CU_ASSERT_FALSE(dim_term(g, num(7), 1, &t));
+    CU_ASSERT_FALSE(dim_term(g, num(0), 0, &t));
+    CU_ASSERT_FALSE(dim_term(g, DIM_UNKNOWN, 0, &t));
+}
+
 static void test_interning(void) {
     Dim total = dim_add(g, past, seq);
     CU_ASSERT_TRUE(dim_eq(total, dim_add(g, seq, past)));
@@ -232,6 +247,7 @@ int main(void) {
     CU_pSuite dims = CU_add_suite("dimensions", setup, teardown);
     CU_add_test(dims, "constants", test_constants);
     CU_add_test(dims, "equal polynomials are one", test_interning);
+    CU_add_test(dims, "terms", test_terms);
     CU_add_test(dims, "print", test_print);
     CU_add_test(dims, "exact division", test_division);
     CU_add_test(dims, "overflow is unknown", test_overflow);
