@@ -54,6 +54,24 @@ void pass_count(PassCtx *cx, const char *name, int64_t n) {
     VEC_PUSH(cx->arena, &cx->counts, c);
 }
 
+void pass_near_miss(PassCtx *cx, const Graph *g, NodeId node, const char *pattern, const char *fmt, ...) {
+    NearMisses *m = cx->misses;
+    if (m == NULL || !node_ok(node)) return;
+    Text t = text_new(m->arena);
+    va_list ap;
+    va_start(ap, fmt);
+    text_vprintf(&t, fmt, ap);
+    va_end(ap);
+    NearMiss miss = {cx->pass, pattern, node, graph_describe(g, node, m->arena), t.data};
+    for (size_t i = 0; i < m->items.count; i++) {
+        NearMiss *old = &m->items.data[i];
+        if (old->node.id != node.id || strcmp(old->pattern, pattern) != 0) continue;
+        *old = miss;
+        return;
+    }
+    VEC_PUSH(m->arena, &m->items, miss);
+}
+
 static const char *fact_name(uint32_t fact) {
     switch (fact) {
     case FACT_BOUND: return "bound inputs";
@@ -185,6 +203,7 @@ static bool run_one(PassCtx *cx, Graph *g, const PassRun *run, uint32_t index, c
     if (run->before != NULL && !run->before(run->user, index, p, g)) return false;
     double start = run->time ? seconds_now() : 0;
     cx->counts.count = 0;
+    cx->pass = p->name;
     ArenaMark mark = arena_mark(cx->scratch);
     uint32_t errors = cx->diag->errors;
     PassResult r = p->run(cx, g);
@@ -206,7 +225,7 @@ static bool run_one(PassCtx *cx, Graph *g, const PassRun *run, uint32_t index, c
 bool passes_run(Graph *g, const PassRun *run, const PassOptions *opt, CacheProof *proof, Diag *d) {
     Arena *scratch = arena_new();
     Plan plan = {0};
-    PassCtx cx = {.scratch = scratch, .arena = g->arena, .opt = opt, .diag = d};
+    PassCtx cx = {.scratch = scratch, .arena = g->arena, .opt = opt, .diag = d, .misses = run->misses};
     uint32_t facts = run->passes != NULL ? UINT32_MAX : 0;
     bool ok = plan_make(g, run, opt, scratch, &plan, d);
     for (size_t i = 0; ok && i < plan.count; i++) {

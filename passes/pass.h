@@ -41,6 +41,17 @@ typedef struct {
     const char *reason;
 } CacheProof;
 
+/* A place that nearly was what a raising pass looks for, and what is different there. */
+typedef struct {
+    const char *pass, *pattern; /* "raise-attention", "attention" */
+    NodeId node;                /* would be gone if the pattern had matched; may be gone by now */
+    const char *what, *why;     /* the node in words; the difference */
+} NearMiss;
+typedef struct {
+    Arena *arena;
+    VEC(NearMiss) items; /* one for each node and pattern: the last */
+} NearMisses;
+
 typedef struct PassCtx {
     Arena *scratch; /* freed after the pass */
     Arena *arena;   /* the graph's */
@@ -48,8 +59,13 @@ typedef struct PassCtx {
     Diag *diag;
     VEC(PassCount) counts; /* in `arena`; of the running pass */
     CacheProof proof;
+    NearMisses *misses; /* NULL: nobody asks */
+    const char *pass;   /* the running one */
 } PassCtx;
 void pass_count(PassCtx *cx, const char *name, int64_t n);
+/* Called where a pattern is given up; costs nothing unless somebody asks. */
+void pass_near_miss(PassCtx *cx, const Graph *g, NodeId node, const char *pattern, const char *fmt, ...)
+    BASE_PRINTF(5, 6);
 
 typedef struct {
     const char *name, *doc;
@@ -79,6 +95,7 @@ typedef struct {
     const char *stop_after; /* pass name or NULL */
     bool verify;            /* after every pass; a failure names the pass */
     bool time;              /* fill in seconds */
+    NearMisses *misses;     /* filled in; may be NULL */
     bool (*before)(void *user, uint32_t index, const Pass *p, Graph *g); /* every pass; may be NULL */
     /* Called after every pass (index, pass, what it counted); may be NULL. */
     bool (*after)(void *user, uint32_t index, const Pass *p, PassResult r, const PassCount *counts,

@@ -203,6 +203,23 @@ static ValId raise_factors(Rewrite *r, ValId v, const Product *p) {
     return NO_VAL;
 }
 
+/* Names the gate when it is one of x, but of another function than GELU or SiLU. */
+static void act_miss(Rewrite *r, const Product *p) {
+    const Graph *g = r->g;
+    for (uint32_t i = 0; i < 2; i++) {
+        ValId x = p->factor[i], gate = p->factor[1 - i], u = NO_VAL;
+        double s = 1;
+        Op op = OP_SIGMOID;
+        Poly poly;
+        bool gelu = match_gate(g, gate, &s, &op, &u);
+        if ((!gelu && !match_sigmoid(g, gate, &u, &s)) || !poly_of(g, u, x, 8, &poly)) continue;
+        pass_near_miss(
+            r->cx, g, graph_def(g, gate), gelu ? "gelu" : "silu",
+            "the gate's argument is %.7g + %.7g x + %.7g x^2 + %.7g x^3, and the whole is times %g",
+            poly.c[0], poly.c[1], poly.c[2], poly.c[3], p->scale * (gelu ? s : 1));
+    }
+}
+
 /* The product's operands and theirs: x may itself be a product, to be left whole. */
 static uint32_t whole_candidates(const Graph *g, ValId v, ValId *out) {
     uint32_t n = 0;
@@ -228,6 +245,7 @@ static ValId raise_product(Rewrite *r, NodeId id) {
         if (!product_of(g, v, &p, 5) || p.count != 2) continue;
         ValId raised = raise_factors(r, v, &p);
         if (val_ok(raised) || r->failed) return raised;
+        if (r->cx->misses != NULL) act_miss(r, &p);
     }
     return NO_VAL;
 }

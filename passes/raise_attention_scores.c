@@ -37,6 +37,9 @@ typedef struct {
     uint32_t nmasks;
     Dim batch, heads;
     Loc loc;
+    NodeId softmax;  /* where a match begins */
+    const char *why; /* what ended it, at `off` */
+    NodeId off;
 } Match;
 
 static bool tainted(const Match *m, ValId v) { return v.id >= m->ntaint || m->taint[v.id]; }
@@ -44,6 +47,13 @@ static bool tainted(const Match *m, ValId v) { return v.id >= m->ntaint || m->ta
 static const Node *def_of(const Match *m, ValId v) {
     NodeId id = graph_def(m->g, v);
     return node_ok(id) ? graph_node(m->g, id) : NULL;
+}
+
+/* Ends the match at the node that makes v. Returns false. */
+static bool stop(Match *m, ValId v, const char *why) {
+    m->off = graph_def(m->g, v);
+    m->why = why;
+    return false;
 }
 
 /* A scalar constant, seen through what only moves it. */
@@ -137,6 +147,21 @@ static ValId softmax_by_hand(const Match *m, const Node *n) {
     return over ? e->in[0] : NO_VAL;
 }
 
+/* p ends the way up to a softmax that is near: says so. Returns no value. */
+static ValId between(Match *m, ValId p) {
+    const Node *n = def_of(m, p);
+    for (uint32_t i = 0; i < 4 && n != NULL && (op_info(n->op)->flags & (F_ELEM | F_MOVE)) && n->nin > 0;
+         i++) {
+        m->softmax = graph_def(m->g, n->in[0]);
+        n = def_of(m, n->in[0]);
+        if (n != NULL && n->op == OP_SOFTMAX) {
+            stop(m, p, "it stands between the softmax and the product with values");
+            break;
+        }
+    }
+    return NO_VAL;
+}
+
 /* From the left operand of the second product up to the softmax; its operand, or NO_VAL. */
 static ValId climb_weights(Match *m, ValId p) {
     for (uint32_t depth = 0; depth < 16; depth++) {
@@ -144,7 +169,7 @@ static ValId climb_weights(Match *m, ValId p) {
         if (n == NULL) return NO_VAL;
         switch (n->op) {
         case OP_RESHAPE:
-            if (!last_two_kept(m->g, n)) return NO_VAL;
+            if (!last_two_kept(m->g, n)) return between(m, p);
             p = n->in[0];
             break;
         case OP_CAST:
@@ -152,33 +177,39 @@ static ValId climb_weights(Match *m, ValId p) {
             p = n->in[0];
             break;
         case OP_WHERE: {
-            if (!is_nan_guard(m, n)) return NO_VAL;
+            if (!is_nan_guard(m, n)) return between(m, p);
             double c;
             p = is_scalar(m, n->in[1], &c) ? n->in[2] : n->in[1];
             break;
         }
         case OP_SLICE:
-            if (m->sliced || !drops_last_column(m, n)) return NO_VAL;
+            if (m->sliced || !drops_last_column(m, n)) return between(m, p);
             m->sliced = true;
             p = n->in[0];
             break;
         case OP_MUL: {
             ValId x = unrounded(m, p);
-            if (!val_ok(x)) return NO_VAL;
+            if (!val_ok(x)) return between(m, p);
             m->rounded = true;
             p = x;
             break;
         }
-        case OP_DIV: return softmax_by_hand(m, n);
-        case OP_SOFTMAX: return n->attr.axis + 1 == graph_type(m->g, p)->rank ? n->in[0] : NO_VAL;
-        default: return NO_VAL;
+        case OP_DIV: m->softmax = graph_def(m->g, p); return softmax_by_hand(m, n);
+        case OP_SOFTMAX:
+            m->softmax = graph_def(m->g, p);
+            if (n->attr.axis + 1 == graph_type(m->g, p)->rank) return n->in[0];
+            stop(m, p, "the softmax runs over another axis than the last");
+            return NO_VAL;
+        default: return between(m, p);
         }
     }
     return NO_VAL;
 }
 
 static bool mask_push(Match *m, ValId v, MaskKind kind, double scale, ValId result) {
-    if (m->nmasks == MAX_MASKS || m->turned || tainted(m, v)) return false;
+    if (tainted(m, v)) return stop(m, result, "the mask there depends on tokens");
+    if (m->turned) return stop(m, result, "the scores are masked with keys and queries swapped");
+    if (m->nmasks == MAX_MASKS) return stop(m, result, "there are too many masks");
     MaskPart part = {v, kind, scale, *graph_type(m->g, result)};
     m->mask[m->nmasks++] = part;
     return true;
@@ -194,7 +225,7 @@ static bool climb_where(Match *m, const Node *n, ValId *s) {
         *s = n->in[3 - i];
         return true;
     }
-    return false;
+    return stop(m, n->out[0], "it selects scores, but the other choice is not low enough to block them");
 }
 
 static bool climb_arith(Match *m, const Node *n, ValId *s) {
@@ -209,7 +240,9 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
         if (!is_scalar(m, b, &c)) { /* w * m + never * (1 - m): what was added after has to block the rest */
             bool added = false;
             for (uint32_t i = 0; i < m->nmasks; i++) added = added || m->mask[i].kind == MASK_ADD;
-            if (n->op == OP_DIV || m->softcap != 0 || !added) return false;
+            if (n->op == OP_DIV || m->softcap != 0 || !added)
+                return stop(m, n->out[0],
+                            "scores are multiplied by what is no number, and no mask blocks the rest");
             if (!mask_push(m, b, MASK_TIMES, 1, n->out[0])) return false;
             *s = a;
             return true;
@@ -224,7 +257,8 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
             a = n->in[1];
             b = n->in[0];
         }
-        if (!tainted(m, a) || !is_scalar(m, b, &c) || c > -1e30) return false;
+        if (!tainted(m, a) || !is_scalar(m, b, &c) || c > -1e30)
+            return stop(m, n->out[0], "scores are clamped from below");
         *s = a;
         return true;
     }
@@ -236,8 +270,8 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
             *s = a;
             return true;
         }
-        if (!tainted(m, a) || m->softcap != 0 || !mask_push(m, b, MASK_ADD, -m->scale, n->out[0]))
-            return false;
+        if (m->softcap != 0) return stop(m, n->out[0], "it is added before the soft cap");
+        if (!tainted(m, a) || !mask_push(m, b, MASK_ADD, -m->scale, n->out[0])) return false;
         *s = a;
         return true;
     }
@@ -245,7 +279,9 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
         a = n->in[1];
         b = n->in[0];
     }
-    if (!tainted(m, a) || tainted(m, b) || m->softcap != 0) return false;
+    if (!tainted(m, a) || tainted(m, b))
+        return stop(m, n->out[0], "what it adds to the scores depends on tokens");
+    if (m->softcap != 0) return stop(m, n->out[0], "it is added before the soft cap");
     if (!mask_push(m, b, MASK_ADD, m->scale, n->out[0])) return false;
     *s = a;
     return true;
@@ -271,15 +307,17 @@ static bool climb_scores(Match *m, ValId s) {
             if (!climb_arith(m, n, &s)) return false;
             break;
         case OP_WHERE:
-            if (m->softcap != 0 || !climb_where(m, n, &s)) return false;
+            if (m->softcap != 0) return stop(m, s, "it selects scores before the soft cap");
+            if (!climb_where(m, n, &s)) return false;
             break;
         case OP_TANH: /* c * tanh(x * t) = c * tanh((x * t * c) / c) */
-            if (m->softcap != 0 || m->scale <= 0) return false;
+            if (m->softcap != 0 || m->scale <= 0)
+                return stop(m, s, "it is a second soft cap, or a negative one");
             m->softcap = m->scale;
             s = n->in[0];
             break;
         case OP_RESHAPE:
-            if (!last_two_kept(m->g, n)) return false;
+            if (!last_two_kept(m->g, n)) return stop(m, s, "it reshapes queries by keys");
             s = n->in[0];
             break;
         case OP_CAST:
@@ -290,7 +328,7 @@ static bool climb_scores(Match *m, ValId s) {
             uint32_t rank = graph_type(m->g, s)->rank;
             for (uint32_t i = 0; i < rank; i++) {
                 uint32_t want = i + 2 < rank ? i : 2 * rank - 3 - i;
-                if (n->attr.perm[i] != want) return false;
+                if (n->attr.perm[i] != want) return stop(m, s, "it moves other axes than queries and keys");
             }
             m->turned = !m->turned;
             if (m->sliced != val_ok(m->sink)) return false;
@@ -299,10 +337,12 @@ static bool climb_scores(Match *m, ValId s) {
         }
         case OP_CONCAT: {
             const Type *t = graph_type(m->g, s);
-            if (!m->sliced || val_ok(m->sink) || n->nin != 2 || n->attr.axis + 1 != t->rank) return false;
+            if (!m->sliced || val_ok(m->sink) || n->nin != 2 || n->attr.axis + 1 != t->rank)
+                return stop(m, s, "it joins scores with other values, and no slice takes them off again");
             const Type *col = graph_type(m->g, n->in[1]);
             if (!dim_eq(col->dim[col->rank - 1], dim_const(1)) || tainted(m, n->in[1])) return false;
-            if (m->nmasks > 0 || m->scale != 1 || m->softcap != 0) return false;
+            if (m->nmasks > 0 || m->scale != 1 || m->softcap != 0)
+                return stop(m, s, "sinks join the scores before they are masked or scaled");
             m->sink = n->in[1];
             s = n->in[0];
             break;
@@ -310,11 +350,12 @@ static bool climb_scores(Match *m, ValId s) {
         case OP_MATMUL:
             m->q = n->in[m->turned];
             m->kt = n->in[!m->turned];
-            return m->sliced == val_ok(m->sink);
-        default: return false;
+            return m->sliced == val_ok(m->sink) ||
+                   stop(m, s, "a column of scores is dropped that no sink added");
+        default: return stop(m, s, "it stands between the product of queries and keys and the softmax");
         }
     }
-    return false;
+    return stop(m, s, "the scores pass too many nodes");
 }
 
 /* ---- operands ---- */
@@ -503,7 +544,10 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     if (!mask_combine(m, &in[3])) return false;
     if (val_ok(m->sink)) {
         in[5] = sink_form(m);
-        if (!val_ok(in[5])) return true;
+        if (!val_ok(in[5])) {
+            stop(m, m->sink, "the sinks are not one number a head");
+            return true;
+        }
     }
     Attr a = attr_default();
     a.scale = (float)(m->scale * q->scale * k->scale);
@@ -529,6 +573,14 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     return true;
 }
 
+/* Leaves the primitives. Returns true, which goes on. */
+static bool unmatched(Match *m) {
+    if (m->cx->misses == NULL || m->why == NULL || !node_ok(m->softmax)) return true;
+    const char *at = node_ok(m->off) ? graph_describe(m->g, m->off, m->cx->scratch) : "an input";
+    pass_near_miss(m->cx, m->g, m->softmax, "attention", "%s: %s", at, m->why);
+    return true;
+}
+
 bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeId id, bool *did) {
     Match m;
     memset(&m, 0, sizeof(m));
@@ -544,20 +596,22 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
     m.loc = n->loc;
     m.scale = 1;
     ValId weights = n->in[0], s = climb_weights(&m, weights);
-    if (!val_ok(s) || !climb_scores(&m, s)) return true;
+    if (!val_ok(s) || !climb_scores(&m, s)) return unmatched(&m);
     Type first = *graph_type(g, m.q), second = *graph_type(g, weights);
     const Type *kt = graph_type(g, m.kt);
-    if (!lead_dims(g, &first, &m.batch, &m.heads)) return true;
-    if (kt->rank > first.rank) return true;
+    stop(&m, m.q, "queries there do not split into batch and a known number of heads");
+    if (!lead_dims(g, &first, &m.batch, &m.heads) || kt->rank > first.rank) return unmatched(&m);
     for (uint32_t i = 0; i + 2 < first.rank; i++) /* k may not have more heads than q */
         if (dim_eq(first.dim[i], dim_const(1)) && kt->rank == first.rank && !dim_eq(kt->dim[i], dim_const(1)))
-            return true;
+            return stop(&m, m.kt, "keys there have more heads than queries") || unmatched(&m);
     View q, k, v;
     if (!operand_view(&m, m.q, m.turned, &first, &q) || !operand_view(&m, m.kt, !m.turned, &first, &k) ||
         !operand_view(&m, m.v, false, &second, &v))
-        return true;
+        return stop(&m, m.kt, "queries, keys or values do not split into batch, heads, rows and columns") ||
+               unmatched(&m);
     g->insert_before = id;
     bool ok = build(&m, &q, &k, &v, did);
+    if (ok && !*did) unmatched(&m);
     g->insert_before = NO_NODE;
     if (*did && m.rounded)
         diag_note(cx->diag, m.loc, "the rounding of attention's scores and weights is left out");

@@ -9,14 +9,31 @@
  * needs: CANONICAL.  leaves alone: products of two activations, weights with a batch axis, f64. */
 #include "passes/rewrite.h"
 
+/* Why a product without activations on its right is no linear; NULL for products of two activations. */
+static const char *linear_difference(const Graph *g, ValId w) {
+    if (match_const_like(g, w))
+        return value_is_weight(g, w) ? "the weight has batch axes"
+                                     : "the weight is moved in a way that cannot be stored";
+    NodeId id = graph_def(g, w);
+    const Node *n = node_ok(id) ? graph_node(g, id) : NULL;
+    if (n == NULL || n->nin == 0) return NULL;
+    for (uint32_t i = 0; i < n->nin; i++)
+        if (!match_const_like(g, n->in[i])) return NULL;
+    return "the weight is computed from constants";
+}
+
 static ValId raise_matmul(Rewrite *r, NodeId id) {
     Graph *g = r->g;
     Node n = *graph_node(g, id), *t = NULL;
     ValId in[2] = {n.in[0], n.in[1]};
     Attr a = attr_default();
     DType dtype = graph_type(g, n.out[0])->dtype;
-    if (!dtype_is_float(dtype) || dtype == DT_F64 || graph_type(g, in[1])->rank != 2) return NO_VAL;
-    if (!value_is_weight(g, in[1]) || value_is_weight(g, in[0])) return NO_VAL;
+    if (!dtype_is_float(dtype) || dtype == DT_F64 || value_is_weight(g, in[0])) return NO_VAL;
+    if (graph_type(g, in[1])->rank != 2 || !value_is_weight(g, in[1])) {
+        const char *why = linear_difference(g, in[1]);
+        if (why != NULL) pass_near_miss(r->cx, g, id, "linear", "%s", why);
+        return NO_VAL;
+    }
     if (match_op(g, in[1], OP_TRANSPOSE, &t)) {
         in[1] = t->in[0];
         a.trans = t->attr.perm[0] == 1;

@@ -44,6 +44,22 @@ static bool centred(const Graph *g, ValId d, ValId *x) {
     return true;
 }
 
+/* Why d / root is no norm although it looks like one; NULL when it does not. */
+static const char *norm_difference(const Graph *g, const Node *n) {
+    Node *root = NULL, *mean = NULL;
+    ValId under = NO_VAL, of = NO_VAL;
+    double eps = 0;
+    bool outer = match_scalar(g, n->in[1], OP_ADD, &under, &eps) && match_op(g, under, OP_SQRT, &root);
+    if (!outer && !match_op(g, n->in[1], OP_SQRT, &root)) return NULL;
+    under = root->in[0];
+    match_scalar(g, under, OP_ADD, &under, &eps);
+    if (!match_op(g, under, OP_REDUCE_MEAN, &mean)) return NULL;
+    if (outer) return "epsilon is added after the root";
+    if (!mean_last(g, under, &of)) return "the mean runs over other axes than the last, or drops it";
+    if (graph_def_op(g, of) != OP_MUL) return "the mean is not of a square";
+    return "the mean is of the square of another value than the one divided";
+}
+
 /* d / sqrt(mean(d^2) + eps) -> norm(x) */
 static ValId raise_core(Rewrite *r, NodeId id) {
     Graph *g = r->g;
@@ -52,7 +68,11 @@ static ValId raise_core(Rewrite *r, NodeId id) {
     double eps = 0;
     ValId x = n.in[0];
     if (!dtype_is_float(graph_type(g, n.out[0])->dtype)) return NO_VAL;
-    if (!root_mean_square(g, n.in[1], n.in[0], &eps)) return NO_VAL;
+    if (!root_mean_square(g, n.in[1], n.in[0], &eps)) {
+        const char *why = norm_difference(g, &n);
+        if (why != NULL) pass_near_miss(r->cx, g, graph_def(g, n.in[1]), "norm", "%s", why);
+        return NO_VAL;
+    }
     a.rms = !centred(g, n.in[0], &x);
     if (!type_eq(graph_type(g, x), graph_type(g, n.out[0]))) return NO_VAL;
     a.eps = (float)eps;

@@ -349,13 +349,21 @@ typedef struct {
     RowTable rows;
 } Known;
 
+static bool miss(Rope *r, const char *why) {
+    pass_near_miss(r->cx, r->g, graph_def(r->g, r->root), "rope", "%s", why);
+    return false;
+}
+
 static const RowTable *table_rows(Rope *r, ValId v, Known *known, size_t *n) {
     const char *why;
     for (size_t i = 0; i < *n; i++)
         if (val_eq(known[i].v, v)) return &known[i].rows;
     if (*n == MAX_TABLES) return NULL;
     Known *k = &known[*n];
-    if (!position_rows(r->cx, r->g, v, position_context(r->cx, r->g), &k->rows, &why)) return NULL;
+    if (!position_rows(r->cx, r->g, v, position_context(r->cx, r->g), &k->rows, &why)) {
+        pass_near_miss(r->cx, r->g, graph_def(r->g, r->root), "rope", "its table %s", why);
+        return NULL;
+    }
     k->v = v;
     ++*n;
     return &k->rows;
@@ -388,7 +396,7 @@ static bool tables_make(Rope *r, const Turn *t, ValId *cos, ValId *sin) {
                 if (first)
                     *to = x;
                 else if (!tensor_same((double)*to, (double)x))
-                    return false;
+                    return miss(r, "the two features of a pair are turned by different angles");
             }
         }
     }
@@ -519,7 +527,9 @@ static bool rope_try(Rope *r, NodeId id, Made *made, int64_t *count) {
     Form *root = NULL;
     bool fits = find_source(r, r->root) && !val_eq(r->x, r->root);
     if (fits) root = form_of(r, r->root);
-    if (root != NULL && turn_read(root, &turn)) {
+    bool turns = root != NULL && turn_read(root, &turn);
+    if (root != NULL && !turns && turn.rotated >= 2) miss(r, "its pairs are neither halves nor neighbours");
+    if (turns) {
         const Made *m = made_get(r, &turn, made);
         if (m != NULL) {
             mark_done(r, r->root);
