@@ -31,6 +31,8 @@ const PassOrder pass_order[] = {
     {"raise-position", "simplify-raised", "transposes between raised ops are all there is to cancel"},
     {"cse-raised", "kvcache", "layers share one mask and one pair of tables"},
     {"dce-raised", "kvcache", "dead mask arithmetic would break the proof"},
+    {"dce-raised", "last-token", "dead readers of the pick would keep it"},
+    {"last-token", "kvcache", "the proof wants logits of every token"},
     {"kvcache", "split-linear", "the proof labels the product's result whole"},
     {"split-linear", "fuse", "a region holds one product"},
     {"fuse", "order", "whole regions are ordered"},

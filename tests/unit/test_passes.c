@@ -41,14 +41,15 @@ static void test_stages_never_go_back(void) {
 
 /* At every level each pass finds the facts it needs. */
 static void test_facts_are_given(void) {
-    for (int level = 0; level <= 3; level++) {
-        uint32_t facts = 0;
-        for (const Pass *p = pass_table; p->name != NULL; p++) {
-            if (p->min_level > level) continue;
-            CU_ASSERT_EQUAL(p->needs & ~facts, 0);
-            facts = (facts & ~p->drops) | p->gives;
+    for (int level = 0; level <= 3; level++)
+        for (uint32_t of = OF_ROWS; of <= OF_FUNCTION; of++) {
+            uint32_t facts = 0;
+            for (const Pass *p = pass_table; p->name != NULL; p++) {
+                if (p->min_level > level || !(p->of & of)) continue;
+                CU_ASSERT_EQUAL(p->needs & ~facts, 0);
+                facts = (facts & ~p->drops) | p->gives;
+            }
         }
-    }
 }
 
 /* ---- the manager ---- */
@@ -59,7 +60,7 @@ static const char gpt[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbo
                           "const %3 : i64[] = {1}\n"
                           "%4 : i64[batch, seq] = mul(%1, %3)\n"
                           "%5 : i64[batch, seq] = mul(%4, %2)\n"
-                          "output %5 \"out\"\n";
+                          "output %5 \"out\" role=logits\n";
 
 static const char bad[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
                           "input %1 \"position_ids\" : f32[batch, seq] role=positions\n"
@@ -148,21 +149,44 @@ static void test_level_zero_shares_nothing(void) {
     case_close(&c);
 }
 
-static void test_caller_stops(void) {
-    Case c;
-    Seen s = {.stop_at = 2};
-    case_open(&c, gpt);
-    CU_ASSERT_FALSE(run(&c, (PassRun){.passes = "bind,fold,dce", .after = note, .user = &s}, 1));
-    CU_ASSERT_EQUAL(s.calls, 2);
-    case_close(&c);
-}
-
 static void expect_error(const char *text, PassRun r, int level, const char *error) {
     Case c;
     case_open(&c, text);
     CU_ASSERT_FALSE(run(&c, r, level));
     CU_ASSERT_TRUE(said(&c, error));
     CU_ASSERT_EQUAL(c.diag.errors, 1);
+    case_close(&c);
+}
+
+static const char function[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbol past\n"
+                               "input %1 \"x\" : f32[seq, 4]\n"
+                               "%2 : f32[seq, 4] = exp(%1)\n"
+                               "output %2 \"y\"\n";
+
+/* A graph that is no GPT takes what brings it to one form and raises it, and nothing that makes rows. */
+static void test_functions(void) {
+    Case c;
+    Seen s = {0};
+    case_open(&c, function);
+    CU_ASSERT_TRUE(run(&c, (PassRun){.after = note, .user = &s}, 1));
+    CU_ASSERT_STRING_EQUAL(s.names, "bind bound fold simplify cse dce tie raise-norm raise-act raise-linear "
+                                    "simplify-raised cse-raised dce-raised last-token ");
+    CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
+    case_close(&c);
+    expect_error(function, (PassRun){.stop_after = "memplan"}, 1,
+                 "pass memplan does not run at -O1 on a function");
+    case_open(&c, gpt);
+    CU_ASSERT_TRUE(graph_is_function(c.g, &(PassOptions){.kv_cache = false}));
+    CU_ASSERT_FALSE(graph_is_function(c.g, &(PassOptions){.kv_cache = true}));
+    case_close(&c);
+}
+
+static void test_caller_stops(void) {
+    Case c;
+    Seen s = {.stop_at = 2};
+    case_open(&c, gpt);
+    CU_ASSERT_FALSE(run(&c, (PassRun){.passes = "bind,fold,dce", .after = note, .user = &s}, 1));
+    CU_ASSERT_EQUAL(s.calls, 2);
     case_close(&c);
 }
 
@@ -225,6 +249,7 @@ int main(void) {
     CU_add_test(manager, "runs what is asked", test_runs_what_is_asked);
     CU_add_test(manager, "pipeline stops", test_pipeline_stops);
     CU_add_test(manager, "level 0 shares nothing", test_level_zero_shares_nothing);
+    CU_add_test(manager, "functions", test_functions);
     CU_add_test(manager, "caller stops", test_caller_stops);
     CU_add_test(manager, "failures", test_failures);
     CU_add_test(match, "match", test_match);
