@@ -15,9 +15,10 @@ typedef struct {
 } WeightView;
 
 typedef struct {
-    ArtTensor art;    /* offset is set by the packer */
-    WeightView view;  /* PANEL16: dim[0] = outputs, dim[1] = inputs */
-    const char *name; /* may be NULL */
+    ArtTensor art;             /* offset is set by the packer */
+    WeightView view;           /* PANEL16: dim[0] = outputs, dim[1] = inputs */
+    const WeightView *experts; /* of a PANEL16 of rank 3: one such matrix each; NULL otherwise */
+    const char *name;          /* may be NULL */
 } ProgramTensor;
 
 /* What the packer writes: the plan with its tensors. Lives in the arena given to lower(). */
@@ -39,6 +40,10 @@ double weight_get(const WeightView *w, const int64_t *index);
 /* Index of the tensor in p, added when it is new. Equal data in an equal layout is stored once; a PLAIN
  * matrix is found in a PANEL16 of the same elements. */
 uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const char *name);
+/* The matrices that routed weights w[E, A, B] hold, which may be a concat of E constants; transposed: [B, A]
+ * each. All of one dtype. */
+bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d);
+uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, const char *name);
 uint32_t art_dtype(DType t);
 
 /* A target's rules, first match wins: which kernel runs a region. */

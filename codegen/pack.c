@@ -101,6 +101,14 @@ static void put_panels(Packer *k, const ProgramTensor *t) {
     arena_free(a);
 }
 
+static void put_experts(Packer *k, const ProgramTensor *t) {
+    for (uint64_t i = 0; i < t->art.dim[0]; i++) {
+        ProgramTensor one = *t;
+        one.view = t->experts[i];
+        put_panels(k, &one);
+    }
+}
+
 static void put_plain(Packer *k, const ProgramTensor *t) {
     const WeightView *w = &t->view;
     bool wide = t->art.dtype == ART_F32;
@@ -134,7 +142,9 @@ static void put_weights(Packer *k, Program *p) {
         ProgramTensor *t = &p->tensors.data[i];
         put_pad(k, start, 64);
         t->art.offset = file_offset(k->w) - start;
-        if (t->art.layout == ART_PANEL16)
+        if (t->experts != NULL)
+            put_experts(k, t);
+        else if (t->art.layout == ART_PANEL16)
             put_panels(k, t);
         else
             put_plain(k, t);

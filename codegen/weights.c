@@ -103,10 +103,94 @@ static bool same_elements(const WeightView *a, const WeightView *b) {
     return true;
 }
 
+/* ---- experts ---- */
+
+typedef struct {
+    Graph *g;
+    Arena *a;
+    Diag *d;
+    VEC(WeightView) views;
+} Experts;
+
+static void view_turn(WeightView *w) {
+    int64_t dim = w->dim[0], stride = w->stride[0];
+    w->dim[0] = w->dim[1], w->stride[0] = w->stride[1];
+    w->dim[1] = dim, w->stride[1] = stride;
+}
+
+/* v[n, A, B]: appends n matrices. Joins and what stands above them are looked through; the rest is one view. */
+static bool experts_collect(Experts *x, ValId v, uint32_t depth) {
+    Graph *g = x->g;
+    const Node *n = node_ok(graph_def(g, v)) ? graph_node(g, graph_def(g, v)) : NULL;
+    size_t first = x->views.count;
+    if (depth > 0 && n != NULL && n->op == OP_CONCAT && n->attr.axis == 0) {
+        for (uint32_t i = 0; i < n->nin; i++)
+            if (!experts_collect(x, n->in[i], depth - 1)) return false;
+        return true;
+    }
+    if (depth > 0 && n != NULL && n->op == OP_TRANSPOSE && n->attr.perm[0] == 0) {
+        if (!experts_collect(x, n->in[0], depth - 1)) return false;
+        for (size_t i = first; n->attr.perm[1] == 2 && i < x->views.count; i++) view_turn(&x->views.data[i]);
+        return true;
+    }
+    if (depth > 0 && n != NULL && n->op == OP_CAST &&
+        cast_is_exact(graph_type(g, n->in[0])->dtype, graph_type(g, v)->dtype))
+        return experts_collect(x, n->in[0], depth - 1);
+    WeightView w;
+    bool one = n != NULL && n->op == OP_RESHAPE && graph_type(g, n->in[0])->rank == 2 &&
+               dim_eq(graph_type(g, v)->dim[0], dim_const(1));
+    if (!weight_view(g, one ? n->in[0] : v, x->a, &w, x->d)) return false;
+    for (int64_t i = 0, e = one ? 1 : w.dim[0]; i < e; i++) {
+        WeightView m = w;
+        if (!one) {
+            m.rank = 2;
+            m.offset += i * w.stride[0];
+            for (int k = 0; k < 2; k++) m.dim[k] = w.dim[k + 1], m.stride[k] = w.stride[k + 1];
+        }
+        VEC_PUSH(x->a, &x->views, m);
+    }
+    return true;
+}
+
+bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d) {
+    Experts x = {.g = g, .a = a, .d = d};
+    if (!experts_collect(&x, w, 8)) return false;
+    for (size_t i = 0; i < x.views.count; i++) {
+        if (transposed) view_turn(&x.views.data[i]);
+        if (x.views.data[i].dtype != x.views.data[0].dtype)
+            return diag_error(d, loc_none(), "experts have weights of different types");
+    }
+    *out = x.views.data;
+    *n = (uint32_t)x.views.count;
+    return true;
+}
+
+uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, const char *name) {
+    for (size_t i = 0; i < p->tensors.count; i++) {
+        const ProgramTensor *t = &p->tensors.data[i];
+        bool same = t->experts != NULL && t->art.dim[0] == n;
+        for (uint32_t e = 0; same && e < n; e++) same = same_elements(&t->experts[e], &experts[e]);
+        if (same) return (uint32_t)i;
+    }
+    ProgramTensor t = {.view = experts[0], .experts = experts, .name = name};
+    uint64_t rows = (uint64_t)experts[0].dim[0], cols = (uint64_t)experts[0].dim[1];
+    t.art = (ArtTensor){.dtype = art_dtype(experts[0].dtype),
+                        .layout = ART_PANEL16,
+                        .rank = 3,
+                        .dim = {n, rows, cols, 1},
+                        .name_offset = UINT32_MAX};
+    t.art.bytes = n * ((rows + 15) / 16 * 16) * cols * (t.art.dtype == ART_F32 ? 4 : 2);
+    VEC_PUSH(p->arena, &p->tensors, t);
+    return (uint32_t)(p->tensors.count - 1);
+}
+
+/* ---- the table ---- */
+
 uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const char *name) {
     for (size_t i = 0; i < p->tensors.count; i++) {
         const ProgramTensor *t = &p->tensors.data[i];
-        if (same_elements(&t->view, w) && (t->art.layout == layout || (layout == ART_PLAIN && w->rank == 2)))
+        if (t->experts == NULL && same_elements(&t->view, w) &&
+            (t->art.layout == layout || (layout == ART_PLAIN && w->rank == 2)))
             return (uint32_t)i;
     }
     ProgramTensor t = {.view = *w, .name = name};

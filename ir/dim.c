@@ -246,6 +246,12 @@ Dim dim_div(Graph *g, Dim a, Dim b) {
     return dim_intern(g, &quotient);
 }
 
+SymId dim_symbol(const Graph *g, Dim d) {
+    const Poly *p = dim_poly(g, d);
+    bool one = p != NULL && p->count == 1 && p->terms[0].degree == 1 && p->terms[0].coef == 1;
+    return one ? (SymId){p->terms[0].sym[0]} : (SymId){0};
+}
+
 bool dim_depends(const Graph *g, Dim d, SymId s) {
     const Poly *p = dim_poly(g, d);
     for (uint32_t i = 0; p != NULL && i < p->count; i++)

@@ -117,6 +117,8 @@ typedef struct {
 typedef struct {
     Graph *g;
     const EvalArgs *args;
+    int64_t *bind; /* a copy for all symbols: nonzero binds the length of its result */
+    size_t nbind;
     Slot *slot;   /* by value id */
     bool *needed; /* by node id */
     size_t held, max;
@@ -143,7 +145,7 @@ static bool bind_const(Run *r, ValId v) {
     const Const *c = graph_constant(r->g, v);
     Slot *s = &r->slot[v.id];
     size_t bytes = 0;
-    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d)) return false;
+    if (!tensor_shape(r->g, v, r->bind, r->nbind, loc_none(), &s->t, &bytes, r->d)) return false;
     if (c->bytes != bytes || (bytes != 0 && c->data == NULL))
         return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu", v.id,
                           c->bytes, bytes);
@@ -159,8 +161,7 @@ static bool bind_input(Run *r, size_t i) {
     size_t bytes = 0;
     if (s->users == 0) return true;
     if (i >= r->args->ninputs) return diag_error(r->d, loc_none(), "input \"%s\" is not given", name);
-    if (!tensor_shape(r->g, p->v, r->args->bind, r->args->nbind, loc_none(), &s->t, &bytes, r->d))
-        return false;
+    if (!tensor_shape(r->g, p->v, r->bind, r->nbind, loc_none(), &s->t, &bytes, r->d)) return false;
     const Tensor *given = &r->args->inputs[i];
     if (given->dtype != s->t.dtype || given->rank != s->t.rank ||
         memcmp(given->dim, s->t.dim, given->rank * sizeof(given->dim[0])) != 0) {
@@ -197,7 +198,7 @@ static void slot_free(Run *r, Slot *s) {
 
 static bool slot_alloc(Run *r, ValId v, Loc loc) {
     Slot *s = &r->slot[v.id];
-    if (!tensor_shape(r->g, v, r->args->bind, r->args->nbind, loc, &s->t, &s->bytes, r->d)) return false;
+    if (!tensor_shape(r->g, v, r->bind, r->nbind, loc, &s->t, &s->bytes, r->d)) return false;
     if (s->bytes > r->max || r->held > r->max - s->bytes)
         return diag_error(r->d, loc, "value %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
                           r->held + s->bytes, r->max);
@@ -207,6 +208,14 @@ static bool slot_alloc(Run *r, ValId v, Loc loc) {
     s->owned = true;
     r->held += s->bytes;
     return true;
+}
+
+/* What is not 0 in x gives the length of nonzero's result. */
+static void bind_hits(Run *r, const Node *n, const Tensor *x) {
+    SymId s = dim_symbol(r->g, graph_type(r->g, n->out[0])->dim[1]);
+    if (s.id >= r->nbind) r->nbind = s.id + 1u;
+    r->bind[s.id] = 0;
+    for (size_t i = 0; i < tensor_count(x); i++) r->bind[s.id] += tensor_get_f64(x, i) != 0;
 }
 
 static bool step(Run *r, NodeId id) {
@@ -221,11 +230,12 @@ static bool step(Run *r, NodeId id) {
             return diag_bug(r->d, n->loc, "%s: operand %u is read before it is computed",
                             op_info(n->op)->name, i + 1);
     }
+    if (n->op == OP_NONZERO) bind_hits(r, n, in[0]);
     for (uint32_t i = 0; i < n->nout; i++) {
         if (!slot_alloc(r, n->out[i], n->loc)) return false;
         out[i] = r->slot[n->out[i].id].t;
     }
-    bool ok = run_node(r->g, n, in, r->args->bind, r->args->nbind, out, r->scratch, r->d);
+    bool ok = run_node(r->g, n, in, r->bind, r->nbind, out, r->scratch, r->d);
     arena_reset(r->scratch, mark);
     for (uint32_t i = 0; i < n->nin; i++) {
         if (!val_ok(n->in[i])) continue;
@@ -262,6 +272,10 @@ bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant,
     }
     Run r = {.g = g, .args = args, .d = d, .scratch = arena_new()};
     r.max = args->max_bytes == 0 ? DEFAULT_MAX_BYTES : args->max_bytes;
+    size_t symbols = args->nbind > g->symbols.count ? args->nbind : g->symbols.count;
+    r.bind = arena_array_of(r.scratch, symbols, int64_t);
+    if (args->nbind > 0) memcpy(r.bind, args->bind, args->nbind * sizeof(*args->bind));
+    r.nbind = args->nbind;
     r.slot = arena_array_of(r.scratch, g->values.count, Slot);
     r.needed = arena_array_of(r.scratch, g->nodes.count, bool);
     bool ok = run_graph(&r, want, nwant, out, a);

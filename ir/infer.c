@@ -406,6 +406,16 @@ static bool infer_arg(Infer *c) {
     return set_type(c, 0, t);
 }
 
+static bool infer_nonzero(Infer *c) {
+    const Type *x = operand(c, 0), *t = given(c);
+    if (!given_ok(c)) return false;
+    if (t->dtype != DT_I64 || t->rank != 2 || !dim_eq(t->dim[0], dim_const(x->rank)))
+        return fail(c, "the result is not i64[rank, n]");
+    if (dim_symbol(c->g, t->dim[1]).id <= SYM_PAST.id)
+        return fail(c, "the result's length is no symbol of its own");
+    return true;
+}
+
 static bool infer_topk(Infer *c) {
     Type t = *operand(c, 0);
     int64_t count = c->n->attr.count;
@@ -461,6 +471,28 @@ static bool infer_linear(Infer *c) {
     Type t = *x;
     t.dim[t.rank - 1] = n;
     return set_type(c, 0, t);
+}
+
+static bool infer_routed(Infer *c) {
+    const Type *x = operand(c, 0), *index = operand(c, 1), *w = operand(c, 2), *bias = operand(c, 3);
+    if (!dtype_is_float(x->dtype) || !dtype_is_float(w->dtype)) return fail(c, "not defined for this dtype");
+    if (!dtype_is_int(index->dtype) || index->rank == 0) return fail(c, "the index is no row of integers");
+    if (w->rank != 3) return fail(c, "the weight does not have three axes");
+    if (x->rank < index->rank || x->rank > index->rank + 1)
+        return fail(c, "the operand is neither a row nor a row for each slot");
+    uint32_t rank = index->rank, lead = x->rank - 1u;
+    for (uint32_t i = 0; i < lead; i++)
+        if (!dim_eq(x->dim[i], index->dim[i])) return fail(c, "operand and index have different rows");
+    bool trans = c->n->attr.trans;
+    Dim k = w->dim[trans ? 2 : 1], n = w->dim[trans ? 1 : 2];
+    if (!dim_eq(x->dim[x->rank - 1], k)) return fail(c, "inner dimensions differ");
+    if (bias != NULL && (!dtype_is_float(bias->dtype) || bias->rank != 2 ||
+                         !dim_eq(bias->dim[0], w->dim[0]) || !dim_eq(bias->dim[1], n)))
+        return fail(c, "the bias is not floats of experts x outputs");
+    Type t = *index;
+    t.dtype = x->dtype;
+    t.rank = (uint8_t)rank;
+    return push_dim(&t, n) ? set_type(c, 0, t) : fail(c, "the result's rank is above 8");
 }
 
 static bool infer_norm(Infer *c) {

@@ -110,6 +110,7 @@ typedef struct {
     SymId sym[7];
 } DimTerm;
 bool dim_term(const Graph *g, Dim d, uint32_t i, DimTerm *out);
+SymId dim_symbol(const Graph *g, Dim d);    /* the symbol that d is, id 0 when it is anything else */
 int64_t dim_literal(const Graph *g, Dim d); /* with every symbol at its literal; -1 if one has none */
 void dim_print(Text *t, const Graph *g, Dim d);
 SymId symbol_find(const Graph *g, const char *name, size_t n);
@@ -154,6 +155,8 @@ typedef enum {
     AXES_REDUCE,
     AXES_AXIS,
     AXES_LAST,
+    AXES_ROUTED,
+    AXES_ELEMENTS,
     AXES_MATMUL,
     AXES_ROPE,
     AXES_ATTENTION
@@ -364,7 +367,7 @@ bool row_is_view(Graph *g, NodeId n);
 ValId row_source(Graph *g, ValId v);      /* v without the views above it */
 bool row_is_positions(Graph *g, ValId v); /* past + index along seq, any row-like shape */
 bool row_is_tokens(Graph *g, ValId v);    /* the token input, reshaped or cast to another integer */
-/* A constant seen through casts, transposes and slices: what linear and gather take as their table. */
+/* A constant seen through casts, transposes, slices and joins: what linear and gather take as their table. */
 bool value_is_weight(const Graph *g, ValId v);
 
 /* infer.c: result types from operand types; for F_TYPED ops checks them. */

@@ -67,6 +67,10 @@ static bool reshape_keeps_rows(Graph *g, const Type *from, const Type *to) {
 
 bool row_is_view(Graph *g, NodeId id) {
     const Node *n = graph_node(g, id);
+    if (n->op == OP_CAST) { /* rows hold places as floats anyhow */
+        return dtype_is_float(graph_type(g, n->out[0])->dtype) && graph_type(g, n->in[0])->dtype == DT_I64 &&
+               graph_def_op(g, row_source(g, n->in[0])) == OP_TOPK;
+    }
     if (n->op != OP_RESHAPE && n->op != OP_TRANSPOSE) return false;
     RowShape from, to;
     if (!row_shape(g, n->in[0], &from) || !row_shape(g, n->out[0], &to)) return false;
@@ -140,15 +144,22 @@ bool row_is_tokens(Graph *g, ValId v) {
     return false;
 }
 
-bool value_is_weight(const Graph *g, ValId v) {
+static bool is_weight(const Graph *g, ValId v, uint32_t joins) {
     for (uint32_t depth = 0; depth < 8; depth++) {
         if (graph_constant(g, v)) return true;
         NodeId id = graph_def(g, v);
         if (!node_ok(id)) return false;
         const Node *n = graph_node(g, id);
+        if (n->op == OP_CONCAT) { /* experts that were constants of their own */
+            for (uint32_t i = 0; i < n->nin; i++)
+                if (joins == 0 || !is_weight(g, n->in[i], joins - 1)) return false;
+            return true;
+        }
         if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE)
             return false;
         v = n->in[0];
     }
     return false;
 }
+
+bool value_is_weight(const Graph *g, ValId v) { return is_weight(g, v, 2); }

@@ -233,6 +233,40 @@ static const char *rule_last(Proof *p, const Node *n, Label *out) {
     return NULL;
 }
 
+/* The rows of operand, index and result are the same; slots and features are a row's own. */
+static const char *rule_routed(Proof *p, const Node *n, Label *out) {
+    const Label *x = in_label(p, n, 0), *index = in_label(p, n, 1);
+    uint32_t rank = in_type(p, n, 0)->rank, slots = in_type(p, n, 1)->rank - 1u;
+    if (x->axis[rank - 1].n != 0) return "contracts the sequence or the batch";
+    for (uint32_t i = 2; i < n->nin; i++)
+        if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST)
+            return "has experts that are no constants";
+    for (uint32_t i = 0; i <= slots; i++) {
+        if (i + 1u < rank && !axis_eq(&x->axis[i], &index->axis[i]))
+            return "routes rows by the choice of others";
+        out->axis[i] = index->axis[i];
+    }
+    return NULL;
+}
+
+/* gather_elements: places along an axis of a row's own, alike in all operands beside it. */
+static const char *rule_elements(Proof *p, const Node *n, Label *out) {
+    const Type *to = graph_type(p->g, n->out[0]);
+    for (uint32_t i = 0; i < to->rank; i++) {
+        for (uint32_t k = 0; k < n->nin; k++) {
+            const Axis *a = &in_label(p, n, k)->axis[i];
+            if (i == (uint32_t)n->attr.axis) {
+                if (a->n != 0) return "picks along the sequence or the batch";
+                continue;
+            }
+            if (k == 0) out->axis[i] = *a;
+            if (!axis_eq(&out->axis[i], a)) return "brings different positions together";
+            if (!dim_eq(in_type(p, n, k)->dim[i], to->dim[i])) return "picks of a part of the rows";
+        }
+    }
+    return NULL;
+}
+
 static const char *rule_matmul(Proof *p, const Node *n, Label *out) {
     const Type *a = in_type(p, n, 0), *b = in_type(p, n, 1);
     const Label *x = in_label(p, n, 0), *y = in_label(p, n, 1);
@@ -295,6 +329,8 @@ static const char *apply_rule(Proof *p, const Node *n, Label *out) {
     case AXES_AXIS: return rule_axis(p, n, out);
     case AXES_LAST: return rule_last(p, n, out);
     case AXES_MATMUL: return rule_matmul(p, n, out);
+    case AXES_ROUTED: return rule_routed(p, n, out);
+    case AXES_ELEMENTS: return rule_elements(p, n, out);
     case AXES_ROPE: return rule_rope(p, n, out);
     case AXES_ATTENTION: return rule_attention(p, n, out);
     default: return "has no rule for a sequence axis";

@@ -2,7 +2,7 @@
  *
  * A region is grown from an anchor. The primitives stay in the graph, so that printing, verifying and
  * evaluating work unchanged afterwards.
- *   linear     its product, then along the single-use chain an activation, a product with a row value
+ *   linear     (and routed, without the sum) its product, then along the single-use chain an activation, a product with a row value
  *              (the gate of a gated unit) and a sum with a row value (the residual)
  *   pointwise  a root and the elementwise nodes above it that nothing else uses
  *   others     gather, norm, rope, attention, reductions, moves and the cache's concat stand alone
@@ -71,8 +71,8 @@ static void grow_linear(Fuse *f, NodeId anchor) {
             if (!is_row_operand(f, other, shape.width) || val_eq(n->in[0], n->in[1])) return;
             if (!is_row_operand(f, n->out[0], shape.width)) return;
             if (n->op == OP_MUL && next <= GATE)
-                next = RESIDUAL;
-            else if (n->op == OP_ADD)
+                next = graph_node(g, anchor)->op == OP_ROUTED ? END : RESIDUAL;
+            else if (n->op == OP_ADD && graph_node(g, anchor)->op == OP_LINEAR)
                 next = END;
             else
                 return;
@@ -170,7 +170,7 @@ PassResult pass_fuse(PassCtx *cx, Graph *g) {
     Fuse f = {.cx = cx, .g = g, .uses = graph_uses(g, cx->scratch), .taint = graph_taint(g, cx->scratch)};
     FOR_NODES (g, id) graph_node(g, id)->region = 0;
     FOR_NODES (g, id)
-        if (graph_node(g, id)->op == OP_LINEAR) grow_linear(&f, id);
+        if (graph_node(g, id)->op == OP_LINEAR || graph_node(g, id)->op == OP_ROUTED) grow_linear(&f, id);
     uint32_t linear = f.next;
     for (NodeId id = g->last; id.id; id = graph_node(g, id)->prev) {
         Node *n = graph_node(g, id);

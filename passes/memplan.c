@@ -54,7 +54,7 @@ PassResult pass_memplan(PassCtx *cx, Graph *g) {
         last[row_source(g, g->states.data[i].out).id] = 0;
     FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
-        ValId v = n->out[0];
+        ValId v = n->out[n->op == OP_TOPK]; /* the kernel makes the indices */
         RowShape s;
         if (!n->region || row_is_view(g, id) || !last[v.id] || !row_shape(g, v, &s) || !s.per_row) continue;
         bool inner = true; /* read inside its own region only */

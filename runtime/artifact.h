@@ -50,7 +50,8 @@ enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64, ART_F64, ART_BOOL, ART_I8, ART_U
 enum {
     ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
     ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
-                                           rows padded with zeros. dim[0] = rows (outputs), dim[1] = cols */
+                                           rows padded with zeros. dim[0] = rows (outputs), dim[1] = cols.
+                                           Of rank 3: dim[0] such matrices, one after the other */
 };
 typedef struct {
     uint32_t dtype, layout;
@@ -103,7 +104,10 @@ typedef struct { uint32_t kind, width; uint64_t value; } ArtArg;   /* 16 bytes *
     KERNEL(POINTWISE, "pointwise", 6, "up to 6 inputs: a program of ArtInsn over width floats") \
     KERNEL(REDUCE, "reduce", 1, "x as outer x len x inner: reduced over len") \
     KERNEL(SOFTMAX, "softmax", 1, "x as outer x len x inner: softmax over len") \
-    KERNEL(MOVE, "move", 1, "strided copy inside a row, 4 axes; the output keeps what it does not write")
+    KERNEL(MOVE, "move", 1, "strided copy inside a row, 4 axes; the output keeps what it does not write") \
+    KERNEL(TOPK, "topk", 1, "x as outer x len: the places of the count largest, as floats, the largest and first ones first") \
+    KERNEL(PICK, "pick", 2, "x (rows, or a PLAIN table) as outer x len x inner, index: out[o][c] = x[o][index[o][c]]") \
+    KERNEL(ROUTED, "routed", 5, "x, index, w (experts of PANEL16), bias?, gate?: act(x w[expert] + bias[expert]) * gate for each slot")
 enum {
 #define ART_KERNEL(e, text, nin, doc) ART_K_##e,
     ART_KERNEL_LIST(ART_KERNEL)
@@ -127,6 +131,9 @@ typedef struct {
 } ArtAttention;
 typedef struct { uint32_t first, count, width; } ArtPointwise;           /* ArtInsn range */
 typedef struct { uint32_t op, outer, len, inner; } ArtReduce;            /* also SOFTMAX (op unused) */
+typedef struct { uint32_t outer, len, count, smallest; } ArtTopk;
+typedef struct { uint32_t outer, len, inner, count; } ArtPick;           /* of a table: outer repeats it */
+typedef struct { uint32_t experts, slots, k, n, act, shared; } ArtRouted; /* shared: x is k floats, else slots x k */
 typedef struct { uint32_t count[4], src_stride[4], dst_stride[4], src_offset, dst_offset; } ArtMove;
 
 typedef struct {
@@ -135,6 +142,7 @@ typedef struct {
     union {
         ArtGather gather; ArtNorm norm; ArtLinear linear; ArtRope rope; ArtStore store;
         ArtAttention attention; ArtPointwise pointwise; ArtReduce reduce; ArtMove move;
+        ArtTopk topk; ArtPick pick; ArtRouted routed;
         uint32_t words[16];
     } u;
 } ArtStep;                              /* 184 bytes */

@@ -154,7 +154,7 @@ static uint64_t tensor_stored(const ArtTensor *t) {
     for (uint32_t i = 0; i < t->rank; i++) {
         uint64_t d = t->dim[i];
         if (d == 0 || d > (uint64_t)1 << 40) return 0;
-        if (i == 0 && t->layout == ART_PANEL16) d = (d + 15) / 16 * 16;
+        if (i + 2 == t->rank && t->layout == ART_PANEL16) d = (d + 15) / 16 * 16;
         if (n > ((uint64_t)1 << 56) / d) return 0;
         n *= d;
     }
@@ -169,7 +169,7 @@ static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail
                            t->dtype);
     if (t->layout != ART_PLAIN && t->layout != ART_PANEL16)
         return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: layout %u is not known", index, t->layout);
-    if (t->rank > 4 || (t->layout == ART_PANEL16 && t->rank != 2))
+    if (t->rank > 4 || (t->layout == ART_PANEL16 && t->rank != 2 && t->rank != 3))
         return status_fail(why, GPTC_E_FORMAT, "tensor %u: rank %u", index, t->rank);
     uint64_t stored = tensor_stored(t);
     if (!stored || t->bytes != stored * size[t->dtype])
@@ -268,12 +268,26 @@ void gptc_close(gptc_model *m) {
     free(m);
 }
 
+/* Of the experts only those count that a token chooses: all of a row's slots differ at most. */
+static uint64_t routed_bytes(const gptc_model *m, const ArtStep *s) {
+    const ArtRouted *u = &s->u.routed;
+    uint64_t chosen = u->slots < u->experts ? u->slots : u->experts, bytes = 0;
+    for (uint32_t k = 2; k <= 3; k++)
+        if (s->arg[k].kind == ART_ARG_TENSOR)
+            bytes += m->tensors[s->arg[k].value].bytes / u->experts * chosen;
+    return bytes;
+}
+
 /* Tables looked up by token or position are read a row at a time: they do not count. */
 static uint64_t step_bytes(const gptc_model *m) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->plan->n_steps; i++) {
         const ArtStep *s = &m->steps[i];
-        if (s->kernel == ART_K_GATHER || s->kernel == ART_K_ROPE) continue;
+        if (s->kernel == ART_K_GATHER || s->kernel == ART_K_ROPE || s->kernel == ART_K_PICK) continue;
+        if (s->kernel == ART_K_ROUTED) {
+            bytes += routed_bytes(m, s);
+            continue;
+        }
         for (uint32_t k = 0; k < ART_MAX_ARGS; k++)
             if (s->arg[k].kind == ART_ARG_TENSOR) bytes += m->tensors[s->arg[k].value].bytes;
     }

@@ -365,13 +365,70 @@ static gptc_status move_check(const Check *c) {
     return GPTC_OK;
 }
 
+/* ---- choosing and routing ---- */
+
+/* Floats of rows, or the same for every row from a plain tensor. */
+static gptc_status rows_or_table(const Check *c, uint32_t i, uint64_t rows, uint64_t table) {
+    if (c->step->arg[i].kind == ART_ARG_TENSOR) return vector_arg(c, i, table);
+    return rows_arg(c, i, rows);
+}
+
+static gptc_status apart_check(const Check *c, uint32_t inputs) {
+    for (uint32_t i = 0; i < inputs; i++)
+        if (is_output(c, i)) return bad(c, "the output is argument %u", i);
+    return GPTC_OK;
+}
+
+static gptc_status topk_check(const Check *c) {
+    const ArtTopk *u = &c->step->u.topk;
+    OK(shape_check(c, u->outer, u->len, LIMIT_WIDTH, LIMIT_PLACES));
+    if (!u->count || u->count > u->len || u->smallest > 1) return bad(c, "%u of %u", u->count, u->len);
+    OK(apart_check(c, 1));
+    OK(rows_arg(c, 0, (uint64_t)u->outer * u->len));
+    return rows_arg(c, 1, (uint64_t)u->outer * u->count);
+}
+
+static gptc_status pick_check(const Check *c) {
+    const ArtPick *u = &c->step->u.pick;
+    OK(shape_check(c, u->outer, u->len, LIMIT_WIDTH, LIMIT_PLACES));
+    OK(shape_check(c, u->outer, u->count, LIMIT_WIDTH, LIMIT_WIDTH));
+    OK(shape_check(c, (uint64_t)u->outer * u->count, u->inner, LIMIT_WIDTH, LIMIT_WIDTH));
+    OK(shape_check(c, (uint64_t)u->outer * u->len, u->inner, LIMIT_WIDTH, LIMIT_WIDTH));
+    uint64_t one = (uint64_t)u->len * u->inner;
+    OK(apart_check(c, 2));
+    OK(rows_or_table(c, 0, u->outer * one, one));
+    OK(rows_arg(c, 1, (uint64_t)u->outer * u->count));
+    return rows_arg(c, 2, (uint64_t)u->outer * u->count * u->inner);
+}
+
+static gptc_status routed_check(const Check *c) {
+    const ArtRouted *u = &c->step->u.routed;
+    OK(shape_check(c, u->slots, u->n, LIMIT_WIDTH, LIMIT_WIDTH));
+    OK(shape_check(c, u->slots, u->k, LIMIT_WIDTH, LIMIT_WIDTH));
+    OK(shape_check(c, u->slots, u->experts, LIMIT_PLACES, LIMIT_WIDTH));
+    if (c->step->arg[2].kind != ART_ARG_TENSOR) return bad(c, "argument 2 is not a tensor");
+    const ArtTensor *w = tensor_of(c, 2);
+    if (w->layout != ART_PANEL16 || w->rank != 3 || w->dtype > ART_BF16 || w->dim[0] != u->experts ||
+        w->dim[1] != u->n || w->dim[2] != u->k)
+        return bad(c, "the weight is not PANEL16 of experts x n x k");
+    if (u->act >= ART_ACT_COUNT || u->shared > 1) return bad(c, "activation %u is not known", u->act);
+    OK(rows_arg(c, 0, (uint64_t)u->k * (u->shared ? 1 : u->slots)));
+    OK(rows_arg(c, 1, u->slots));
+    OK(none_or(c, 3, vector_arg, (uint64_t)u->experts * u->n));
+    OK(none_or(c, 4, rows_arg, (uint64_t)u->slots * u->n));
+    OK(apart_check(c, 2));
+    return rows_arg(c, 5, (uint64_t)u->slots * u->n);
+}
+
 static gptc_status step_check(Check *c) {
     static gptc_status (*const check[ART_K_COUNT])(const Check *) = {
         [ART_K_GATHER] = gather_check,       [ART_K_NORM] = norm_check,
         [ART_K_LINEAR] = linear_check,       [ART_K_ROPE] = rope_check,
         [ART_K_STORE] = store_check,         [ART_K_ATTENTION] = attention_check,
         [ART_K_POINTWISE] = pointwise_check, [ART_K_REDUCE] = reduce_check,
-        [ART_K_SOFTMAX] = reduce_check,      [ART_K_MOVE] = move_check};
+        [ART_K_SOFTMAX] = reduce_check,      [ART_K_MOVE] = move_check,
+        [ART_K_TOPK] = topk_check,           [ART_K_PICK] = pick_check,
+        [ART_K_ROUTED] = routed_check};
     if (c->step->kernel >= ART_K_COUNT)
         return status_fail(c->why, GPTC_E_UNSUPPORTED, "plan step %u: kernel %u is not known", c->index,
                            c->step->kernel);

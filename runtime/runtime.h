@@ -28,7 +28,8 @@
 enum {
     LIMIT_VOCAB = 1 << 24,
     LIMIT_CONTEXT = ART_MAX_CONTEXT,
-    LIMIT_WIDTH = 1 << 26, /* floats of one activation row */
+    LIMIT_WIDTH = 1 << 26,  /* floats of one activation row */
+    LIMIT_PLACES = 1 << 24, /* that a float can name */
     LIMIT_HEADS = 1 << 16,
     LIMIT_HEAD_DIM = 1 << 10,
     LIMIT_STEPS = 1000000,
@@ -91,6 +92,9 @@ typedef struct {
         CpuPointwise pointwise;
         CpuReduce reduce;
         CpuMove move;
+        CpuTopk topk;
+        CpuPick pick;
+        CpuRouted routed;
     } u;
 } Launch;
 

@@ -37,6 +37,8 @@ static uint64_t scratch_bytes(const gptc_session *s) {
         const ArtStep *t = &s->model->steps[i];
         uint64_t need = 0;
         if (t->kernel == ART_K_LINEAR) need = cpu_linear_shared(s->chunk, t->u.linear.k);
+        if (t->kernel == ART_K_ROUTED)
+            need = cpu_routed_shared(s->chunk, t->u.routed.slots, t->u.routed.experts);
         if (t->kernel == ART_K_ATTENTION)
             need = cpu_attention_shared(s->chunk, t->u.attention.heads, t->u.attention.vdim, s->context);
         if (need > most) most = need;
@@ -188,6 +190,41 @@ static void resolve_pointwise(const gptc_session *s, const ArtStep *t, const Row
     }
 }
 
+static void resolve_pick(const gptc_session *s, const ArtStep *t, CpuPick *o) {
+    const ArtPick *u = &t->u.pick;
+    *o = (CpuPick){.outer = u->outer,
+                   .len = u->len,
+                   .inner = u->inner,
+                   .count = u->count,
+                   .index = rows_at(s, &t->arg[1]),
+                   .index_stride = t->arg[1].width,
+                   .out_stride = t->arg[2].width,
+                   .out = rows_at(s, &t->arg[2])};
+    o->x = either_at(s, &t->arg[0], &o->x_stride);
+    o->x_step = o->x_stride ? (size_t)u->len * u->inner : 0;
+}
+
+static void resolve_routed(const gptc_session *s, const ArtStep *t, CpuRouted *o) {
+    const ArtRouted *u = &t->u.routed;
+    *o = (CpuRouted){.experts = u->experts,
+                     .slots = u->slots,
+                     .k = u->k,
+                     .n = u->n,
+                     .act = u->act,
+                     .dtype = s->model->tensors[t->arg[2].value].dtype,
+                     .x = rows_at(s, &t->arg[0]),
+                     .index = rows_at(s, &t->arg[1]),
+                     .w = tensor_at(s, &t->arg[2]),
+                     .bias = tensor_at(s, &t->arg[3]),
+                     .gate = rows_at(s, &t->arg[4]),
+                     .x_stride = t->arg[0].width,
+                     .x_step = u->shared ? 0 : u->k,
+                     .index_stride = u->slots,
+                     .gate_stride = (size_t)u->slots * u->n,
+                     .out_stride = (size_t)u->slots * u->n,
+                     .out = rows_at(s, &t->arg[5])};
+}
+
 static void resolve(const gptc_session *s, uint32_t index, Launch *l) {
     const ArtStep *t = &s->model->steps[index];
     const RowInfo *info = index < s->model->plan->head_step ? &s->body : &s->head;
@@ -242,6 +279,18 @@ static void resolve(const gptc_session *s, uint32_t index, Launch *l) {
                                   .out_stride = out->width,
                                   .out = rows_at(s, out)};
         break;
+    case ART_K_TOPK:
+        l->u.topk = (CpuTopk){.outer = t->u.topk.outer,
+                              .len = t->u.topk.len,
+                              .count = t->u.topk.count,
+                              .smallest = t->u.topk.smallest,
+                              .x = x,
+                              .x_stride = x_stride,
+                              .out_stride = out->width,
+                              .out = rows_at(s, out)};
+        break;
+    case ART_K_PICK: resolve_pick(s, t, &l->u.pick); break;
+    case ART_K_ROUTED: resolve_routed(s, t, &l->u.routed); break;
     case ART_K_MOVE:
         l->u.move = (CpuMove){.move = t->u.move,
                               .x = x,

@@ -27,6 +27,9 @@ static void rows_set(Launch *l, uint32_t rows) {
     case ART_K_REDUCE:
     case ART_K_SOFTMAX: l->u.reduce.rows = rows; break;
     case ART_K_MOVE: l->u.move.rows = rows; break;
+    case ART_K_TOPK: l->u.topk.rows = rows; break;
+    case ART_K_PICK: l->u.pick.rows = rows; break;
+    case ART_K_ROUTED: l->u.routed.rows = rows; break;
     default: break;
     }
 }
@@ -43,6 +46,9 @@ static void launch(const CpuKernels *k, const CpuWorker *w, const Launch *l) {
     case ART_K_REDUCE: k->reduce(w, &l->u.reduce); break;
     case ART_K_SOFTMAX: k->softmax(w, &l->u.reduce); break;
     case ART_K_MOVE: k->move(w, &l->u.move); break;
+    case ART_K_TOPK: k->topk(w, &l->u.topk); break;
+    case ART_K_PICK: k->pick(w, &l->u.pick); break;
+    case ART_K_ROUTED: k->routed(w, &l->u.routed); break;
     default: break;
     }
 }
@@ -72,6 +78,8 @@ bool step_alone(const Launch *l) {
     case ART_K_POINTWISE: return (uint64_t)l->u.pointwise.width * l->u.pointwise.count <= ALONE_FLOATS;
     case ART_K_REDUCE:
     case ART_K_SOFTMAX: return l->u.reduce.outer * l->u.reduce.len * l->u.reduce.inner <= ALONE_FLOATS;
+    case ART_K_TOPK: return (uint64_t)l->u.topk.outer * l->u.topk.len * l->u.topk.count <= ALONE_FLOATS;
+    case ART_K_PICK: return l->u.pick.outer * l->u.pick.count * l->u.pick.inner <= ALONE_FLOATS;
     case ART_K_MOVE: return move_floats(&l->u.move.move) <= ALONE_FLOATS;
     default: return false;
     }

@@ -1,17 +1,17 @@
 /* rules.c: which CPU kernel runs a region, and with which arguments (runtime/artifact.h). */
 #include "codegen/cpu/rules.h"
 
-static const Node *node0(const Lower *lw) { return graph_node(lw->g, lw->nodes[0]); }
+const Node *rule_node(const Lower *lw) { return graph_node(lw->g, lw->nodes[0]); }
 
-static bool refuse(Lower *lw, const char *why) {
-    return diag_error(lw->diag, node0(lw)->loc, "%s: %s", graph_describe(lw->g, lw->nodes[0], lw->arena),
+bool rule_refuse(Lower *lw, const char *why) {
+    return diag_error(lw->diag, rule_node(lw)->loc, "%s: %s", graph_describe(lw->g, lw->nodes[0], lw->arena),
                       why);
 }
 
 static bool tensor_arg(Lower *lw, ValId v, uint32_t layout, ArtArg *out) {
     WeightView w;
     if (!val_ok(v)) return true;
-    if (!value_is_weight(lw->g, v)) return refuse(lw, "an operand has to be a constant");
+    if (!value_is_weight(lw->g, v)) return rule_refuse(lw, "an operand has to be a constant");
     if (!weight_view(lw->g, v, lw->arena, &w, lw->diag)) return false;
     if (w.rank == 0) w.rank = 1, w.dim[0] = 1, w.stride[0] = 1;
     *out = (ArtArg){ART_ARG_TENSOR, 0, program_tensor(lw->p, &w, layout, graph_val(lw->g, v)->name)};
@@ -19,17 +19,17 @@ static bool tensor_arg(Lower *lw, ValId v, uint32_t layout, ArtArg *out) {
 }
 
 /* A vector is stored flat, so that axes of size 1 around it do not matter. */
-static bool vector_arg(Lower *lw, ValId v, ArtArg *out) {
+bool rule_vector(Lower *lw, ValId v, ArtArg *out) {
     WeightView w;
     if (!val_ok(v)) return true;
-    if (!value_is_weight(lw->g, v)) return refuse(lw, "an operand has to be a constant");
+    if (!value_is_weight(lw->g, v)) return rule_refuse(lw, "an operand has to be a constant");
     if (!weight_view(lw->g, v, lw->arena, &w, lw->diag)) return false;
     WeightView flat = {.data = w.data, .dtype = w.dtype, .rank = 1, .offset = w.offset};
     flat.dim[0] = 1, flat.stride[0] = 1;
     for (uint32_t i = 0; i < w.rank; i++) {
         if (w.dim[i] == 1) continue;
         if (flat.dim[0] != 1 && flat.stride[0] != w.dim[i] * w.stride[i])
-            return refuse(lw, "an operand is no plain vector");
+            return rule_refuse(lw, "an operand is no plain vector");
         flat.dim[0] *= w.dim[i];
         flat.stride[0] = w.stride[i];
     }
@@ -49,14 +49,14 @@ static bool index_arg(Lower *lw, ValId v, ArtArg *out) {
     else if (row_is_tokens(lw->g, v))
         out->kind = ART_ARG_TOKENS;
     else
-        return refuse(lw, "rows are picked by neither token ids nor positions");
+        return rule_refuse(lw, "rows are picked by neither token ids nor positions");
     return true;
 }
 
 /* ---- linear ---- */
-static bool match_linear(Lower *lw) { return node0(lw)->op == OP_LINEAR; }
+static bool match_linear(Lower *lw) { return rule_node(lw)->op == OP_LINEAR; }
 
-static uint32_t activation(const Node *n) {
+uint32_t rule_activation(const Node *n) {
     switch (n->op) {
     case OP_GELU: return n->attr.tanh ? ART_ACT_GELU_TANH : ART_ACT_GELU_ERF;
     case OP_SILU: return ART_ACT_SILU;
@@ -69,7 +69,7 @@ static uint32_t activation(const Node *n) {
 
 static bool emit_linear(Lower *lw) {
     Graph *g = lw->g;
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     ArtStep s = {.kernel = ART_K_LINEAR};
     WeightView w;
     if (!weight_view(g, n->in[1], lw->arena, &w, lw->diag)) return false;
@@ -81,7 +81,7 @@ static bool emit_linear(Lower *lw) {
     s.arg[1] = (ArtArg){ART_ARG_TENSOR, 0, program_tensor(lw->p, &w, ART_PANEL16, NULL)};
     s.u.linear = (ArtLinear){(uint32_t)w.dim[1], (uint32_t)w.dim[0], ART_ACT_NONE};
     if (!lower_row_arg(lw, n->in[0], &s.arg[0])) return false;
-    if (n->nin > 2 && !vector_arg(lw, n->in[2], &s.arg[2])) return false;
+    if (n->nin > 2 && !rule_vector(lw, n->in[2], &s.arg[2])) return false;
     ValId v = n->out[0];
     for (uint32_t i = 1; i < lw->nnodes; i++) {
         const Node *e = graph_node(g, lw->nodes[i]);
@@ -89,7 +89,7 @@ static bool emit_linear(Lower *lw) {
             ValId other = val_eq(row_source(g, e->in[0]), row_source(g, v)) ? e->in[1] : e->in[0];
             if (!lower_row_arg(lw, other, &s.arg[e->op == OP_MUL ? 3 : 4])) return false;
         } else if (!row_is_view(g, lw->nodes[i])) {
-            s.u.linear.act = activation(e);
+            s.u.linear.act = rule_activation(e);
         }
         v = e->out[0];
     }
@@ -101,12 +101,15 @@ static bool emit_linear(Lower *lw) {
 }
 
 /* ---- single-node kernels ---- */
-static bool match_gather(Lower *lw) { return node0(lw)->op == OP_GATHER; }
+static bool match_gather(Lower *lw) {
+    const Node *n = rule_node(lw);
+    return n->op == OP_GATHER && (row_is_positions(lw->g, n->in[1]) || row_is_tokens(lw->g, n->in[1]));
+}
 static bool emit_gather(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     ArtArg table = {0}, index = {0}, out;
     if (n->attr.axis != 0 || graph_type(lw->g, n->in[0])->rank != 2)
-        return refuse(lw, "only rows of a matrix can be picked");
+        return rule_refuse(lw, "only rows of a matrix can be picked");
     if (!tensor_arg(lw, n->in[0], ART_PLAIN, &table) || !index_arg(lw, n->in[1], &index)) return false;
     if (!lower_row_arg(lw, n->out[0], &out)) return false;
     ArtStep *s = lower_step(lw, ART_K_GATHER, n->out[0]);
@@ -115,29 +118,29 @@ static bool emit_gather(Lower *lw) {
     return true;
 }
 
-static bool match_norm(Lower *lw) { return node0(lw)->op == OP_NORM; }
+static bool match_norm(Lower *lw) { return rule_node(lw)->op == OP_NORM; }
 static bool emit_norm(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     ArtArg x, gamma = {0}, beta = {0}, out;
     const Type *t = graph_type(lw->g, n->in[0]);
     if (t->rank == 0 || !dim_is_const(t->dim[t->rank - 1]))
-        return refuse(lw, "the normed axis has no fixed size");
+        return rule_refuse(lw, "the normed axis has no fixed size");
     uint32_t width = (uint32_t)t->dim[t->rank - 1].v;
     if (!lower_row_arg(lw, n->in[0], &x) || !lower_row_arg(lw, n->out[0], &out)) return false;
-    if (n->nin > 1 && !vector_arg(lw, n->in[1], &gamma)) return false;
-    if (n->nin > 2 && !vector_arg(lw, n->in[2], &beta)) return false;
+    if (n->nin > 1 && !rule_vector(lw, n->in[1], &gamma)) return false;
+    if (n->nin > 2 && !rule_vector(lw, n->in[2], &beta)) return false;
     ArtStep *s = lower_step(lw, ART_K_NORM, n->out[0]);
     s->arg[0] = x, s->arg[1] = gamma, s->arg[2] = beta, s->arg[3] = out;
     s->u.norm = (ArtNorm){x.width / width, width, n->attr.rms, n->attr.eps};
     return true;
 }
 
-static bool match_rope(Lower *lw) { return node0(lw)->op == OP_ROPE; }
+static bool match_rope(Lower *lw) { return rule_node(lw)->op == OP_ROPE; }
 static bool emit_rope(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     const Type *t = graph_type(lw->g, n->in[0]), *tab = graph_type(lw->g, n->in[1]);
     ArtArg x, cosines = {0}, sines = {0}, out;
-    if (!row_is_positions(lw->g, n->in[3])) return refuse(lw, "rotary positions are not past + index");
+    if (!row_is_positions(lw->g, n->in[3])) return rule_refuse(lw, "rotary positions are not past + index");
     if (!lower_row_arg(lw, n->in[0], &x) || !lower_row_arg(lw, n->out[0], &out)) return false;
     if (!tensor_arg(lw, n->in[1], ART_PLAIN, &cosines) || !tensor_arg(lw, n->in[2], ART_PLAIN, &sines))
         return false;
@@ -155,15 +158,15 @@ static int state_index(Lower *lw, ValId v) {
 }
 
 static bool match_store(Lower *lw) {
-    return node0(lw)->op == OP_CONCAT && state_index(lw, node0(lw)->out[0]) >= 0;
+    return rule_node(lw)->op == OP_CONCAT && state_index(lw, rule_node(lw)->out[0]) >= 0;
 }
 static bool emit_store(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     int state = state_index(lw, n->out[0]);
     const ArtState *as = &lw->p->states.data[state];
     ArtArg x;
     if (n->nin != 2 || !lower_row_arg(lw, n->in[1], &x))
-        return refuse(lw, "a state has to grow by one value");
+        return rule_refuse(lw, "a state has to grow by one value");
     ArtStep *s = lower_step(lw, ART_K_STORE, n->out[0]);
     s->arg[0] = x;
     s->arg[1] = (ArtArg){ART_ARG_STATE, 0, (uint64_t)state};
@@ -171,19 +174,19 @@ static bool emit_store(Lower *lw) {
     return true;
 }
 
-static bool match_attention(Lower *lw) { return node0(lw)->op == OP_ATTENTION; }
+static bool match_attention(Lower *lw) { return rule_node(lw)->op == OP_ATTENTION; }
 static bool emit_attention(Lower *lw) {
     Graph *g = lw->g;
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     const Type *tq = graph_type(g, n->in[0]), *tk = graph_type(g, n->in[1]), *tv = graph_type(g, n->in[2]);
     int k = state_index(lw, n->in[1]), v = state_index(lw, n->in[2]);
     ArtArg q, slopes = {0}, sinks = {0}, out;
-    if (k < 0 || v < 0) return refuse(lw, "keys and values do not come from the cache");
-    if (!n->attr.causal) return refuse(lw, "is not causal");
-    if (n->nin > 3 && val_ok(n->in[3])) return refuse(lw, "still has a mask operand");
+    if (k < 0 || v < 0) return rule_refuse(lw, "keys and values do not come from the cache");
+    if (!n->attr.causal) return rule_refuse(lw, "is not causal");
+    if (n->nin > 3 && val_ok(n->in[3])) return rule_refuse(lw, "still has a mask operand");
     if (!lower_row_arg(lw, n->in[0], &q) || !lower_row_arg(lw, n->out[0], &out)) return false;
-    if (n->nin > 4 && !vector_arg(lw, n->in[4], &slopes)) return false;
-    if (n->nin > 5 && !vector_arg(lw, n->in[5], &sinks)) return false;
+    if (n->nin > 4 && !rule_vector(lw, n->in[4], &slopes)) return false;
+    if (n->nin > 5 && !rule_vector(lw, n->in[5], &sinks)) return false;
     ArtStep *s = lower_step(lw, ART_K_ATTENTION, n->out[0]);
     s->arg[0] = q;
     s->arg[1] = (ArtArg){ART_ARG_STATE, 0, (uint64_t)k};
@@ -202,7 +205,7 @@ static bool emit_attention(Lower *lw) {
 /* ---- reductions and moves inside a row ---- */
 
 /* Feature axis number of type axis `axis` in the row view; -1 when the axis is a row axis. */
-static int feature_axis(Lower *lw, ValId v, uint32_t axis) {
+int rule_axis(Lower *lw, ValId v, uint32_t axis) {
     const Type *t = graph_type(lw->g, v);
     int at = 0;
     for (uint32_t i = 0; i < axis; i++) at += dim_is_const(t->dim[i]);
@@ -210,24 +213,24 @@ static int feature_axis(Lower *lw, ValId v, uint32_t axis) {
 }
 
 static bool match_reduce(Lower *lw) {
-    Op op = node0(lw)->op;
+    Op op = rule_node(lw)->op;
     return op == OP_SOFTMAX || (op >= OP_REDUCE_SUM && op <= OP_REDUCE_PROD);
 }
 static bool emit_reduce(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     RowShape r;
     ArtArg x, out;
     uint32_t axes = n->op == OP_SOFTMAX ? 1u << n->attr.axis : n->attr.axes, outer = 1, len = 1, inner = 1;
     if (!lower_row_arg(lw, n->in[0], &x) || !lower_row_arg(lw, n->out[0], &out)) return false;
     row_shape(lw->g, n->in[0], &r);
     for (uint32_t i = 0; i < graph_type(lw->g, n->in[0])->rank; i++) {
-        int f = feature_axis(lw, n->in[0], i);
+        int f = rule_axis(lw, n->in[0], i);
         bool reduced = axes >> i & 1;
-        if (f < 0 && reduced) return refuse(lw, "reduces over the sequence");
+        if (f < 0 && reduced) return rule_refuse(lw, "reduces over the sequence");
         if (f < 0) continue;
         uint32_t size = (uint32_t)r.dim[f];
         if (reduced) {
-            if (inner != 1) return refuse(lw, "reduces over axes that are apart");
+            if (inner != 1) return rule_refuse(lw, "reduces over axes that are apart");
             len *= size;
         } else if (len == 1) {
             outer *= size;
@@ -267,8 +270,8 @@ static bool emit_one_move(Lower *lw, const Move *m, ArtArg x, ArtArg out, ValId 
             u.count[at] *= (uint32_t)m->count[i];
             continue;
         }
-        if (at == 0) return refuse(lw, "moves elements along more than four axes");
-        if (m->src[i] < 0) return refuse(lw, "moves elements backwards");
+        if (at == 0) return rule_refuse(lw, "moves elements along more than four axes");
+        if (m->src[i] < 0) return rule_refuse(lw, "moves elements backwards");
         at--;
         u.count[at] = (uint32_t)m->count[i];
         u.src_stride[at] = (uint32_t)m->src[i];
@@ -281,19 +284,19 @@ static bool emit_one_move(Lower *lw, const Move *m, ArtArg x, ArtArg out, ValId 
 }
 
 static bool match_move(Lower *lw) {
-    Op op = node0(lw)->op;
+    Op op = rule_node(lw)->op;
     return op == OP_SLICE || op == OP_TRANSPOSE || op == OP_BROADCAST || op == OP_CONCAT;
 }
 
 static bool move_slice(Lower *lw, const Node *n, Move *m, const int64_t *from) {
     const Type *tf = graph_type(lw->g, n->in[0]), *tt = graph_type(lw->g, n->out[0]);
     for (uint32_t i = 0; i < tf->rank; i++) {
-        int f = feature_axis(lw, n->in[0], i);
+        int f = rule_axis(lw, n->in[0], i);
         if (f < 0) {
-            if (!dim_eq(tf->dim[i], tt->dim[i])) return refuse(lw, "cuts the sequence");
+            if (!dim_eq(tf->dim[i], tt->dim[i])) return rule_refuse(lw, "cuts the sequence");
             continue;
         }
-        if (!dim_is_const(n->attr.starts[i])) return refuse(lw, "starts at a place that is not fixed");
+        if (!dim_is_const(n->attr.starts[i])) return rule_refuse(lw, "starts at a place that is not fixed");
         m->src_at += n->attr.starts[i].v * from[f];
         m->src[f] = from[f] * n->attr.steps[i];
     }
@@ -303,12 +306,12 @@ static bool move_slice(Lower *lw, const Node *n, Move *m, const int64_t *from) {
 static bool move_axes(Lower *lw, const Node *n, Move *m, const RowShape *ri, const int64_t *from) {
     uint32_t rank = graph_type(lw->g, n->out[0])->rank, pad = rank - graph_type(lw->g, n->in[0])->rank;
     for (uint32_t i = 0; i < rank; i++) {
-        int to = feature_axis(lw, n->out[0], i);
+        int to = rule_axis(lw, n->out[0], i);
         if (to < 0) continue;
         if (n->op == OP_TRANSPOSE) {
-            m->src[to] = from[feature_axis(lw, n->in[0], n->attr.perm[i])];
+            m->src[to] = from[rule_axis(lw, n->in[0], n->attr.perm[i])];
         } else {
-            int f = i >= pad ? feature_axis(lw, n->in[0], i - pad) : -1;
+            int f = i >= pad ? rule_axis(lw, n->in[0], i - pad) : -1;
             m->src[to] = f >= 0 && ri->dim[f] != 1 ? from[f] : 0;
         }
     }
@@ -316,8 +319,8 @@ static bool move_axes(Lower *lw, const Node *n, Move *m, const RowShape *ri, con
 }
 
 static bool emit_concat(Lower *lw, const Node *n, ArtArg out, const RowShape *ro, const int64_t *to) {
-    int axis = feature_axis(lw, n->out[0], (uint32_t)n->attr.axis);
-    if (axis < 0) return refuse(lw, "joins values along the sequence");
+    int axis = rule_axis(lw, n->out[0], (uint32_t)n->attr.axis);
+    if (axis < 0) return rule_refuse(lw, "joins values along the sequence");
     int64_t at = 0;
     for (uint32_t k = 0; k < n->nin; k++) {
         Move m = {.rank = ro->rank, .dst_at = at * to[axis]};
@@ -334,7 +337,7 @@ static bool emit_concat(Lower *lw, const Node *n, ArtArg out, const RowShape *ro
 }
 
 static bool emit_move(Lower *lw) {
-    const Node *n = node0(lw);
+    const Node *n = rule_node(lw);
     RowShape ri, ro;
     ArtArg x, out;
     int64_t from[MAX_RANK], to[MAX_RANK];
@@ -353,7 +356,10 @@ static bool emit_move(Lower *lw) {
 
 static const KernelRule cpu_rules[] = {
     {"linear", "a product with constant weights and its epilogue", match_linear, emit_linear},
+    {"routed", "products with the experts that each row chose", match_routed, emit_routed},
+    {"topk", "places of the largest of a row", match_topk, emit_topk},
     {"gather", "rows of a constant table", match_gather, emit_gather},
+    {"pick", "what stands at given places of a row or a table", match_pick, emit_pick},
     {"norm", "layer or RMS norm", match_norm, emit_norm},
     {"rope", "rotary positions from tables", match_rope, emit_rope},
     {"store", "a state grows by the running rows", match_store, emit_store},

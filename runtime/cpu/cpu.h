@@ -8,7 +8,7 @@
  *
  * A kernel may make barriers of its own, and none may follow another without a barrier between, even if
  * they touch different buffers (they share scratch and the ticket counter). But gather, norm, rope, store,
- * move, pointwise, reduce and softmax use neither pool nor shared scratch: one worker may run several in a
+ * move, pointwise, reduce, softmax, topk and pick use neither pool nor shared scratch: one worker may run several in a
  * row alone, with index 0 and count 1. Results do not depend on the number of workers. rows may be 0:
  * nothing is done.
  *
@@ -138,6 +138,34 @@ typedef struct {
     float *out;
 } CpuReduce;
 
+/* Of each of outer x len floats the places of the count largest (or smallest), the first of equals first. */
+typedef struct {
+    uint32_t rows, outer, len, count, smallest;
+    const float *x;
+    size_t x_stride, out_stride;
+    float *out; /* not x */
+} CpuTopk;
+
+/* out[o][c] = x[o][index[o][c]], inner floats each; a step of 0 repeats x for every o, a stride of 0 for every
+ * row. What an index of no place picks is 0. */
+typedef struct {
+    uint32_t rows, outer, len, inner, count;
+    const float *x, *index;
+    size_t x_stride, x_step, index_stride, out_stride;
+    float *out; /* neither */
+} CpuPick;
+
+/* out[slot][n] = act(x w[e] + bias[e]) * gate[slot] with e = index[slot], for each row's slots: x is k floats, or
+ * with x_step slots x k. w: experts x [ceil(n/16)][k][16]. A slot whose index is no expert gives 0. out may be
+ * gate, never x or index. */
+typedef struct {
+    uint32_t rows, experts, slots, k, n, act, dtype;
+    const float *x, *index, *bias, *gate; /* bias, gate: may be NULL */
+    const void *w;
+    size_t x_stride, x_step, index_stride, gate_stride, out_stride;
+    float *out;
+} CpuRouted;
+
 typedef struct {
     uint32_t rows;
     ArtMove move; /* strides and offsets in floats */
@@ -158,14 +186,19 @@ typedef struct {
     void (*reduce)(const CpuWorker *w, const CpuReduce *a);
     void (*softmax)(const CpuWorker *w, const CpuReduce *a);
     void (*move)(const CpuWorker *w, const CpuMove *a);
+    void (*topk)(const CpuWorker *w, const CpuTopk *a);
+    void (*pick)(const CpuWorker *w, const CpuPick *a);
+    void (*routed)(const CpuWorker *w, const CpuRouted *a);
 } CpuKernels;
 
 /* level: 0 = the best this machine has, 1 = portable, 2 = AVX2, 3 = AVX-512 (gptc_open_options.cpu_level).
  * NULL: the machine or the build lacks it, or there is no such level. */
 const CpuKernels *cpu_select(int level);
 
-/* Bytes of shared scratch a step may need: linear of at most rows x k; attention of at most rows. */
+/* Bytes of shared scratch a step may need: linear of at most rows x k; routed and
+ * attention of at most rows. */
 size_t cpu_linear_shared(uint32_t rows, uint32_t k);
+size_t cpu_routed_shared(uint32_t rows, uint32_t slots, uint32_t experts);
 size_t cpu_attention_shared(uint32_t rows, uint32_t heads, uint32_t vdim, uint32_t capacity);
 
 #endif

@@ -2,8 +2,10 @@
  * and includes this. */
 #include "runtime/cpu/attention.h"
 #include "runtime/cpu/linear.h"
+#include "runtime/cpu/pick.h"
 #include "runtime/cpu/pointwise.h"
 #include "runtime/cpu/reduce.h"
+#include "runtime/cpu/routed.h"
 #include "runtime/cpu/rows.h"
 #include "runtime/cpu/tables.h"
 
@@ -19,4 +21,7 @@ const CpuKernels CPU_TABLE = {
     .reduce = reduce,
     .softmax = softmax,
     .move = move,
+    .topk = topk,
+    .pick = pick,
+    .routed = routed,
 };

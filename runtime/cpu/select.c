@@ -47,6 +47,10 @@ size_t cpu_linear_shared(uint32_t rows, uint32_t k) {
     return up16((rows < CPU_CHUNK_ROWS ? rows : CPU_CHUNK_ROWS) * (size_t)k) * sizeof(float);
 }
 
+size_t cpu_routed_shared(uint32_t rows, uint32_t slots, uint32_t experts) {
+    return up16((size_t)rows * slots + experts + 1) * sizeof(uint32_t);
+}
+
 size_t cpu_attention_shared(uint32_t rows, uint32_t heads, uint32_t vdim, uint32_t capacity) {
     if (capacity <= 2 * CPU_SPLIT_KEYS) { return 0; }
     size_t few = rows < CPU_SPLIT_ROWS ? rows : CPU_SPLIT_ROWS;

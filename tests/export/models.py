@@ -91,3 +91,41 @@ CONFIGS = {
     "modernbert-decoder": ("modernbert-decoder", dict(GATED, local_attention=16, global_attn_every_n_layers=2,
                                                       num_hidden_layers=2)),
 }
+
+# Mixtures of experts: few small experts, so that routing varies and every expert is chosen.
+EXPERTS = dict(GROUPED, num_experts_per_tok=2, moe_intermediate_size=48, router_aux_loss_coef=0.0)
+LATENT = dict(WIDE, intermediate_size=96, moe_intermediate_size=48, num_key_value_heads=4, q_lora_rank=24,
+              kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, num_experts_per_tok=2,
+              first_k_dense_replace=1, n_shared_experts=1)
+MIXTURES = {
+    "mixtral": ("mixtral", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2)),
+    "qwen2-moe": ("qwen2_moe", dict(EXPERTS, num_experts=6, shared_expert_intermediate_size=80)),
+    "qwen3-moe": ("qwen3_moe", dict(EXPERTS, num_experts=6, norm_topk_prob=True, head_dim=32)),
+    "qwen3-moe-raw": ("qwen3_moe", dict(EXPERTS, num_experts=6, norm_topk_prob=False, head_dim=32)),
+    "phimoe": ("phimoe", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2)),
+    "olmoe": ("olmoe", dict(GROUPED, num_experts=6, num_experts_per_tok=3)),
+    "flex-olmo": ("flex_olmo", dict(GROUPED, num_experts=5, num_experts_per_tok=3)),
+    "gpt-oss": ("gpt_oss", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=16)),
+    "deepseek-v3": ("deepseek_v3", dict(LATENT, n_routed_experts=8, n_group=4, topk_group=2)),
+    "deepseek-v2": ("deepseek_v2", dict(LATENT, n_routed_experts=6, n_group=1, topk_group=1)),
+    "granitemoe": ("granitemoe", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2)),
+    "granitemoe-shared": ("granitemoeshared", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2,
+                                                   shared_intermediate_size=80)),
+    "ernie4-5-moe": ("ernie4_5_moe", dict(GROUPED, moe_intermediate_size=48, moe_k=2, moe_num_experts=6,
+                                          moe_num_shared_experts=1, moe_layer_start_index=0, moe_layer_interval=1)),
+    "glm4-moe": ("glm4_moe", dict(EXPERTS, n_routed_experts=6, n_shared_experts=1, n_group=1, topk_group=1,
+                                  first_k_dense_replace=1, head_dim=16, partial_rotary_factor=0.5)),
+    "llama4": ("llama4_text", dict(GROUPED, num_local_experts=4, num_experts_per_tok=1, head_dim=16,
+                                   intermediate_size_mlp=96, interleave_moe_layer_step=1, attention_chunk_size=128)),
+    "dots1": ("dots1", dict(EXPERTS, n_routed_experts=6, n_shared_experts=1, n_group=1, topk_group=1,
+                            first_k_dense_replace=1, head_dim=16)),
+    "hunyuan-moe": ("hunyuan_v1_moe", dict(GROUPED, num_experts=4, moe_topk=2, head_dim=16)),
+    "dbrx": ("dbrx", dict(vocab_size=VOCAB, d_model=64, n_heads=4, n_layers=2, max_seq_len=128,
+                          attn_config=dict(kv_n_heads=2, clip_qkv=8.0, rope_theta=10000.0),
+                          ffn_config=dict(ffn_hidden_size=48, moe_num_experts=4, moe_top_k=2,
+                                          hidden_size=64))),
+    "minimax": ("minimax_m2", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, head_dim=16)),
+}
+# Newer transformers choose among implementations, and this one can be exported.
+CONFIGS.update({name: (kind, dict(options, experts_implementation="batched_mm"))
+                for name, (kind, options) in MIXTURES.items()})
