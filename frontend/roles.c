@@ -267,6 +267,28 @@ static void find_roles(Import *im, Found *found, Found *pasts) {
         if (im->roles[i] == ROLE_NONE) im->roles[i] = role_of(im, i, &found[i], &pasts[i]);
 }
 
+static const char *role_reason(const Import *im, size_t i, const Found *f, const Found *past) {
+    const char *name = im->input_info[i]->name;
+    switch (im->roles[i]) {
+    case ROLE_TOKENS:
+        if (is_named(im->opt->input_ids, name)) return "named by --input-ids";
+        return arena_printf(im->arena, "picks rows of a table of %lld, the largest", (long long)f->rows);
+    case ROLE_POSITIONS:
+        if (is_named(im->opt->positions, name)) return "named by --positions";
+        if (f->rotates) return "its sine or cosine is taken";
+        if (f->gathers) return arena_printf(im->arena, "picks rows of a table of %lld", (long long)f->rows);
+        return "integers a token that nothing else explains";
+    case ROLE_MASK:
+        if (is_named(im->opt->mask, name)) return "named by --mask";
+        return f->sums ? "flags whose running sum counts positions" : "flags beside the tokens";
+    case ROLE_PAST:
+        if (past->state_op) return "the past operand of an attention operator";
+        return arena_printf(im->arena, "a concat appends to it along axis %u", past->past_axis);
+    case ROLE_USE_CACHE: return "a single bool";
+    default: return "no token, position, mask or past by its use";
+    }
+}
+
 /* ---- dims ---- */
 
 static void alias_add(Import *im, const ODim *d, Dim to) {
@@ -433,6 +455,7 @@ bool import_inputs(Import *im) {
         Type t = type_make(dtype_from_onnx(info->type), (uint32_t)info->rank, dims);
         Tv *tv = &im->tensors.data[im->inputs[i]];
         ValId v = graph_input(im->g, info->name, t, im->roles[i]);
+        VEC_PUSH(im->arena, &im->out->reasons, role_reason(im, i, &found[i], &pasts[i]));
         dynamic_set(im, v, true);
         tv->set = true;
         tv->type = t;

@@ -213,10 +213,16 @@ static void act_miss(Rewrite *r, const Product *p) {
         Poly poly;
         bool gelu = match_gate(g, gate, &s, &op, &u);
         if ((!gelu && !match_sigmoid(g, gate, &u, &s)) || !poly_of(g, u, x, 8, &poly)) continue;
-        pass_near_miss(
-            r->cx, g, graph_def(g, gate), gelu ? "gelu" : "silu",
-            "the gate's argument is %.7g + %.7g x + %.7g x^2 + %.7g x^3, and the whole is times %g",
-            poly.c[0], poly.c[1], poly.c[2], poly.c[3], p->scale * (gelu ? s : 1));
+        Text t = text_new(r->cx->scratch);
+        text_printf(&t, "%g * x * %s%s(", p->scale * (gelu ? s : 1), gelu ? "(1 + " : "", op_info(op)->name);
+        for (int k = 0; k <= DEGREE; k++)
+            if (poly.c[k] != 0)
+                text_printf(&t, "%s%.7g x^%d", t.data[t.count - 1] == '(' ? "" : " + ", poly.c[k], k);
+        text_printf(&t, ")%s, where %s", gelu ? ")" : "",
+                    op == OP_TANH  ? "GELU has 0.5 and 0.7978846 x^1 + 0.03567741 x^3"
+                    : op == OP_ERF ? "GELU has 0.5 and 0.7071068 x^1"
+                                   : "SiLU has 1 and a multiple of x");
+        pass_near_miss(r->cx, g, graph_def(g, gate), gelu ? "gelu" : "silu", "%s", t.data);
     }
 }
 

@@ -270,7 +270,8 @@ static bool climb_arith(Match *m, const Node *n, ValId *s) {
             *s = a;
             return true;
         }
-        if (m->softcap != 0) return stop(m, n->out[0], "it is added before the soft cap");
+        if (tainted(m, b)) return stop(m, n->out[0], "what it subtracts from the scores depends on tokens");
+        if (m->softcap != 0) return stop(m, n->out[0], "it is subtracted before the soft cap");
         if (!tainted(m, a) || !mask_push(m, b, MASK_ADD, -m->scale, n->out[0])) return false;
         *s = a;
         return true;

@@ -42,8 +42,10 @@ static const char *origin(const Frontier *f, ValId v) {
 
 /* Refuses, or leaves the value when no cache is wanted. */
 static bool refuse(Frontier *f, NodeId reader, ValId v, const char *what, const char *why) {
-    pass_near_miss(f->cx, f->g, reader, "positions", "%s: %s", what, why);
-    if (!f->cx->opt->kv_cache) return true;
+    if (!f->cx->opt->kv_cache) {
+        pass_near_miss(f->cx, f->g, reader, "positions", "%s %s", what, why);
+        return true;
+    }
     return diag_error(f->cx->diag, graph_node(f->g, reader)->loc,
                       "%s reads %s from %s, which %s; hint: --no-kv-cache compiles the graph without a cache",
                       graph_describe(f->g, reader, f->cx->scratch), what, origin(f, v), why);

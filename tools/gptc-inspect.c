@@ -6,11 +6,12 @@
 #include "runtime/artifact.h"
 #include "runtime/gptc.h"
 #include "tools/cli.h"
-#include "tools/driver.h"
+#include "tools/doctor.h"
 
 typedef struct {
-    bool ir, plan, tensors, dot;
+    bool ir, plan, tensors, dot, json;
     const char *weights;
+    ImportOptions import;
 } Options;
 
 /* A view of an artifact that gptc_open has accepted, so that every bound holds. */
@@ -215,20 +216,6 @@ static int inspect_artifact(const Options *o, const char *path) {
 
 /* ---- graphs ---- */
 
-static void print_ports(const Graph *g, const char *what, const Port *p, size_t n) {
-    Arena *a = arena_new();
-    for (size_t i = 0; i < n; i++) {
-        Text t = text_new(a);
-        type_print(&t, g, graph_type(g, p[i].v));
-        if (i == 6 && n > 8) {
-            printf("  %-7s … %zu more\n", what, n - i);
-            break;
-        }
-        printf("  %-7s %-28s %-28s %s\n", what, p[i].name, t.data, role_name(p[i].role));
-    }
-    arena_free(a);
-}
-
 static void print_dot(const Graph *g) {
     printf("digraph gptc {\n  node [shape=box, fontname=monospace];\n");
     FOR_NODES (g, id) {
@@ -242,67 +229,38 @@ static void print_dot(const Graph *g) {
     printf("}\n");
 }
 
-/* Heads, positions and so on, read off the raised graph. */
-static void print_architecture(const Compile *c) {
-    const Graph *g = c->graph;
-    uint32_t layers = 0, window = 0, rope = graph_count_op(g, OP_ROPE), alibi = 0;
-    const Node *first = NULL;
-    bool rms = false;
-    FOR_NODES (g, id) {
-        const Node *n = graph_node(g, id);
-        if (n->op == OP_NORM) rms |= n->attr.rms;
-        if (n->op != OP_ATTENTION) continue;
-        if (!first) first = n;
-        layers++;
-        window += n->attr.window > 0;
-        alibi += n->nin > 4 && val_ok(n->in[4]);
+static int print_graph(const Options *o, Compile *c, const char *path) {
+    bool ok = compile_open(c, path, &o->import);
+    if (ok && o->dot) print_dot(c->graph);
+    if (ok && o->ir) {
+        Text t = text_new(c->arena);
+        graph_print(&t, c->graph);
+        fputs(t.data, stdout);
     }
-    if (!first) {
-        printf("architecture: no attention was recognised\n");
-        return;
-    }
-    const Type *q = graph_type(g, first->in[0]), *k = graph_type(g, first->in[1]);
-    printf("architecture: %u layers; %" PRId64 " heads of %" PRId64, layers, q->dim[2].v, q->dim[3].v);
-    if (!dim_eq(q->dim[2], k->dim[2])) printf(" on %" PRId64 " key-value heads", k->dim[2].v);
-    printf("; %s norms; positions: %s%s", rms ? "RMS" : "layer",
-           alibi  ? "ALiBi"
-           : rope ? "rotary"
-                  : "learned or none",
-           window ? "; sliding window" : "");
-    printf("; context %" PRId64 "\n", compile_context(c, 0));
-    printf("recognised: %u attention, %u rope, %u norm, %u linear, %u gelu, %u silu\n", layers, rope,
-           graph_count_op(g, OP_NORM), graph_count_op(g, OP_LINEAR), graph_count_op(g, OP_GELU),
-           graph_count_op(g, OP_SILU));
+    return diag_report("gptc-inspect", &c->diag);
 }
 
 static int inspect_graph(const Options *o, const char *path) {
     Compile c;
-    ImportOptions opt = {0};
     compile_init(&c);
     c.weights = o->weights;
-    bool ok = compile_open(&c, path, &opt);
-    if (ok && o->ir) {
+    int status = EXIT_DONE;
+    if (o->ir || o->dot) {
+        status = print_graph(o, &c, path);
+    } else {
+        Report r = report_new(c.arena);
         Text t = text_new(c.arena);
-        graph_print(&t, c.graph);
+        Graph *raised;
+        status = doctor_examine(&r, &c, path, &o->import, &raised) ? EXIT_DONE : EXIT_INPUT;
+        if (o->json)
+            report_json(&r, &t);
+        else
+            report_print(&r, &t);
         fputs(t.data, stdout);
-    } else if (ok && o->dot) {
-        print_dot(c.graph);
-    } else if (ok) {
-        const Graph *g = c.graph;
-        printf("%s: %s, opset %" PRId64 ", %u ONNX nodes, imported as %u\n", path,
-               c.onnx.producer && *c.onnx.producer ? c.onnx.producer : "unknown producer", c.onnx.opset,
-               c.onnx.nnodes, graph_count_nodes(g));
-        print_ports(g, "input", g->inputs.data, g->inputs.count);
-        print_ports(g, "output", g->outputs.data, g->outputs.count);
-        CompilePasses p = {.pass = {.kv_cache = true, .opt_level = 1}};
-        ok = g->stage != STAGE_IMPORTED || compile_passes(&c, &p);
-        print_architecture(&c);
-        printf("cache: %s%s%s\n", c.proof.proven ? "proven" : "not proven", c.proof.reason ? ": " : "",
-               c.proof.reason ? c.proof.reason : "");
+        if (c.diag.bugs) status = EXIT_BUG;
     }
-    int status = diag_report("gptc-inspect", &c.diag);
     compile_free(&c);
-    return ok ? EXIT_DONE : status ? status : EXIT_BUG;
+    return status;
 }
 
 static bool is_artifact(const char *path) {
@@ -322,6 +280,11 @@ int main(int argc, char **argv) {
         {"--tensors", NULL, CLI_FLAG, &o.tensors, NULL, "a model's stored tensors"},
         {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants"},
         {"--dot", NULL, CLI_FLAG, &o.dot, NULL, "an imported graph for Graphviz"},
+        {"--json", NULL, CLI_FLAG, &o.json, NULL, "the report on a graph as JSON"},
+        {"--input-ids", NULL, CLI_STRING, &o.import.input_ids, "NAME", "as in gptc"},
+        {"--positions", NULL, CLI_STRING, &o.import.positions, "NAME", "as in gptc"},
+        {"--mask", NULL, CLI_STRING, &o.import.mask, "NAME", "as in gptc"},
+        {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "as in gptc"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
     Cli cli = {.tool = "gptc-inspect",
