@@ -8,9 +8,11 @@
 
 /* ---- op tables ---- */
 
-static const OpRule *const TABLES[] = {
-    onnx_rules_math,      onnx_rules_move,   onnx_rules_shape, onnx_rules_reduce, onnx_rules_nn,
-    onnx_rules_attention, onnx_rules_einsum, onnx_rules_index, onnx_rules_quant,  onnx_rules_control};
+static const OpRule *const TABLES[] = {onnx_rules_math,   onnx_rules_move,    onnx_rules_shape,
+                                       onnx_rules_reduce, onnx_rules_nn,      onnx_rules_attention,
+                                       onnx_rules_rotary, onnx_rules_contrib, onnx_rules_contrib_attention,
+                                       onnx_rules_einsum, onnx_rules_index,   onnx_rules_quant,
+                                       onnx_rules_control};
 
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version) {
     for (size_t t = 0; t < COUNT_OF(TABLES); t++)
@@ -49,6 +51,27 @@ const OpHint op_hints[] = {
     {"com.microsoft", "PagedAttention",
      "export with a contiguous cache, for example with "
      "GroupQueryAttention or the plain exporter"},
+    {"com.microsoft", "SparseAttention", "blocks of keys are left out; export with GroupQueryAttention"},
+    {"com.microsoft", "LinearAttention",
+     "its state is no cache of keys and values; recurrent models are not supported"},
+    {"com.microsoft", "CausalConvWithState",
+     "its state is no cache of keys and values; recurrent models are not supported"},
+    {"com.microsoft", "GatedDeltaNet",
+     "its state is no cache of keys and values; recurrent models are not supported"},
+    {"", "LinearAttention", "its state is no cache of keys and values; recurrent models are not supported"},
+    {"", "CausalConvWithState",
+     "its state is no cache of keys and values; recurrent models are not supported"},
+    {"com.microsoft", "DecoderMaskedSelfAttention",
+     "works on one token and a shared buffer; optimise the graph without decoder masked attention"},
+    {"com.microsoft", "DecoderMaskedMultiHeadAttention",
+     "works on one token and a shared buffer; optimise the graph without decoder masked attention"},
+    {"com.microsoft", "PackedAttention", "sequences are packed without padding; export with padding"},
+    {"com.microsoft", "PackedMultiHeadAttention",
+     "sequences are packed without padding; export with padding"},
+    {"com.microsoft", "GatedRelativePositionBias", "biases that depend on the queries are not supported"},
+    {"com.microsoft", "GreedySearch", "holds the search as well; export the decoder alone"},
+    {"com.microsoft", "BeamSearch", "holds the search as well; export the decoder alone"},
+    {"com.microsoft", "Sampling", "holds the search as well; export the decoder alone"},
     {0},
 };
 
@@ -101,6 +124,7 @@ static bool run_node(Import *im, const INode *n) {
         if (n->out[i] != 0 && !im->tensors.data[n->out[i]].set)
             return diag_error(im->d, loc, "%s: output %zu ('%s') is not supported", n->op, i,
                               im->tensors.data[n->out[i]].name);
+    fill_note(&c);
     return true;
 }
 
@@ -208,7 +232,7 @@ static bool import_model(Import *im) {
     m->nnodes = (uint32_t)im->nodes.count;
     bool supported = check_support(im);
     return supported && import_inputs(im) && import_run_nodes(im, im->nodes.data, im->nodes.count) &&
-           import_outputs(im);
+           stacked_split(im) && import_outputs(im);
 }
 
 static bool import_source(const TensorSource *src, const ImportOptions *opt, OnnxModel *out, Diag *d) {

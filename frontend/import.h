@@ -136,6 +136,8 @@ typedef struct {
     Type type;
     const Dim *dims;
     uint32_t ndims;
+    bool filled; /* every element is `fill` under a GPT's contract (fills.c) */
+    Dim fill;
     const OTensor *init; /* an initializer; loaded when first used */
 } Tv;
 typedef struct INode INode;
@@ -263,10 +265,56 @@ void dynamic_set(Import *im, ValId v, bool dynamic);
 ValId tensor_value(Import *im, uint32_t id, Loc loc); /* materialises */
 bool tensor_loaded(Import *im, uint32_t id, Loc loc); /* an initializer becomes a constant */
 
+/* ---- attention.c: what every attention op comes down to ---- */
+typedef struct {
+    ValId q, k, v; /* token-major: [batch, tokens, heads, d]; k and v with the past in them */
+    ValId mask;    /* bools (true = allowed) or floats (added), broadcast to [batch, heads, queries, keys] */
+    ValId lengths; /* i64 [batch, 1, 1, 1]: keys that are there, the others are padding; or none */
+    ValId starts;  /* i64 [batch, 1, 1, 1]: position of the first query; none: `offset` */
+    ValId sinks;   /* f32 [heads] or none */
+    Dim offset;    /* keys before the first query: the past's length */
+    bool causal;
+    int64_t left, right; /* keys seen before and after a query's own, -1 = unbounded */
+    float scale, softcap;
+} Attention;
+typedef enum { PRODUCTS_SCALED, PRODUCTS_CAPPED, PRODUCTS_MASKED, PRODUCTS_SOFTMAX } ProductsAt;
+extern const uint8_t SWAP_HEADS[4];
+/* [batch, tokens, heads * d] as [batch, tokens, heads, d], and back. */
+ValId heads_split(Call *c, ValId v, int64_t heads);
+ValId heads_join(Call *c, ValId v);
+/* Appends token-major *kv to past [batch, heads, past, d] (or none); gives the present, laid out as past. */
+ValId attention_append(Call *c, ValId past, ValId *kv);
+bool attention_scale(Call *c, Attention *a, float given); /* 0 = 1 / sqrt(head size) */
+ValId attention_rows(Call *c, ValId per_sequence);        /* integers [batch] as i64 [batch, 1, 1, 1] */
+/* The scores on their way, [batch, heads, queries, keys]. */
+ValId attention_products(Call *c, const Attention *a, ProductsAt at);
+ValId attention_emit(Call *c, Attention *a); /* [batch, queries, heads, d] */
+
+/* ---- onnx_ops_nn.c ---- */
+typedef struct {
+    ValId x;
+    int64_t axis; /* normalised are the axes from here on */
+    bool rms;
+    size_t scale, bias; /* operands of the node; 0 = none */
+    float eps;
+    size_t mean_out, deviation_out; /* outputs of the node that give them; 0 = none */
+} NormArgs;
+bool norm_lower(Call *c, const NormArgs *args); /* into output 0 */
+
+/* ---- onnx_ops_rotary.c ---- */
+typedef struct {
+    ValId cosine, sine; /* [batch or 1, seq, r / 2] */
+    bool interleaved, token_major;
+} Rotary;
+ValId rotary_rows(Call *c, ValId table, ValId positions); /* [1 or batch, seq, r / 2] */
+ValId rotary_emit(Call *c, ValId x, const Rotary *r);     /* x of rank 4 */
+
 /* ---- shapes.c: arithmetic of shape values ---- */
 typedef enum { SIGN_UNKNOWN, SIGN_NEG, SIGN_ZERO, SIGN_POS, SIGN_NONNEG, SIGN_NONPOS } Sign;
 Sign dim_sign(const Graph *g, Dim d);              /* over all bindings with batch, seq >= 1 */
 bool dim_less_equal(const Graph *g, Dim a, Dim b); /* known to be so */
+/* What the call's elementwise op makes of one element. */
+Dim shape_apply(Call *c, const Dim *x, size_t n);
 /* Try an op on shape values. True when output 0 was made; false (no diag) to lower it on tensors. */
 bool shape_elementwise(Call *c);
 bool shape_gather(Call *c);
@@ -282,6 +330,16 @@ bool shape_symbolise(Graph *g, const Type *x, uint32_t n, Dim *target);
 /* A symbol of an input that turned out to equal `by`: replaced everywhere. */
 bool shape_unify(Import *im, Dim a, Dim b);
 
+/* ---- fills.c: the mask is ones, its sum the length ---- */
+void fill_note(Call *c); /* after a node: what is known of its output */
+bool in_fill(Call *c, size_t i, Dim *out);
+
+/* ---- stacked.c ---- */
+/* Splits past inputs that hold several states, [2, batch, heads, past, d] and the like. */
+bool stacked_split(Import *im);
+/* The states that an output holds one on the other; 1 and the output itself when it is one. */
+size_t stacked_parts(Import *im, ValId out, ValId *part, size_t max);
+
 /* ---- the tables of onnx_ops*.c; docs/onnx-ops.md is made from them ---- */
 typedef enum { T_ANY, T_NUMBERS, T_FLOATS, T_INTS, T_BOOLS } OpTypes;
 typedef struct {
@@ -293,7 +351,8 @@ typedef struct {
     const char *note; /* forms that are refused, in a phrase; may be NULL */
 } OpRule;
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
-    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_einsum[], onnx_rules_index[], onnx_rules_quant[],
+    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_rotary[], onnx_rules_contrib[],
+    onnx_rules_contrib_attention[], onnx_rules_einsum[], onnx_rules_index[], onnx_rules_quant[],
     onnx_rules_control[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
 const OpRule *op_rule_at(size_t i); /* all rules of all tables; NULL after the last */

@@ -113,6 +113,12 @@ ValId in_val(Call *c, size_t i) {
 
 const Dim *in_dims(Call *c, size_t i, uint32_t *n) {
     Tv *t = in_tv(c, i);
+    const Type *filled = &t->type;
+    if (t->dims == NULL && t->filled &&
+        (filled->rank == 0 || (filled->rank == 1 && dim_eq(filled->dim[0], dim_const(1))))) {
+        t->dims = arena_dup(c->im->scratch, &t->fill, sizeof(t->fill));
+        t->ndims = 1;
+    }
     if (t->dims == NULL) {
         const Type *type = &t->type;
         if (!val_ok(t->val) || graph_constant(c->g, t->val) == NULL || type->rank > 1) return NULL;

@@ -162,6 +162,7 @@ const OpRule onnx_rules_index[] = {
     {"", "ScatterElements", 11, 0, lower_scatter_elements, 0},
     {"", "Scatter", 9, 10, lower_scatter_elements, 0},
     {"", "Trilu", 14, 0, lower_trilu, 0},
+    {"com.microsoft", "Trilu", 1, 0, lower_trilu, 0},
     {"", "OneHot", 9, 0, lower_one_hot, 0, T_ANY, "the depth must be known when compiling"},
     {"", "NonZero", 9, 0, lower_nonzero, 0, T_ANY,
      "of constants only: otherwise the result's size depends on data"},

@@ -420,7 +420,7 @@ static bool lower_pad(Call *c) {
     DType dtype = type_of(c, v)->dtype;
     uint32_t rank = type_of(c, v)->rank;
     ValId fill = NO_VAL;
-    if (c->version < 11) {
+    if (c->version < 11 && c->n->domain[0] == '\0') {
         pads = attr_ints(c, "pads", &n);
         fill = emit_scalar(c, dtype, (double)attr_float(c, "value", 0));
     } else {
@@ -457,5 +457,6 @@ const OpRule onnx_rules_move[] = {
     {"", "Expand", 8, 0, lower_expand, 0, T_ANY, "the target must follow from the shapes of the inputs"},
     {"", "Tile", 6, 0, lower_tile, 0, T_ANY, "the repeats must be known when compiling"},
     {"", "Pad", 2, 0, lower_pad, 0, T_ANY, "modes other than constant need an axis of known length"},
+    {"com.microsoft", "Pad", 1, 0, lower_pad, 0, T_ANY, "as Pad"},
     {0},
 };

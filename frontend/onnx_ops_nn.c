@@ -31,18 +31,16 @@ static bool lower_gemm(Call *c) {
 /* ---- normalisation over the last axes ---- */
 
 typedef struct {
-    ValId x;
+    const NormArgs *args;
     Type t;
     uint32_t axis;
     Dim size;
 } Norm;
 
-static bool norm_begin(Call *c, Norm *n, int64_t def) {
-    n->x = in_val(c, 0);
-    if (!val_ok(n->x)) return false;
-    n->t = *type_of(c, n->x);
-    if (!axis_norm(c, attr_int(c, "axis", def), n->t.rank, &n->axis)) return false;
-    n->size = dim_const(1);
+static bool norm_begin(Call *c, const NormArgs *args, Norm *n) {
+    if (!val_ok(args->x)) return false;
+    *n = (Norm){.args = args, .t = *type_of(c, args->x), .size = dim_const(1)};
+    if (!axis_norm(c, args->axis, n->t.rank, &n->axis)) return false;
     for (uint32_t i = n->axis; i < n->t.rank; i++) n->size = dim_mul(c->g, n->size, n->t.dim[i]);
     if (!dim_is_const(n->size)) return call_error(c, "the normalised axes have symbolic lengths");
     return true;
@@ -50,10 +48,7 @@ static bool norm_begin(Call *c, Norm *n, int64_t def) {
 
 /* Scale or bias as [size]: broadcast over the normalised axes, then flattened. */
 static ValId norm_weight(Call *c, const Norm *n, size_t i) {
-    ValId w = in_val(c, i);
-    if (!val_ok(w)) return w;
-    w = emit_cast(c, w, n->t.dtype);
-    if (!val_ok(w)) return w;
+    ValId w = emit_cast(c, in_val(c, i), n->t.dtype);
     w = emit_broadcast(c, w, n->t.rank - n->axis, n->t.dim + n->axis);
     return emit_reshape(c, w, 1, &n->size);
 }
@@ -63,24 +58,24 @@ static bool norm_is_wide(Call *c, const Norm *n, size_t i) {
     return in_has(c, i) && in_type(c, i)->rank > n->t.rank - n->axis;
 }
 
-static bool norm_make(Call *c, const Norm *n, bool rms, float eps) {
-    bool bias = in_has(c, 2) && !rms, wide = norm_is_wide(c, n, 1) || (bias && norm_is_wide(c, n, 2));
+static ValId norm_make(Call *c, const Norm *n) {
+    const NormArgs *p = n->args;
+    bool scale = p->scale != 0 && in_has(c, p->scale), bias = p->bias != 0 && in_has(c, p->bias);
+    bool wide = (scale && norm_is_wide(c, n, p->scale)) || (bias && norm_is_wide(c, n, p->bias));
     Dim dims[MAX_RANK];
     memcpy(dims, n->t.dim, sizeof(dims));
     dims[n->axis] = n->size;
-    ValId in[3] = {emit_reshape(c, n->x, n->axis + 1, dims), NO_VAL, NO_VAL};
-    if (in_has(c, 1) && !wide && !val_ok(in[1] = norm_weight(c, n, 1))) return false;
-    if (bias && !wide && !val_ok(in[2] = norm_weight(c, n, 2))) return false;
+    ValId in[3] = {emit_reshape(c, p->x, n->axis + 1, dims), NO_VAL, NO_VAL};
+    if (scale && !wide && !val_ok(in[1] = norm_weight(c, n, p->scale))) return NO_VAL;
+    if (bias && !wide && !val_ok(in[2] = norm_weight(c, n, p->bias))) return NO_VAL;
     Attr a = attr_default();
-    a.rms = rms;
-    a.eps = eps;
+    a.rms = p->rms;
+    a.eps = p->eps;
     ValId y = emit_reshape(c, emit(c, OP_NORM, in, 3, &a, NULL), n->t.rank, n->t.dim);
-    if (wide && in_has(c, 1)) y = emit2(c, OP_MUL, y, emit_cast(c, in_val(c, 1), n->t.dtype));
-    if (wide && bias) y = emit2(c, OP_ADD, y, emit_cast(c, in_val(c, 2), n->t.dtype));
-    return out_val(c, 0, y);
+    if (wide && scale) y = emit2(c, OP_MUL, y, emit_cast(c, in_val(c, p->scale), n->t.dtype));
+    if (wide && bias) y = emit2(c, OP_ADD, y, emit_cast(c, in_val(c, p->bias), n->t.dtype));
+    return y;
 }
-
-static uint32_t norm_axes(const Norm *n) { return ((1u << n->t.rank) - 1) & ~((1u << n->axis) - 1); }
 
 /* 1 / sqrt(mean(x^2) + eps), in fp32. */
 static ValId inverse_deviation(Call *c, ValId x, uint32_t axes, float eps) {
@@ -89,23 +84,41 @@ static ValId inverse_deviation(Call *c, ValId x, uint32_t axes, float eps) {
     return emit1(c, OP_RECIP, emit1(c, OP_SQRT, var));
 }
 
-static bool lower_layer_norm(Call *c) {
+bool norm_lower(Call *c, const NormArgs *args) {
     Norm n;
-    float eps = attr_float(c, "epsilon", 1e-5f);
-    if (!norm_begin(c, &n, -1) || !norm_make(c, &n, false, eps)) return false;
-    if (!out_used(c, 1) && !out_used(c, 2)) return true;
-    ValId x = emit_cast(c, n.x, DT_F32);
-    ValId mean = emit_reduce(c, OP_REDUCE_MEAN, x, norm_axes(&n), true);
-    if (!out_val(c, 1, mean)) return false;
-    return out_val(c, 2, inverse_deviation(c, emit2(c, OP_SUB, x, mean), norm_axes(&n), eps));
+    if (!norm_begin(c, args, &n) || !out_val(c, 0, norm_make(c, &n))) return false;
+    bool mean_used = args->mean_out != 0 && out_used(c, args->mean_out);
+    bool deviation_used = args->deviation_out != 0 && out_used(c, args->deviation_out);
+    if (!mean_used && !deviation_used) return true;
+    uint32_t axes = ((1u << n.t.rank) - 1) & ~((1u << n.axis) - 1);
+    ValId x = emit_cast(c, args->x, DT_F32);
+    if (!args->rms) {
+        ValId mean = emit_reduce(c, OP_REDUCE_MEAN, x, axes, true);
+        if (mean_used && !out_val(c, args->mean_out, mean)) return false;
+        x = emit2(c, OP_SUB, x, mean);
+    }
+    return !deviation_used || out_val(c, args->deviation_out, inverse_deviation(c, x, axes, args->eps));
+}
+
+static bool lower_layer_norm(Call *c) {
+    NormArgs n = {.x = in_val(c, 0),
+                  .axis = attr_int(c, "axis", -1),
+                  .scale = 1,
+                  .bias = 2,
+                  .eps = attr_float(c, "epsilon", 1e-5f),
+                  .mean_out = 1,
+                  .deviation_out = 2};
+    return norm_lower(c, &n);
 }
 
 static bool lower_rms_norm(Call *c) {
-    Norm n;
-    float eps = attr_float(c, "epsilon", 1e-5f);
-    if (!norm_begin(c, &n, -1) || !norm_make(c, &n, true, eps)) return false;
-    if (!out_used(c, 1)) return true;
-    return out_val(c, 1, inverse_deviation(c, emit_cast(c, n.x, DT_F32), norm_axes(&n), eps));
+    NormArgs n = {.x = in_val(c, 0),
+                  .axis = attr_int(c, "axis", -1),
+                  .scale = 1,
+                  .rms = true,
+                  .eps = attr_float(c, "epsilon", 1e-5f),
+                  .deviation_out = 1};
+    return norm_lower(c, &n);
 }
 
 /* x / max(norm, tiny): p is 1 or 2. */

@@ -87,8 +87,8 @@ static bool lower_constant_of_shape(Call *c) {
 
 /* Range of constant numbers: count = ceil((limit - start) / delta). */
 static bool range_constant(Call *c, DType t) {
-    double v[3];
-    for (size_t i = 0; i < 3; i++)
+    double v[3] = {0, 0, 1};
+    for (size_t i = 0; i < 2u + in_has(c, 2); i++)
         if (!const_get_f64(c->g, in_val(c, i), 0, &v[i]))
             return call_error(c, "start, limit and delta do not follow from the shapes of the inputs");
     if (v[2] == 0) return call_error(c, "delta is 0");
@@ -102,9 +102,10 @@ static bool range_constant(Call *c, DType t) {
 }
 
 static bool lower_range(Call *c) {
-    const Dim *v[3];
+    const Dim one = dim_const(1), *v[3] = {NULL, NULL, &one};
     uint32_t n[3];
     for (size_t i = 0; i < 3; i++) {
+        if (i == 2 && !in_has(c, i)) break; /* ONNX Runtime's own: 1 */
         if (!in_has(c, i)) return call_error(c, "an operand is missing");
         v[i] = in_dims(c, i, &n[i]);
         if (v[i] == NULL || n[i] != 1) {
@@ -148,6 +149,7 @@ const OpRule onnx_rules_shape[] = {
     {"", "ConstantOfShape", 9, 0, lower_constant_of_shape, 0, T_ANY,
      "the shape must follow from the shapes of the inputs"},
     {"", "Range", 11, 0, lower_range, 0, T_NUMBERS, "the length must follow from the shapes of the inputs"},
+    {"com.microsoft", "Range", 1, 0, lower_range, 0, T_NUMBERS, "as Range"},
     {"", "EyeLike", 9, 0, lower_eye_like, 0, T_ANY, "of matrices"},
     {0},
 };

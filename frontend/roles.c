@@ -80,8 +80,7 @@ typedef struct {
     bool gathers, rotates, sums;
     int64_t rows;
     bool past;
-    uint32_t past_axis;
-    bool state_op;
+    uint32_t past_axis, batch_axis;
 } Found;
 
 static void push(Walk *w, uint32_t t) {
@@ -147,6 +146,23 @@ static bool transposed_axis(const INode *n, uint32_t rank, uint32_t *axis) {
     return true;
 }
 
+static bool is_past_operand(const INode *n, uint32_t slot) {
+    static const struct {
+        const char *domain, *op;
+        uint32_t first, last;
+    } operands[] = {
+        {"", "Attention", 4, 5},
+        {"", "TensorScatter", 0, 0},
+        {"com.microsoft", "Attention", 4, 4},
+        {"com.microsoft", "MultiHeadAttention", 6, 7},
+        {"com.microsoft", "GroupQueryAttention", 3, 4},
+    };
+    for (size_t i = 0; i < COUNT_OF(operands); i++)
+        if (strcmp(n->op, operands[i].op) == 0 && strcmp(n->domain, operands[i].domain) == 0)
+            return slot >= operands[i].first && slot <= operands[i].last;
+    return false;
+}
+
 /* Follows a past input to the Concat that extends it. */
 static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
     Found f = {0};
@@ -166,10 +182,10 @@ static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
                 f.past = axis >= 0 && axis < rank && f.past_axis > 0;
                 return f;
             }
-            bool attention = one_of(n->op, "Attention MultiHeadAttention GroupQueryAttention");
-            if (attention && (u.slot == 3 || u.slot == 4 || u.slot == 5 || u.slot == 6 || u.slot == 7)) {
-                f.past = f.state_op = true;
-                f.past_axis = rank - 2;
+            if (is_past_operand(n, u.slot)) {
+                for (uint32_t k = 0; k < rank; k++)
+                    if (at[k] == rank - 2) f.past_axis = k;
+                f.past = true;
                 return f;
             }
             bool alone = strcmp(n->op, "Concat") == 0 && n->nin == 1;
@@ -179,12 +195,47 @@ static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
                     for (uint32_t k = 0; k < rank; k++)
                         if (!transposed_axis(n, rank, &at[k])) return f;
             }
-            if (rank >= 5 && one_of(n->op, "Gather Split Slice Squeeze Unbind")) f.state_op = true;
         }
         if (next == 0) return f;
         t = next;
     }
     return f;
+}
+
+/* Is a float input of rank 5 and more, or a piece of it, what something is appended to? */
+static bool walk_stacked(Walk *w, uint32_t input) {
+    memset(w->seen, 0, w->im->tensors.count);
+    w->ntodo = 0;
+    push(w, input);
+    while (w->ntodo > 0) {
+        uint32_t t = w->todo[--w->ntodo];
+        for (uint32_t i = 0; i < w->count[t]; i++) {
+            Use u = w->uses[w->first[t] + i];
+            const INode *n = &w->im->nodes.data[u.node];
+            if (u.slot == 0 && n->nin == 2 && strcmp(n->op, "Concat") == 0) return true;
+            if (is_past_operand(n, u.slot)) return true;
+            if (u.slot != 0 || !(keeps_elements(n->op) || one_of(n->op, "Gather Slice Split"))) continue;
+            for (size_t o = 0; o < n->nout; o++) push(w, n->out[o]);
+        }
+    }
+    return false;
+}
+
+static bool same_dim(const ODim *a, const ODim *b) {
+    if (a->param != NULL || b->param != NULL)
+        return a->param != NULL && b->param != NULL && strcmp(a->param, b->param) == 0;
+    return a->value == b->value && a->value > 0;
+}
+
+/* The axes of a stacked state [.., batch, heads, past, d]: as the names of their lengths tell, else by place. */
+static void stacked_axes(const OInfo *info, const OInfo *tokens, Found *f) {
+    f->batch_axis = (uint32_t)info->rank - 4;
+    f->past_axis = (uint32_t)info->rank - 2;
+    for (uint32_t k = (uint32_t)info->rank - 1; k-- > 0 && tokens->rank == 2;)
+        if (info->dim[k].param != NULL && same_dim(&info->dim[k], &tokens->dim[0])) f->batch_axis = k;
+    if (info->dim[f->past_axis].param != NULL && f->past_axis != f->batch_axis) return;
+    for (uint32_t k = 0; k < info->rank; k++)
+        if (info->dim[k].param != NULL && k != f->batch_axis) f->past_axis = k;
 }
 
 static bool is_named(const char *option, const char *name) {
@@ -257,13 +308,20 @@ static void find_roles(Import *im, Found *found, Found *pasts) {
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         if (integer_type(info->type)) found[i] = walk_index(&w, im->inputs[i]);
-        if (float_type(info->type) && info->rank >= 4 && info->rank <= MAX_RANK)
+        if (float_type(info->type) && info->rank == 4)
             pasts[i] = walk_past(&w, im->inputs[i], (uint32_t)info->rank);
     }
     find_tokens(im, found);
-    bool tokens = false;
-    for (size_t i = 0; i < im->ninputs; i++) tokens |= im->roles[i] == ROLE_TOKENS;
-    for (size_t i = 0; i < im->ninputs && tokens; i++)
+    const OInfo *tokens = NULL;
+    for (size_t i = 0; i < im->ninputs; i++)
+        if (im->roles[i] == ROLE_TOKENS) tokens = im->input_info[i];
+    for (size_t i = 0; i < im->ninputs && tokens != NULL; i++) {
+        const OInfo *info = im->input_info[i];
+        if (!float_type(info->type) || info->rank < 5 || info->rank > MAX_RANK) continue;
+        pasts[i].past = walk_stacked(&w, im->inputs[i]);
+        stacked_axes(info, tokens, &pasts[i]);
+    }
+    for (size_t i = 0; i < im->ninputs && tokens != NULL; i++)
         if (im->roles[i] == ROLE_NONE) im->roles[i] = role_of(im, i, &found[i], &pasts[i]);
 }
 
@@ -325,7 +383,7 @@ static void name_dims(Import *im, const Found *pasts) {
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         if (im->roles[i] != ROLE_PAST) continue;
-        alias_add(im, &info->dim[0], batch);
+        alias_add(im, &info->dim[pasts[i].batch_axis], batch);
         alias_add(im, &info->dim[pasts[i].past_axis], dim_sym(im->g, SYM_PAST));
         literal_set(im, SYM_PAST, &info->dim[pasts[i].past_axis]);
     }
@@ -375,7 +433,7 @@ static bool role_dims(Import *im, size_t i, const Found *past, bool has_past, Di
     }
     if (!declared_dims(im, info, dims)) return false;
     if (role == ROLE_PAST) {
-        dims[0] = batch;
+        dims[past->batch_axis] = batch;
         dims[past->past_axis] = dim_sym(im->g, SYM_PAST);
     }
     if (role == ROLE_MASK) {
@@ -439,12 +497,6 @@ bool import_inputs(Import *im) {
     for (size_t i = 0; i < im->ninputs; i++) {
         has_past |= im->roles[i] == ROLE_PAST;
         tokens |= im->roles[i] == ROLE_TOKENS;
-        if (im->roles[i] == ROLE_PAST && im->input_info[i]->rank != 4)
-            return diag_error(im->d, loc_none(),
-                              "past input '%s': stacked or higher-rank states are "
-                              "not supported; hint: export keys and values as separate inputs "
-                              "[batch, heads, past, d]",
-                              im->input_info[i]->name);
     }
     if (tokens) name_dims(im, pasts);
     for (size_t i = 0; i < im->ninputs; i++) {
@@ -457,6 +509,8 @@ bool import_inputs(Import *im) {
         ValId v = graph_input(im->g, info->name, t, im->roles[i]);
         VEC_PUSH(im->arena, &im->out->reasons, role_reason(im, i, &found[i], &pasts[i]));
         dynamic_set(im, v, true);
+        tv->filled = tokens && im->roles[i] == ROLE_MASK && !dtype_is_float(t.dtype);
+        tv->fill = dim_const(1);
         tv->set = true;
         tv->type = t;
         tv->val = v;

@@ -112,7 +112,7 @@ static Dim binary_dim(Call *c, Dim a, Dim b) {
     return DIM_UNKNOWN;
 }
 
-static Dim apply_dim(Call *c, const Dim *x, size_t n) {
+Dim shape_apply(Call *c, const Dim *x, size_t n) {
     if (is_op(c, "Where")) return !dim_is_const(x[0]) ? DIM_UNKNOWN : x[0].v != 0 ? x[1] : x[2];
     if (is_op(c, "Neg")) return dim_sub(c->g, dim_const(0), x[0]);
     if (is_op(c, "Abs")) {
@@ -156,7 +156,7 @@ bool shape_elementwise(Call *c) {
     for (uint32_t e = 0; e < count; e++) {
         Dim args[8];
         for (size_t i = 0; i < c->n->nin; i++) args[i] = x[i][n[i] == 1 ? 0 : e];
-        out[e] = apply_dim(c, args, c->n->nin);
+        out[e] = shape_apply(c, args, c->n->nin);
         if (!fits(t, out[e])) return false;
     }
     return out_dims(c, 0, t, rank, out, count);

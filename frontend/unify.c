@@ -109,6 +109,7 @@ static void symbol_settle(Import *im, SymId s, Dim by) {
     for (size_t i = 1; i < im->tensors.count; i++) {
         Tv *t = &im->tensors.data[i];
         for (uint32_t k = 0; k < t->type.rank; k++) substitute(g, &t->type.dim[k], s, by);
+        if (t->filled) substitute(g, &t->fill, s, by);
         if (t->dims == NULL) continue;
         Dim *dims = arena_dup(im->scratch, t->dims, t->ndims * sizeof(Dim));
         for (uint32_t k = 0; k < t->ndims; k++) substitute(g, &dims[k], s, by);
