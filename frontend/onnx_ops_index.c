@@ -157,6 +157,7 @@ static bool lower_nonzero(Call *c) {
 const OpRule onnx_rules_index[] = {
     {"", "Gather", 1, 0, lower_gather, 0},
     {"", "GatherND", 11, 0, lower_gather_nd, 0},
+    {"com.microsoft", "GatherND", 1, 0, lower_gather_nd, 0},
     {"", "GatherElements", 11, 0, lower_gather_elements, 0},
     {"", "ScatterND", 11, 0, lower_scatter_nd, 0},
     {"", "ScatterElements", 11, 0, lower_scatter_elements, 0},

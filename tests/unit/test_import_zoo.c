@@ -139,8 +139,12 @@ static bool run_step(Graph *g, const Tensor *tokens, int64_t past, Tensor *past_
         if (!fill_input(g, p, tokens, bind, &inputs[i])) return false;
         for (size_t s = 0; s < g->states.count; s++)
             if (val_eq(g->states.data[s].in, p->v) && past != 0) inputs[i] = past_states[s];
-        for (size_t k = 0; p->role == ROLE_POSITIONS && k < tensor_count(&inputs[i]); k++)
-            ((int64_t *)inputs[i].data)[k] += past;
+        for (size_t k = 0; p->role == ROLE_POSITIONS && k < tensor_count(&inputs[i]); k++) {
+            if (inputs[i].dtype == DT_I32)
+                ((int32_t *)inputs[i].data)[k] += (int32_t)past;
+            else
+                ((int64_t *)inputs[i].data)[k] += past;
+        }
     }
     for (size_t s = 0; s < g->states.count; s++) want[s] = g->states.data[s].out;
     want[g->states.count] = logits_of(g);
