@@ -79,7 +79,7 @@ static uint32_t weight_of(const Walk *w, uint32_t tensor) {
 typedef struct {
     bool gathers, rotates, sums;
     int64_t rows;
-    bool past;
+    bool past, state_op; /* state_op: an attention op takes it as its past */
     uint32_t past_axis, batch_axis;
 } Found;
 
@@ -185,7 +185,7 @@ static Found walk_past(Walk *w, uint32_t input, uint32_t rank) {
             if (is_past_operand(n, u.slot)) {
                 for (uint32_t k = 0; k < rank; k++)
                     if (at[k] == rank - 2) f.past_axis = k;
-                f.past = true;
+                f.past = f.state_op = true;
                 return f;
             }
             bool alone = strcmp(n->op, "Concat") == 0 && n->nin == 1;
