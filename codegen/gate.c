@@ -249,6 +249,8 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     return diag_error(
         d, loc_none(),
         "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
-        "no file was written; hint: gptc-opt --diff of two dumps finds the first value that differs",
+        "no file was written; hint: compile with --dump-dir D, then gptc-opt --diff D/00-imported.gir "
+        "D/LAST.gir "
+        "--weights MODEL_FOLDER names the first value that differs",
         c.max, c.max / std, std, tolerance, c.worst);
 }

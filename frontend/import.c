@@ -259,6 +259,12 @@ bool onnx_import_bytes(const uint8_t *data, size_t bytes, const char *dir, const
     return import_source(&src, opt, out, d);
 }
 
+void import_locate(Diag *d, size_t from, const char *path) {
+    for (size_t i = from; i < d->items.count; i++)
+        if (d->items.data[i].loc.kind == LOC_NONE)
+            d->items.data[i].loc = loc_file(arena_strdup(d->arena, path));
+}
+
 bool onnx_import(const char *path, const ImportOptions *opt, Arena *a, OnnxModel *out, Diag *d) {
     *out = (OnnxModel){0};
     FileView f;
@@ -271,9 +277,7 @@ bool onnx_import(const char *path, const ImportOptions *opt, Arena *a, OnnxModel
     TensorSource src = {f.data, f.bytes, name, dir, a, out};
     size_t before = d->items.count;
     if (import_source(&src, opt, out, d)) return true;
-    for (size_t i = before; i < d->items.count; i++) /* what has no node is about the file */
-        if (d->items.data[i].loc.kind == LOC_NONE)
-            d->items.data[i].loc = loc_file(arena_strdup(d->arena, path));
+    import_locate(d, before, path);
     return false;
 }
 

@@ -196,6 +196,7 @@ bool import_inputs(Import *im);
 /* finish.c: outputs, states, context. */
 bool import_outputs(Import *im);
 /* import.c */
+void import_locate(Diag *d, size_t from, const char *path); /* errors without a node are about the file */
 bool import_run_nodes(Import *im, const INode *nodes, size_t n);
 bool dim_param_parse(Import *im, const char *text, Dim *out);
 /* unify.c */

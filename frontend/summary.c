@@ -91,12 +91,14 @@ bool onnx_summary(const char *path, Arena *a, OnnxSummary *out, Diag *d) {
     FileView f;
     OModel m;
     Arena *scratch = arena_new();
+    size_t before = d->items.count;
     bool ok = file_map(path, &f, d);
     if (ok) {
         ok = onnx_view(f.data, f.bytes, scratch, &m, d);
         out->file_bytes = f.bytes;
         file_unmap(&f);
     }
+    if (!ok) import_locate(d, before, path);
     if (ok) {
         Count c = {a, &m, out};
         out->producer = m.producer ? arena_strdup(a, m.producer) : "";

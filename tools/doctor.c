@@ -235,13 +235,11 @@ bool doctor_examine(Report *r, Compile *c, const char *path, const ImportOptions
     size_t n = strlen(path);
     bool onnx = n < 4 || strcmp(path + n - 4, ".gir") != 0, passed = false;
     *raised = NULL;
-    if (onnx && !onnx_summary(path, r->arena, &d.file, &c->diag)) {
-        say_verdict(&d, false, false, NULL);
-        return false;
-    }
+    if (onnx && !onnx_summary(path, r->arena, &d.file, &c->diag)) return false;
     if (onnx) say_file(&d, path);
     if (onnx) say_unsupported(&d);
     bool imported = compile_open(c, path, opt);
+    if (!onnx && !imported) return false;
     if (imported) {
         say_ports(&d, c->imported->inputs.data, c->imported->inputs.count, true, "inputs", "inputs");
         say_ports(&d, c->imported->outputs.data, c->imported->outputs.count, false, "outputs", "outputs");

@@ -252,7 +252,9 @@ static int inspect_graph(const Options *o, const char *path) {
         Text t = text_new(c.arena);
         Graph *raised;
         status = doctor_examine(&r, &c, path, &o->import, &raised) ? EXIT_DONE : EXIT_INPUT;
-        if (o->json)
+        if (r.sections.count == 0)
+            status = diag_report("gptc-inspect", &c.diag);
+        else if (o->json)
             report_json(&r, &t);
         else
             report_print(&r, &t);

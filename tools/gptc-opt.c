@@ -12,164 +12,22 @@
  * --check runs the passes, compares the text with the part after the line, and evaluates the outputs
  * before and after on the same random inputs. --bless writes that part anew. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ir/tolerance.h"
 #include "tools/cli.h"
-#include "tools/driver.h"
+#include "tools/opt.h"
 
 #define TOOL "gptc-opt"
 #define AFTER_LINE "; ---- after\n"
-
-typedef struct {
-    const char *passes, *disable, *dump, *dump_dir, *out, *bind, *weights;
-    bool check, bless, verify, list, diff, eval, pipeline, time;
-    int64_t level, ctx, seed, range;
-    bool no_kv_cache;
-    const char *error; /* of a test: the diag must say this */
-} Options;
-
-/* ---- inputs: the same for every graph that has an input of that name ---- */
-
-static bool has_past(const Graph *g) {
-    for (size_t i = 0; i < g->inputs.count; i++)
-        if (g->inputs.data[i].role == ROLE_PAST) return true;
-    return g->states.count > 0;
-}
-
-/* "batch:1,seq:4" */
-static bool bind_get(const char *bind, const char *name, int64_t *out) {
-    size_t n = strlen(name);
-    for (const char *at = bind; at != NULL && *at != '\0'; at = strchr(at, ',')) {
-        if (*at == ',') at++;
-        if (strncmp(at, name, n) != 0 || at[n] != ':') continue;
-        *out = strtoll(at + n + 1, NULL, 10);
-        return true;
-    }
-    return false;
-}
-
-static int64_t *bindings(const Graph *g, const Options *o, bool past, Arena *a) {
-    int64_t *bind = arena_array_of(a, g->symbols.count, int64_t);
-    for (size_t i = 1; i < g->symbols.count; i++) {
-        const Symbol *s = &g->symbols.data[i];
-        bind[i] = i == SYM_BATCH.id ? 2 : i == SYM_SEQ.id ? 5 : i == SYM_PAST.id ? (past ? 3 : 0) : 4;
-        if (i > SYM_PAST.id && s->literal > 0) bind[i] = s->literal;
-        bind_get(o->bind, s->name, &bind[i]);
-        if (s->max > 0 && bind[i] > s->max) bind[i] = s->max;
-    }
-    return bind;
-}
-
-static void fill_int(Tensor *t, size_t i, int64_t v) {
-    memcpy((uint8_t *)t->data + i * dtype_size(t->dtype), &v, dtype_size(t->dtype));
-}
-
-static void fill_ones(Tensor *t, size_t count) {
-    const float one = 1;
-    uint16_t half = t->dtype == DT_F16 ? float_to_half(1) : float_to_bf16(1);
-    for (size_t i = 0; i < count; i++) {
-        if (t->dtype == DT_F32)
-            memcpy((uint8_t *)t->data + i * sizeof(one), &one, sizeof(one));
-        else if (dtype_is_float(t->dtype))
-            memcpy((uint8_t *)t->data + i * sizeof(half), &half, sizeof(half));
-        else
-            fill_int(t, i, 1);
-    }
-}
-
-static bool input_fill(Graph *g, const Port *p, const int64_t *bind, const Options *o, Arena *a, Tensor *t,
-                       Diag *d) {
-    const Type *type = graph_type(g, p->v);
-    memset(t, 0, sizeof(*t));
-    t->dtype = type->dtype;
-    t->rank = type->rank;
-    for (uint32_t i = 0; i < type->rank; i++)
-        if (!dim_eval(g, type->dim[i], bind, g->symbols.count, &t->dim[i]) || t->dim[i] < 0)
-            return diag_error(d, loc_none(), "input \"%s\" has no size; use --bind", p->name);
-    size_t count = tensor_count(t);
-    t->data = arena_array(a, count, dtype_size(t->dtype));
-    if (p->role == ROLE_MASK || p->role == ROLE_USE_CACHE) {
-        fill_ones(t, count);
-    } else if (p->role == ROLE_POSITIONS) {
-        int64_t seq = t->rank > 0 ? t->dim[t->rank - 1] : 1;
-        for (size_t i = 0; i < count; i++) fill_int(t, i, bind[SYM_PAST.id] + (int64_t)i % seq);
-    } else {
-        uint64_t seed = hash_bytes(p->name, strlen(p->name), (uint64_t)o->seed);
-        const_fill_seed(t->dtype, seed, t->data, count);
-        if (dtype_is_int(t->dtype))
-            for (size_t i = 0; i < count; i++) fill_int(t, i, tensor_get_i64(t, i) % o->range);
-    }
-    return true;
-}
-
-/* Values of the graph on the tool's inputs. past: whether the graphs compared start from some. */
-static bool graph_values(Graph *g, const Options *o, bool past, const ValId *want, size_t n, Tensor *out,
-                         Arena *a, Diag *d) {
-    EvalArgs args = {0};
-    int64_t *bind = bindings(g, o, past, a);
-    Tensor *in = arena_array_of(a, g->inputs.count, Tensor);
-    for (size_t i = 0; i < g->inputs.count; i++)
-        if (!input_fill(g, &g->inputs.data[i], bind, o, a, &in[i], d)) return false;
-    args.bind = bind;
-    args.nbind = g->symbols.count;
-    args.inputs = in;
-    args.ninputs = g->inputs.count;
-    return eval_graph(g, &args, want, n, out, a, d);
-}
-
-/* Largest difference relative to the largest element; INFINITY when shapes or dtypes differ. */
-static double tensor_differs(const Tensor *a, const Tensor *b) {
-    double max = 0, diff = 0;
-    if (a->dtype != b->dtype || a->rank != b->rank) return INFINITY;
-    for (uint32_t i = 0; i < a->rank; i++)
-        if (a->dim[i] != b->dim[i]) return INFINITY;
-    size_t n = tensor_count(a);
-    for (size_t i = 0; i < n; i++) {
-        double x = tensor_get_f64(a, i), y = tensor_get_f64(b, i);
-        if (x == y || (isnan(x) && isnan(y))) continue;
-        if (!isfinite(x) || !isfinite(y)) return INFINITY;
-        if (fabs(x - y) > diff) diff = fabs(x - y);
-    }
-    for (size_t i = 0; i < n; i++)
-        if (isfinite(tensor_get_f64(a, i)) && fabs(tensor_get_f64(a, i)) > max)
-            max = fabs(tensor_get_f64(a, i));
-    return diff == 0 ? 0 : max == 0 ? INFINITY : diff / max;
-}
-
-static const Port *output_named(const Graph *g, const char *name) {
-    for (size_t i = 0; i < g->outputs.count; i++)
-        if (strcmp(g->outputs.data[i].name, name) == 0) return &g->outputs.data[i];
-    return NULL;
-}
-
-static double tolerance(DType t) {
-    return t == DT_F16 ? 2e-3 : t == DT_BF16 ? 2e-2 : dtype_is_float(t) ? TOL_PASS_VALUE : 0;
-}
-
-/* Both start from the same past: every past input of `a` is one of b's, laid out alike. When a pass lays
- * state out anew, graphs are compared from the start of a sequence. */
-static bool same_past(const Graph *a, const Graph *b) {
-    for (size_t i = 0; i < a->inputs.count; i++) {
-        const Port *p = &a->inputs.data[i];
-        bool found = p->role != ROLE_PAST;
-        for (size_t k = 0; k < b->inputs.count && !found; k++)
-            found = strcmp(b->inputs.data[k].name, p->name) == 0 &&
-                    type_eq(graph_type(a, p->v), graph_type(b, b->inputs.data[k].v));
-        if (!found) return false;
-    }
-    return has_past(a) && has_past(b);
-}
 
 /* Outputs of both graphs by name; a present output may have become a state. */
 static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *a, Diag *d, double *worst) {
     size_t n = 0, most = before->outputs.count;
     ValId *p = arena_array_of(a, most, ValId), *q = arena_array_of(a, most, ValId);
     const char **name = arena_array_of(a, most, const char *);
-    bool past = same_past(before, after);
+    bool past = graphs_share_past(before, after);
     for (size_t i = 0; i < most; i++) {
         const Port *port = &before->outputs.data[i], *other = output_named(after, port->name);
         if (other == NULL && port->role == ROLE_PRESENT) continue;
@@ -185,58 +43,20 @@ static bool outputs_agree(Graph *before, Graph *after, const Options *o, Arena *
     for (size_t i = 0; i < n; i++) {
         double e = tensor_differs(&x[i], &y[i]);
         if (e > *worst) *worst = e;
-        if (e > tolerance(x[i].dtype))
+        if (e > tensor_tolerance(x[i].dtype))
             ok =
                 diag_error(d, loc_none(), "output \"%s\" differs by %.3g of its largest element", name[i], e);
     }
     return ok;
 }
 
-/* ---- --diff, --eval ---- */
-
-static bool diff_values(Graph *a, Graph *b, const Options *o, Arena *arena, Diag *d) {
-    VEC(ValId) p = {0}, q = {0};
-    VEC(const char *) name = {0};
-    FOR_NODES (a, id) {
-        const Node *n = graph_node(a, id);
-        const char *at = graph_val(a, n->out[0])->name;
-        if (at == NULL) continue;
-        FOR_NODES (b, other) {
-            ValId v = graph_node(b, other)->out[0];
-            if (graph_val(b, v)->name == NULL || strcmp(graph_val(b, v)->name, at) != 0) continue;
-            VEC_PUSH(arena, &p, n->out[0]);
-            VEC_PUSH(arena, &q, v);
-            VEC_PUSH(arena, &name, at);
-            break;
-        }
-    }
-    for (size_t i = 0; i < a->outputs.count; i++) {
-        const Port *other = output_named(b, a->outputs.data[i].name);
-        if (other == NULL) continue;
-        VEC_PUSH(arena, &p, a->outputs.data[i].v);
-        VEC_PUSH(arena, &q, other->v);
-        VEC_PUSH(arena, &name, other->name);
-    }
-    Tensor *x = arena_array_of(arena, p.count, Tensor), *y = arena_array_of(arena, p.count, Tensor);
-    bool past = same_past(a, b);
-    if (!graph_values(a, o, past, p.data, p.count, x, arena, d)) return false;
-    if (!graph_values(b, o, past, q.data, q.count, y, arena, d)) return false;
-    for (size_t i = 0; i < p.count; i++) {
-        double e = tensor_differs(&x[i], &y[i]);
-        if (e > tolerance(x[i].dtype))
-            return diag_error(d, loc_none(),
-                              "\"%s\" is the first that differs: by %.3g of its largest element",
-                              name.data[i], e);
-    }
-    printf("%zu values agree\n", p.count);
-    return true;
-}
+/* ---- --eval ---- */
 
 static bool print_outputs(Graph *g, const Options *o, Arena *a, Diag *d) {
     ValId *v = arena_array_of(a, g->outputs.count, ValId);
     Tensor *t = arena_array_of(a, g->outputs.count, Tensor);
     for (size_t i = 0; i < g->outputs.count; i++) v[i] = g->outputs.data[i].v;
-    if (!graph_values(g, o, has_past(g), v, g->outputs.count, t, a, d)) return false;
+    if (!graph_values(g, o, graph_has_past(g), v, g->outputs.count, t, a, d)) return false;
     for (size_t i = 0; i < g->outputs.count; i++) {
         size_t n = tensor_count(&t[i]);
         printf("%s : %s[", g->outputs.data[i].name, dtype_name(t[i].dtype));
@@ -422,7 +242,7 @@ static int diff_run(const char *a, const char *b, const Options *o) {
         st = diag_report(TOOL, &x.diag);
     else if (!compile_open(&y, b, NULL))
         st = diag_report(TOOL, &y.diag);
-    else if (!diff_values(x.graph, y.graph, o, x.arena, &x.diag))
+    else if (!diff_graphs(x.graph, y.graph, o, x.arena, &x.diag))
         st = diag_report(TOOL, &x.diag);
     compile_free(&x);
     compile_free(&y);

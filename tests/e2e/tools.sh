@@ -138,6 +138,35 @@ for option in '' --plan --tensors; do
     "$build/gptc-inspect" m.bin $option >out 2>&1 && [ -s out ] || fail "gptc-inspect $option"
 done
 
+# gptc-opt --diff: the stages of a compile agree; a fault in the middle of one is named by its place
+"$build/gptc" -q model.onnx --dump-dir stages -o x.bin || fail "--dump-dir"
+last=$(ls stages/*-memplan.gir)
+"$build/gptc-opt" --diff stages/00-imported.gir "$last" --weights . >out 2>&1 || { fail "--diff of stages"; cat out; }
+grep -q '^outputs agree; ' out || fail "--diff does not say that outputs agree"
+"$build/gptc-opt" --diff "$last" stages/00-imported.gir --weights . >out 2>&1 || { fail "--diff, turned"; cat out; }
+planted() { # planted SED_SCRIPT REGEX: of layer 3's lines
+    sed "/onnx:2[1-9][0-9] /{$1}" "$last" >fault.gir
+    if cmp -s fault.gir "$last"; then fail "planted $1: nothing changed"; fi
+    expect 1 "first difference: the second file's $2" \
+        "$build/gptc-opt" --diff stages/00-imported.gir fault.gir --weights .
+}
+planted 's/scale=0.1767767/scale=0.2/' 'attention #258 .*in the first it is matmul #258'
+planted 's/gelu(\(%[0-9]*\)) {tanh=true}/relu(\1)/' 'relu #[0-9]* .*in the first it is mul'
+planted 's/norm\(.*\)eps=1e-05/norm\1eps=0.1/' 'norm #2[0-9]* '
+# indices are made up for the smallest table
+cat >small.gir <<'END'
+gir 1 stage=imported
+symbol batch
+symbol seq
+symbol past
+input %1 "ids" : i64[batch, seq] role=tokens
+const %2 : f32[3, 4] = seed(1)
+%3 : i32[batch, seq] = cast(%1)
+%4 : f32[batch, seq, 4] = gather(%2, %3)
+output %4 "y"
+END
+"$build/gptc-opt" --eval small.gir | grep -q '^y : f32\[2, 5, 4\]' || fail "--eval with a table of 3 rows"
+
 # every tool answers --help and --version, and says no to what it does not know
 for tool in gptc gptc-run gptc-eval gptc-bench gptc-inspect gptc-opt; do
     "$build/$tool" --help | grep -q '^exit status:' || fail "$tool --help"
