@@ -1,55 +1,157 @@
-/* onnx_ops_einsum.c: Einsum of one or two operands, as transposes, reshapes and one matmul.
+/* onnx_ops_einsum.c: Einsum as transposes, reshapes and matmuls.
  *
- * Letters fall into four groups: in both operands and the result (batch), in both and not in the
+ * The axes of an ellipsis become digits, counted from the last; a letter repeated in a term becomes its diagonal; an
+ * axis of length 1 is spread to the letter's length. Operands are multiplied two by two, from the left; a letter
+ * that neither the result nor a later operand has is summed as soon as that may be.
+ * Of two operands the letters fall into four groups: in both and the result (batch), in both and not in the
  * result (summed), in one and the result (kept). Letters in one operand alone are summed first. Then
  * A is laid out [batch, kept, summed], B [batch, summed, kept], multiplied, and put in order. */
 #include <string.h>
 
 #include "frontend/import.h"
 
+#define MOST_TERMS 16
+
 typedef struct {
     char in[2][MAX_RANK + 1], out[MAX_RANK + 1];
     size_t nin;
-} Equation;
+} Equation; /* of one or two operands */
+
+typedef struct {
+    char in[MOST_TERMS][MAX_RANK + 1], out[MAX_RANK + 1];
+    size_t nin;
+} Terms;
 
 static bool has(const char *s, char ch) { return ch != '\0' && strchr(s, ch) != NULL; }
 
 static bool term_add(Call *c, char *term, char ch) {
     size_t n = strlen(term);
     if (n >= MAX_RANK) return call_error(c, "a term has more than %d letters", MAX_RANK);
-    if (has(term, ch)) return call_error(c, "a letter that is repeated in a term is not supported");
     term[n] = ch;
     return true;
 }
 
-static bool equation_parse(Call *c, const char *s, Equation *e) {
-    memset(e, 0, sizeof(*e));
-    char *term = e->in[0];
-    bool arrow = false;
-    e->nin = 1;
+/* ---- the equation ---- */
+
+/* Terms as written, with '.' for an ellipsis. */
+static bool terms_read(Call *c, const char *s, Terms *t, bool *arrow) {
+    char *term = t->in[0];
+    memset(t, 0, sizeof(*t));
+    *arrow = false;
+    t->nin = 1;
     for (; *s != '\0'; s++) {
         if (*s == ' ') continue;
-        if (*s == ',' && !arrow) {
-            if (e->nin == 2) return call_error(c, "more than two operands are not supported");
-            term = e->in[e->nin++];
-        } else if (s[0] == '-' && s[1] == '>' && !arrow) {
-            arrow = true;
-            term = e->out;
+        if (*s == ',' && !*arrow) {
+            if (t->nin == MOST_TERMS)
+                return call_error(c, "more than %d operands are not supported", MOST_TERMS);
+            term = t->in[t->nin++];
+        } else if (s[0] == '-' && s[1] == '>' && !*arrow) {
+            *arrow = true;
+            term = t->out;
             s++;
+        } else if (strncmp(s, "...", 3) == 0 && !has(term, '.')) {
+            if (!term_add(c, term, '.')) return false;
+            s += 2;
         } else if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z')) {
             if (!term_add(c, term, *s)) return false;
         } else {
             return call_error(c, "the equation holds '%c'", *s);
         }
     }
-    /* Without an arrow: the letters that occur once, in order. */
-    for (char ch = 'A'; !arrow && ch <= 'z'; ch++)
-        if (has(e->in[0], ch) != has(e->in[1], ch) && !term_add(c, e->out, ch)) return false;
-    for (const char *o = e->out; *o != '\0'; o++)
-        if (!has(e->in[0], *o) && !has(e->in[1], *o))
-            return call_error(c, "the result has a letter that no operand has");
     return true;
 }
+
+/* The ellipsis of a term becomes the last n of most digits. */
+static bool ellipsis_expand(Call *c, char *term, size_t n, size_t most) {
+    char old[MAX_RANK + 1];
+    memcpy(old, term, sizeof(old));
+    memset(term, 0, sizeof(old));
+    for (const char *s = old; *s != '\0'; s++)
+        for (size_t i = 0; i < (*s == '.' ? n : 1); i++)
+            if (!term_add(c, term, *s == '.' ? (char)('0' + most - n + i) : *s)) return false;
+    return true;
+}
+
+static size_t count_letter(const Terms *t, char ch) {
+    size_t n = 0;
+    for (size_t k = 0; k < t->nin; k++)
+        for (const char *s = t->in[k]; *s != '\0'; s++) n += *s == ch;
+    return n;
+}
+
+static bool equation_parse(Call *c, const ValId *v, size_t nv, Terms *t) {
+    bool arrow;
+    size_t most = 0, n[MOST_TERMS] = {0};
+    if (!terms_read(c, attr_string(c, "equation", ""), t, &arrow)) return false;
+    if (nv != t->nin) return call_error(c, "%zu operands for %zu terms", nv, t->nin);
+    for (size_t k = 0; k < t->nin; k++) {
+        size_t letters = strlen(t->in[k]), dots = has(t->in[k], '.'), rank = type_of(c, v[k])->rank;
+        if (dots ? rank + 1 < letters : rank != letters)
+            return call_error(c, "term %zu has %zu letters for rank %zu", k, letters - dots, rank);
+        n[k] = dots * (rank + 1 - letters);
+        if (n[k] > most) most = n[k];
+    }
+    for (size_t k = 0; k < t->nin; k++)
+        if (!ellipsis_expand(c, t->in[k], n[k], most)) return false;
+    if (!ellipsis_expand(c, t->out, most, most)) return false;
+    /* Without an arrow: the axes of the ellipsis, and the letters that occur once, in order. */
+    for (size_t i = 0; !arrow && i < most; i++)
+        if (!term_add(c, t->out, (char)('0' + i))) return false;
+    for (char ch = 'A'; !arrow && ch <= 'z'; ch++)
+        if (count_letter(t, ch) == 1 && !term_add(c, t->out, ch)) return false;
+    for (const char *o = t->out; *o != '\0'; o++) {
+        if (count_letter(t, *o) == 0) return call_error(c, "the result has a letter that no operand has");
+        if (has(o + 1, *o)) return call_error(c, "a letter is repeated in the result");
+    }
+    return true;
+}
+
+/* ---- operands ---- */
+
+/* Entries whose axes i and j have equal indices; axis j goes. */
+static ValId diagonal(Call *c, ValId v, uint32_t i, uint32_t j) {
+    Type t = *type_of(c, v);
+    Type index = t;
+    index.dtype = DT_I64;
+    index.dim[j] = dim_const(1);
+    Attr a = attr_default();
+    a.axis = i;
+    ValId pick = emit(c, OP_IOTA, NULL, 0, &a, &index);
+    ValId in[2] = {v, pick};
+    a.axis = j;
+    v = emit(c, OP_GATHER_ELEMENTS, in, 2, &a, NULL);
+    for (uint32_t k = j; k + 1 < t.rank; k++) t.dim[k] = t.dim[k + 1];
+    return emit_reshape(c, v, t.rank - 1u, t.dim);
+}
+
+static ValId diagonals(Call *c, ValId v, char *term) {
+    for (uint32_t i = 0; val_ok(v) && term[i] != '\0';) {
+        char *again = strchr(term + i + 1, term[i]);
+        if (again == NULL) {
+            i++;
+            continue;
+        }
+        v = diagonal(c, v, i, (uint32_t)(again - term));
+        memmove(again, again + 1, strlen(again));
+    }
+    return v;
+}
+
+/* Axes of length 1 where another operand's letter is longer. */
+static ValId spread(Call *c, const Terms *t, const ValId *v, size_t k) {
+    Type to = *type_of(c, v[k]);
+    bool wider = false;
+    for (uint32_t i = 0; i < to.rank; i++)
+        for (size_t o = 0; o < t->nin && dim_eq(to.dim[i], dim_const(1)); o++) {
+            const char *at = strchr(t->in[o], t->in[k][i]);
+            if (at == NULL) continue;
+            to.dim[i] = type_of(c, v[o])->dim[at - t->in[o]];
+            wider = wider || !dim_eq(to.dim[i], dim_const(1));
+        }
+    return wider ? emit_broadcast(c, v[k], to.rank, to.dim) : v[k];
+}
+
+/* ---- products ---- */
 
 /* Sums over letters that are neither in `other` nor in the result. */
 static ValId sum_alone(Call *c, ValId v, char *term, const char *other, const char *out) {
@@ -125,28 +227,57 @@ static ValId product(Call *c, const ValId *v, const Equation *e) {
     return reorder(c, y, order, e->out);
 }
 
+/* What of the letters so far a later term or the result reads. */
+static bool letters_kept(Call *c, const Terms *t, size_t k, Equation *e) {
+    memset(e->out, 0, sizeof(e->out));
+    if (k + 1 == t->nin) {
+        memcpy(e->out, t->out, sizeof(e->out));
+        return true;
+    }
+    for (size_t side = 0; side < 2; side++)
+        for (const char *s = e->in[side]; *s != '\0'; s++) {
+            bool read = has(t->out, *s);
+            for (size_t o = k + 1; o < t->nin; o++) read = read || has(t->in[o], *s);
+            if (read && !has(e->out, *s) && !term_add(c, e->out, *s)) return false;
+        }
+    return true;
+}
+
 static bool lower_einsum(Call *c) {
-    Equation e;
-    ValId v[2] = {NO_VAL, NO_VAL};
-    if (!equation_parse(c, attr_string(c, "equation", ""), &e)) return false;
-    if (c->n->nin != e.nin) return call_error(c, "%zu operands for %zu terms", c->n->nin, e.nin);
-    for (size_t k = 0; k < e.nin; k++) {
+    Terms t;
+    ValId v[MOST_TERMS];
+    if (c->n->nin == 0 || c->n->nin > MOST_TERMS) return call_error(c, "takes 1 to %d operands", MOST_TERMS);
+    for (size_t k = 0; k < c->n->nin; k++) {
         v[k] = in_val(c, k);
         if (!val_ok(v[k])) return false;
-        if (type_of(c, v[k])->rank != strlen(e.in[k]))
-            return call_error(c, "term %zu has %zu letters for rank %u", k, strlen(e.in[k]),
-                              type_of(c, v[k])->rank);
     }
-    for (size_t k = 0; k < e.nin; k++) {
-        v[k] = sum_alone(c, v[k], e.in[k], e.in[1 - k], e.out);
+    if (!equation_parse(c, v, c->n->nin, &t)) return false;
+    for (size_t k = 0; k < t.nin; k++) v[k] = diagonals(c, v[k], t.in[k]);
+    for (size_t k = 0; k < t.nin; k++) {
         if (!val_ok(v[k])) return false;
+        v[k] = spread(c, &t, v, k);
     }
-    if (e.nin == 1) return out_val(c, 0, reorder(c, v[0], e.in[0], e.out));
-    return out_val(c, 0, product(c, v, &e));
+    Equation e = {.nin = 1};
+    memcpy(e.in[0], t.in[0], sizeof(e.in[0]));
+    if (t.nin == 1) {
+        v[0] = sum_alone(c, v[0], e.in[0], "", t.out);
+        return out_val(c, 0, reorder(c, v[0], e.in[0], t.out));
+    }
+    for (size_t k = 1; k < t.nin; k++) {
+        e.nin = 2;
+        memcpy(e.in[1], t.in[k], sizeof(e.in[1]));
+        if (!letters_kept(c, &t, k, &e)) return false;
+        ValId pair[2] = {v[0], v[k]};
+        for (size_t i = 0; i < 2; i++) pair[i] = sum_alone(c, pair[i], e.in[i], e.in[1 - i], e.out);
+        if (!val_ok(pair[0]) || !val_ok(pair[1])) return false;
+        v[0] = product(c, pair, &e);
+        if (!val_ok(v[0])) return false;
+        memcpy(e.in[0], e.out, sizeof(e.in[0]));
+    }
+    return out_val(c, 0, v[0]);
 }
 
 const OpRule onnx_rules_einsum[] = {
-    {"", "Einsum", 12, 0, lower_einsum, 0, T_NUMBERS,
-     "one or two operands; a letter repeated in a term is refused"},
+    {"", "Einsum", 12, 0, lower_einsum, 0, T_NUMBERS},
     {0},
 };

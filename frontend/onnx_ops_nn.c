@@ -138,13 +138,18 @@ static bool lower_lp_norm(Call *c) {
 }
 
 /* Inference only: a dropout that drops is refused. */
-static bool lower_dropout(Call *c) {
+/* Training with a ratio of 0 drops nothing. */
+static bool drops_nothing(Call *c) {
     uint32_t n = 0;
-    if (in_has(c, 2)) {
-        const Dim *d = in_dims(c, 2, &n);
-        if (d == NULL || n != 1 || !dim_eq(d[0], dim_const(0)))
-            return call_error(c, "is in training mode; hint: export for inference");
-    }
+    double ratio = 0.5;
+    if (!in_has(c, 2)) return true;
+    const Dim *d = in_dims(c, 2, &n);
+    if (d != NULL && n == 1 && dim_eq(d[0], dim_const(0))) return true;
+    return in_has(c, 1) && const_scalar(c->g, in_val(c, 1), &ratio) && ratio == 0;
+}
+
+static bool lower_dropout(Call *c) {
+    if (!drops_nothing(c)) return call_error(c, "is in training mode; hint: export for inference");
     if (out_used(c, 1)) {
         ValId x = in_val(c, 0);
         if (!val_ok(x)) return false;
@@ -155,19 +160,39 @@ static bool lower_dropout(Call *c) {
     return out_same(c, 0, 0);
 }
 
-/* (x - mean) / sqrt(var + eps) * scale + bias, per channel (axis 1). */
+/* running * momentum + now * (1 - momentum), as output o */
+static bool running_out(Call *c, size_t o, size_t running, ValId now, double momentum) {
+    if (!out_used(c, o)) return true;
+    ValId old = in_val(c, running);
+    if (!val_ok(old) || !val_ok(now)) return false;
+    Type t = *type_of(c, old);
+    now = emit_cast(c, emit_reshape(c, now, t.rank, t.dim), t.dtype);
+    ValId kept = emit2(c, OP_MUL, old, emit_scalar(c, t.dtype, momentum));
+    return out_val(c, o,
+                   emit2(c, OP_ADD, kept, emit2(c, OP_MUL, now, emit_scalar(c, t.dtype, 1 - momentum))));
+}
+
+/* (x - mean) / sqrt(var + eps) * scale + bias, per channel (axis 1); in training mode mean and variance are
+ * those of the operand. */
 static bool lower_batch_norm(Call *c) {
     ValId x = in_val(c, 0), w[5];
     if (!val_ok(x)) return false;
     Type t = *type_of(c, x);
-    if (attr_int(c, "training_mode", 0) != 0)
-        return call_error(c, "is in training mode; hint: export for inference");
+    bool training = attr_int(c, "training_mode", 0) != 0;
     if (t.rank < 2) return call_error(c, "the operand has no channel axis");
     Dim dims[MAX_RANK];
     for (uint32_t i = 0; i < t.rank; i++) dims[i] = i == 1 ? t.dim[1] : dim_const(1);
-    for (size_t i = 1; i < 5; i++) {
+    for (size_t i = 1; i < (training ? 3 : 5); i++) {
         w[i] = emit_reshape(c, emit_cast(c, in_val(c, i), t.dtype), t.rank, dims);
         if (!val_ok(w[i])) return false;
+    }
+    if (training) {
+        uint32_t axes = ((1u << t.rank) - 1) & ~2u;
+        w[3] = emit_reduce(c, OP_REDUCE_MEAN, x, axes, true);
+        ValId off = emit2(c, OP_SUB, x, w[3]);
+        w[4] = emit_reduce(c, OP_REDUCE_MEAN, emit2(c, OP_MUL, off, off), axes, true);
+        double momentum = (double)attr_float(c, "momentum", 0.9f);
+        if (!running_out(c, 1, 3, w[3], momentum) || !running_out(c, 2, 4, w[4], momentum)) return false;
     }
     ValId eps = emit_scalar(c, t.dtype, (double)attr_float(c, "epsilon", 1e-5f));
     ValId dev = emit1(c, OP_SQRT, emit2(c, OP_ADD, w[4], eps));
@@ -185,6 +210,6 @@ const OpRule onnx_rules_nn[] = {
      "ONNX Runtime's name in the default domain; as RMSNormalization"},
     {"", "LpNormalization", 1, 0, lower_lp_norm, 0, T_FLOATS},
     {"", "Dropout", 7, 0, lower_dropout, 0, T_ANY, "in inference mode: hands its input on"},
-    {"", "BatchNormalization", 9, 0, lower_batch_norm, 0, T_FLOATS, "in inference mode"},
+    {"", "BatchNormalization", 9, 0, lower_batch_norm, 0, T_FLOATS},
     {0},
 };

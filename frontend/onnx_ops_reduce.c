@@ -35,7 +35,7 @@ static ValId reduce(Call *c, const Reduce *r, Op op, ValId v) {
     if (!val_ok(v) || r->axes == 0) return v;
     bool flag = type_of(c, v)->dtype == DT_BOOL; /* max and min of bools are or and and */
     if (!flag) return emit_reduce(c, op, v, r->axes, r->keep);
-    return emit_cast(c, emit_reduce(c, op, emit_cast(c, v, DT_I32), r->axes, r->keep), DT_BOOL);
+    return emit_cast(c, emit_reduce(c, op, emit_cast(c, v, DT_U8), r->axes, r->keep), DT_BOOL);
 }
 
 static bool lower_reduce(Call *c) {
