@@ -1,86 +1,21 @@
-/* finish.c: the graph's outputs and states, after all nodes are lowered.
- *
- * A state is a past input and the output that is that input with new rows appended. */
+/* finish.c: the graph's outputs, after all nodes are lowered. */
 #include <string.h>
 
 #include "frontend/import.h"
 
 #define OUTPUTS_MAX 4096
 
-/* out = concat(in, x): the past input that an output extends. */
-static bool extends_past(const Graph *g, ValId out, ValId *in, uint8_t *axis) {
-    if (graph_def_op(g, out) != OP_CONCAT) return false;
-    const Node *n = graph_node(g, graph_def(g, out));
-    for (size_t i = 0; i < g->inputs.count; i++)
-        if (g->inputs.data[i].role == ROLE_PAST && val_eq(g->inputs.data[i].v, n->in[0]) && n->nin == 2) {
-            *in = n->in[0];
-            *axis = (uint8_t)n->attr.axis;
-            return true;
-        }
-    return false;
-}
-
-static const char *input_name(const Graph *g, ValId v) {
-    for (size_t i = 0; i < g->inputs.count; i++)
-        if (val_eq(g->inputs.data[i].v, v)) return g->inputs.data[i].name;
-    return NULL;
-}
-
-static bool add_state(Import *im, ValId in, ValId out, uint8_t axis) {
-    Graph *g = im->g;
-    for (size_t i = 0; i < g->states.count; i++)
-        if (val_eq(g->states.data[i].in, in)) return true;
-    State s = {input_name(g, in), in, out, axis};
-    VEC_PUSH(g->arena, &g->states, s);
-    return true;
-}
-
-/* Outputs; one that holds several states is one for each. */
-typedef struct {
-    ValId v;
-    const char *name;
-    bool present;
-} Output;
-typedef VEC(Output) Outputs;
-
-static bool list_outputs(Import *im, bool tokens, Outputs *out) {
-    const OGraph *from = &im->model.graph;
-    ValId *part = arena_array_of(im->scratch, OUTPUTS_MAX, ValId);
-    for (size_t i = 0; i < im->noutputs; i++) {
-        const char *name = from->outputs[i].name;
-        for (size_t k = 0; k < i; k++)
-            if (strcmp(name, from->outputs[k].name) == 0)
-                return diag_error(im->d, loc_none(), "graph output '%s' is declared twice", name);
-        ValId v = tensor_value(im, im->outputs[i], loc_none());
-        if (!val_ok(v)) return false;
-        size_t n = tokens ? stacked_parts(im, v, part, OUTPUTS_MAX) : 1;
-        bool present = tokens;
-        for (size_t k = 0; k < n && present && n > 1; k++) {
-            ValId in;
-            uint8_t axis;
-            present = extends_past(im->g, part[k], &in, &axis);
-        }
-        if (!present || n == 1) part[0] = v, n = 1;
-        for (size_t k = 0; k < n; k++) {
-            Output o = {part[k], n == 1 ? name : arena_printf(im->arena, "%s.%zu", name, k), false};
-            VEC_PUSH(im->scratch, out, o);
-        }
-    }
-    return true;
-}
-
 /* Logits: the user's choice, else the float output [batch, seq, V] with the largest V. */
-static int find_logits(const Import *im, const Outputs *outputs) {
+static int find_logits(const Import *im, const ValId *v, const bool *present) {
     int best = -1;
     int64_t best_v = -1;
-    for (size_t i = 0; i < outputs->count; i++) {
-        const Output *o = &outputs->data[i];
-        const Type *t = graph_type(im->g, o->v);
+    for (size_t i = 0; i < im->noutputs; i++) {
+        const Type *t = graph_type(im->g, v[i]);
         if (im->opt->logits != NULL) {
-            if (strcmp(o->name, im->opt->logits) == 0) return (int)i;
+            if (strcmp(im->model.graph.outputs[i].name, im->opt->logits) == 0) return (int)i;
             continue;
         }
-        if (o->present || !dtype_is_float(t->dtype) || t->rank == 0 || t->rank > 3) continue;
+        if (present[i] || !dtype_is_float(t->dtype) || t->rank == 0 || t->rank > 3) continue;
         Dim last = t->dim[t->rank - 1];
         int64_t size = dim_is_const(last) ? last.v : 0;
         if (size > best_v) {
@@ -91,47 +26,31 @@ static int find_logits(const Import *im, const Outputs *outputs) {
     return best;
 }
 
-/* Every past input has an output that extends it. */
-static bool pasts_extended(const Import *im) {
-    const Graph *g = im->g;
-    for (size_t i = 0; i < g->inputs.count; i++) {
-        if (g->inputs.data[i].role != ROLE_PAST) continue;
-        bool found = false;
-        for (size_t s = 0; s < g->states.count; s++)
-            found |= val_eq(g->states.data[s].in, g->inputs.data[i].v);
-        if (!found)
-            return diag_error(im->d, loc_none(),
-                              "no output extends the past input '%s' by a plain "
-                              "concat; hint: export with present outputs",
-                              g->inputs.data[i].name);
-    }
-    return true;
-}
-
 bool import_outputs(Import *im) {
     Graph *g = im->g;
-    Outputs outputs = {0};
+    size_t n = im->noutputs;
     shape_settle(im);
-    if (im->noutputs > OUTPUTS_MAX) return diag_error(im->d, loc_none(), "more than %d outputs", OUTPUTS_MAX);
+    if (n > OUTPUTS_MAX) return diag_error(im->d, loc_none(), "more than %d outputs", OUTPUTS_MAX);
+    ValId *v = arena_array_of(im->scratch, n, ValId);
+    bool *present = arena_array_of(im->scratch, n, bool);
     bool tokens = false;
     for (size_t i = 0; i < im->ninputs; i++) tokens |= im->roles[i] == ROLE_TOKENS;
-    if (!list_outputs(im, tokens, &outputs)) return false;
-    for (size_t i = 0; i < outputs.count && tokens; i++) {
-        Output *o = &outputs.data[i];
-        ValId in = NO_VAL;
-        uint8_t axis = 0;
-        o->present = extends_past(g, o->v, &in, &axis);
-        if (o->present) add_state(im, in, o->v, axis);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(im->model.graph.outputs[i].name, im->model.graph.outputs[k].name) == 0)
+                return diag_error(im->d, loc_none(), "graph output '%s' is declared twice",
+                                  im->model.graph.outputs[i].name);
+        v[i] = tensor_value(im, im->outputs[i], (Loc){LOC_NONE, 0, 0, NULL});
+        if (!val_ok(v[i])) return false;
     }
-    int logits = tokens ? find_logits(im, &outputs) : -1;
+    if (tokens && !import_states(im, v, n, present)) return false;
+    int logits = tokens ? find_logits(im, v, present) : -1;
     if (im->opt->logits != NULL && logits < 0)
         return diag_error(im->d, loc_none(), "there is no output '%s' for the logits", im->opt->logits);
-    for (size_t i = 0; i < outputs.count; i++) {
-        const Output *o = &outputs.data[i];
-        Role r = o->present ? ROLE_PRESENT : (int)i == logits ? ROLE_LOGITS : ROLE_NONE;
-        graph_output(g, o->v, o->name, r);
+    for (size_t i = 0; i < n; i++) {
+        Role r = present[i] ? ROLE_PRESENT : (int)i == logits ? ROLE_LOGITS : ROLE_NONE;
+        graph_output(g, v[i], im->model.graph.outputs[i].name, r);
     }
-    if (!pasts_extended(im)) return false;
     Symbol *seq = &g->symbols.data[SYM_SEQ.id];
     if (tokens && g->context != 0 && (seq->max == 0 || seq->max > g->context)) seq->max = g->context;
     g->stage = STAGE_IMPORTED;

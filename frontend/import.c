@@ -232,7 +232,7 @@ static bool import_model(Import *im) {
     m->nnodes = (uint32_t)im->nodes.count;
     bool supported = check_support(im);
     return supported && import_inputs(im) && import_run_nodes(im, im->nodes.data, im->nodes.count) &&
-           stacked_split(im) && import_outputs(im);
+           import_outputs(im);
 }
 
 static bool import_source(const TensorSource *src, const ImportOptions *opt, OnnxModel *out, Diag *d) {

@@ -193,7 +193,9 @@ typedef struct {
 bool import_flatten(Import *im);
 /* roles.c: finds the role of each input and makes the graph's inputs. */
 bool import_inputs(Import *im);
-/* finish.c: outputs, states, context. */
+/* states.c: the graph's states; v: the n outputs, of which present[] are set that only hold states. */
+bool import_states(Import *im, const ValId *v, size_t n, bool *present);
+/* finish.c: outputs, context. */
 bool import_outputs(Import *im);
 /* import.c */
 void import_locate(Diag *d, size_t from, const char *path); /* errors without a node are about the file */
@@ -334,12 +336,6 @@ bool shape_unify(Import *im, Dim a, Dim b);
 /* ---- fills.c: the mask is ones, its sum the length ---- */
 void fill_note(Call *c); /* after a node: what is known of its output */
 bool in_fill(Call *c, size_t i, Dim *out);
-
-/* ---- stacked.c ---- */
-/* Splits past inputs that hold several states, [2, batch, heads, past, d] and the like. */
-bool stacked_split(Import *im);
-/* The states that an output holds one on the other; 1 and the output itself when it is one. */
-size_t stacked_parts(Import *im, ValId out, ValId *part, size_t max);
 
 /* ---- the tables of onnx_ops*.c; docs/onnx-ops.md is made from them ---- */
 typedef enum { T_ANY, T_NUMBERS, T_FLOATS, T_INTS, T_BOOLS } OpTypes;

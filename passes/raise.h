@@ -90,6 +90,12 @@ typedef struct {
 /* Recognises mask (of attention node n). False with *why set. */
 bool mask_recognise(PassCtx *cx, Graph *g, NodeId n, ValId mask, MaskForm *out, const char **why);
 
+/* ---- state_form.c ---- */
+/* Before attention is matched: [batch, heads, past, d] becomes token-major, and presents are no outputs. */
+bool states_turn(PassCtx *cx, Graph *g);
+/* After it: every state has the form that attention reads. */
+bool states_fit(PassCtx *cx, Graph *g);
+
 /* ---- raise_rope.c, raise_attention_scores.c ---- */
 bool raise_ropes(PassCtx *cx, Graph *g, int64_t *count);
 /* Raises the attention that ends in the product at node n. False on an error; *did says if it matched. */

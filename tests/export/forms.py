@@ -1,0 +1,518 @@
+#!/usr/bin/env python3
+"""Writes small GPTs whose states, inputs and control flow take the forms that exporters and people give them.
+
+usage: forms.py OUT [--only REGEX]
+
+Writes OUT/NAME/{model.onnx,tokens.pb,logits.pb,tokens_batch.pb,logits_batch.pb} as export.py does; the logits are
+what ONNX Runtime computes. The computation is one and the same: a pre-norm GPT of two layers with learned positions.
+Needs numpy, onnx and onnxruntime. tests/models holds the results.
+"""
+import argparse
+import os
+import re
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+VOCAB, WIDTH, HEADS, ROWS, LAYERS = 37, 12, 3, 40, 2
+DIM = WIDTH // HEADS
+
+
+class Nodes:
+    """A list of nodes with fresh names, and constants made on the way."""
+
+    def __init__(self, parent=None):
+        self.nodes, self.inits = [], []
+        self.parent = parent
+        self.count = parent.count if parent else [0]
+
+    def __call__(self, op, *inputs, outputs=1, name=None, **attrs):
+        names = []
+        for i in range(outputs):
+            self.count[0] += 1
+            names.append(name if name and outputs == 1 else f"v{self.count[0]}")
+        self.nodes.append(helper.make_node(op, [self.value(x) for x in inputs], names, **attrs))
+        return names[0] if outputs == 1 else names
+
+    def value(self, x):
+        if isinstance(x, str):
+            return x
+        a = np.asarray(x)
+        if a.dtype == np.float64:
+            a = a.astype(np.float32)
+        self.count[0] += 1
+        name = f"c{self.count[0]}"
+        self.inits.append(numpy_helper.from_array(a, name))
+        return name
+
+
+def i64(*v):
+    return np.array(v, np.int64)
+
+
+class Gpt:
+    """Subclasses say how the state comes and goes."""
+
+    kv_heads, has_past, opset, layers = HEADS, True, 17, LAYERS
+    seq, batch = "seq", "batch"
+    refused = None  # what gptc says when it is right to refuse
+
+    def __init__(self, seed):
+        self.g = Nodes()
+        self.rng = np.random.default_rng(seed)
+        self.inputs, self.outputs = [], []
+        self.weights = {}
+
+    # ---- the model ----
+
+    def weight(self, name, *shape, scale=None):
+        if name not in self.weights:
+            w = self.rng.standard_normal(shape) * (scale or 1.5 / np.sqrt(shape[0]))
+            self.weights[name] = w.astype(np.float32)
+            self.g.inits.append(numpy_helper.from_array(self.weights[name], name))
+        return name
+
+    def norm(self, g, x, name):
+        return g("LayerNormalization", x, self.weight(name + ".w", WIDTH, scale=1), self.weight(name + ".b", WIDTH, scale=0.2),
+                 epsilon=1e-5)
+
+    def linear(self, g, x, name, n, m):
+        return g("Add", g("MatMul", x, self.weight(name, n, m)), self.weight(name + ".b", m, scale=0.2))
+
+    def past_length(self, g):
+        """i64[1]"""
+        return g("Slice", g("Shape", self.past_name(0)), i64(self.past_axis), i64(self.past_axis + 1)) if self.has_past else i64(0)
+
+    def ids(self, g):
+        return "input_ids"
+
+    def positions(self, g, past, s):
+        return g("Range", g("Squeeze", past), g("Squeeze", g("Add", past, s)), i64(1)[0])
+
+    def embed(self, g):
+        s = g("Slice", g("Shape", "input_ids"), i64(1), i64(2))
+        past = self.past_length(g)
+        rows = g("Gather", self.weight("wpe", ROWS, WIDTH, scale=1), self.positions(g, past, s))
+        return g("Add", g("Gather", self.weight("wte", VOCAB, WIDTH, scale=1), self.ids(g)), rows), past, s
+
+    def mask(self, g, past, s):
+        q = g("Range", g("Squeeze", past), g("Squeeze", g("Add", past, s)), i64(1)[0])
+        k = g("Range", i64(0)[0], g("Squeeze", g("Add", past, s)), i64(1)[0])
+        ok = g("LessOrEqual", k, g("Unsqueeze", q, i64(1)))
+        return g("Where", ok, np.float32(0), np.float32(-1e30))
+
+    def heads(self, g, x, n):
+        return g("Transpose", g("Reshape", x, i64(0, 0, n, DIM)), perm=[0, 2, 1, 3])
+
+    def attention(self, g, x, layer, mask):
+        kv = self.kv_heads * DIM
+        qkv = self.linear(g, x, f"h{layer}.qkv", WIDTH, WIDTH + 2 * kv)
+        q, k, v = g("Split", qkv, i64(WIDTH, kv, kv), outputs=3, axis=2)
+        q = self.heads(g, q, HEADS)
+        k, v = self.grow(g, layer, self.heads(g, k, self.kv_heads), self.heads(g, v, self.kv_heads))
+        scores = g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), np.float32(DIM ** -0.5))
+        w = g("Softmax", g("Add", scores, mask), axis=-1)
+        o = g("Reshape", g("Transpose", g("MatMul", w, v), perm=[0, 2, 1, 3]), i64(0, 0, WIDTH))
+        return self.linear(g, o, f"h{layer}.proj", WIDTH, WIDTH)
+
+    def mlp(self, g, x, layer):
+        h = self.linear(g, x, f"h{layer}.up", WIDTH, 2 * WIDTH)
+        h = g("Mul", h, g("Mul", g("Add", g("Erf", g("Mul", h, np.float32(2 ** -0.5))), np.float32(1)), np.float32(0.5)))
+        return self.linear(g, h, f"h{layer}.down", 2 * WIDTH, WIDTH)
+
+    def block(self, g, x, layer, mask):
+        x = g("Add", x, self.attention(g, self.norm(g, x, f"h{layer}.n1"), layer, mask))
+        return g("Add", x, self.mlp(g, self.norm(g, x, f"h{layer}.n2"), layer))
+
+    def body(self, g):
+        x, past, s = self.embed(g)
+        mask = self.mask(g, past, s)
+        for layer in range(self.layers):
+            x = self.block(g, x, layer, mask)
+        return self.head(g, self.norm(g, x, "nf"))
+
+    def head(self, g, x):
+        return g("MatMul", x, g("Transpose", "wte", perm=[1, 0]), name="logits")
+
+    # ---- the state; here keys and values of their own, [b, h, past, d] ----
+
+    past_axis = 2
+
+    def past_name(self, layer, what="key"):
+        return f"past.{layer}.{what}"
+
+    def state_type(self, length):
+        return [self.batch, self.kv_heads, length, DIM]
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        for layer in range(self.layers if self.has_past else 0):
+            for what in ("key", "value"):
+                self.add_input(self.past_name(layer, what), TensorProto.FLOAT, self.state_type("past"))
+
+    def grow(self, g, layer, k, v):
+        if not self.has_past:
+            return k, v
+        out = []
+        for what, x in (("key", k), ("value", v)):
+            out.append(g("Concat", self.past_name(layer, what), x, axis=2, name=f"present.{layer}.{what}"))
+            self.add_output(out[-1], self.state_type("total"))
+        return out
+
+    def finish(self, g):
+        """After the layers: outputs that hold all of the state."""
+
+    # ---- the file ----
+
+    def add_input(self, name, dtype, shape):
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def add_output(self, name, shape, dtype=TensorProto.FLOAT):
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def build(self):
+        self.declare()
+        self.logits = self.body(self.g)
+        self.outputs.insert(0, helper.make_tensor_value_info(self.logits, TensorProto.FLOAT, self.logits_type()))
+        self.finish(self.g)
+        graph = helper.make_graph(self.g.nodes, "gpt", self.inputs, self.outputs, self.g.inits)
+        model = helper.make_model(graph, opset_imports=self.opsets(), functions=self.functions(), ir_version=8)
+        onnx.checker.check_model(model)
+        return model
+
+    def opsets(self):
+        return [helper.make_opsetid("", self.opset)]
+
+    def functions(self):
+        return []
+
+    def logits_type(self):
+        return [self.batch, self.seq, VOCAB]
+
+    def feed(self, tokens):
+        b, s = tokens.shape
+        symbols = {"batch": b, "seq": s, "past": 0, "total": s, "one": 1}
+        feeds = {}
+        for x in self.inputs:
+            shape = [symbols.get(d.dim_param, b * HEADS if "x" in d.dim_param else None) if d.dim_param else d.dim_value
+                     for d in x.type.tensor_type.shape.dim]
+            feeds[x.name] = self.value_of(x.name, shape, x.type.tensor_type.elem_type, tokens)
+        return feeds
+
+    def value_of(self, name, shape, dtype, tokens):
+        if name == "input_ids":
+            return tokens.astype(helper.tensor_dtype_to_np_dtype(dtype))
+        if name == "attention_mask":
+            return np.ones(shape, helper.tensor_dtype_to_np_dtype(dtype))
+        if name == "position_ids":
+            return np.broadcast_to(np.arange(tokens.shape[1]), shape).astype(helper.tensor_dtype_to_np_dtype(dtype))
+        return np.zeros(shape, helper.tensor_dtype_to_np_dtype(dtype))
+
+    def expected(self, session, tokens):
+        return session.run([self.logits], self.feed(tokens))[0]
+
+
+FORMS = {}
+
+
+def form(cls):
+    FORMS[re.sub(r"(?<!^)(?=[A-Z0-9])", "-", cls.__name__).lower().replace("_", "")] = cls
+    return cls
+
+
+@form
+class Plain(Gpt):
+    """Keys and values apart."""
+
+
+@form
+class NoPast(Gpt):
+    has_past = False
+
+
+@form
+class SequenceFirst(Gpt):
+    """[past, batch, heads, d], as Megatron and ChatGLM have it."""
+    past_axis = 0
+
+    def state_type(self, length):
+        return [length, self.batch, self.kv_heads, DIM]
+
+    def grow(self, g, layer, k, v):
+        out = []
+        for what, x in (("key", k), ("value", v)):
+            now = g("Transpose", x, perm=[2, 0, 1, 3])
+            name = g("Concat", self.past_name(layer, what), now, axis=0, name=f"present.{layer}.{what}")
+            self.add_output(name, self.state_type("total"))
+            out.append(g("Transpose", name, perm=[1, 2, 0, 3]))
+        return out
+
+
+@form
+class MergedHeads(Gpt):
+    """[batch, past, heads * d]"""
+    past_axis = 1
+
+    def state_type(self, length):
+        return [self.batch, length, WIDTH]
+
+    def grow(self, g, layer, k, v):
+        out = []
+        for what, x in (("key", k), ("value", v)):
+            now = g("Reshape", g("Transpose", x, perm=[0, 2, 1, 3]), i64(0, 0, WIDTH))
+            name = g("Concat", self.past_name(layer, what), now, axis=1, name=f"present.{layer}.{what}")
+            self.add_output(name, self.state_type("total"))
+            out.append(self.heads(g, name, HEADS))
+        return out
+
+
+@form
+class MergedBatch(Gpt):
+    """Keys [batch * heads, d, past] and values [batch * heads, past, d], as Bloom had them."""
+    past_axis = 2
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        for layer in range(self.layers):
+            self.add_input(self.past_name(layer), TensorProto.FLOAT, ["batch x heads", DIM, "past"])
+            self.add_input(self.past_name(layer, "value"), TensorProto.FLOAT, ["batch x heads", "past", DIM])
+
+    def grow(self, g, layer, k, v):
+        fold = lambda x: g("Reshape", x, g("Concat", i64(-1), g("Slice", g("Shape", x), i64(2), i64(4)), axis=0))
+        k = g("Concat", self.past_name(layer), g("Transpose", fold(k), perm=[0, 2, 1]), axis=2, name=f"present.{layer}.key")
+        v = g("Concat", self.past_name(layer, "value"), fold(v), axis=1, name=f"present.{layer}.value")
+        self.add_output(k, ["batch x heads", DIM, "total"])
+        self.add_output(v, ["batch x heads", "total", DIM])
+        unfold = lambda x: g("Reshape", x, g("Concat", i64(-1, HEADS), g("Slice", g("Shape", x), i64(1), i64(3)), axis=0))
+        return g("Transpose", unfold(k), perm=[0, 1, 3, 2]), unfold(v)
+
+
+@form
+class Joint(Gpt):
+    """One tensor of keys and values behind one another, [batch, past, 2 * d], as GPT-BigCode has it."""
+    kv_heads, past_axis = 1, 1
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        for layer in range(self.layers):
+            self.add_input(self.past_name(layer), TensorProto.FLOAT, self.state_type("past"))
+
+    def state_type(self, length):
+        return [self.batch, length, 2 * DIM]
+
+    def grow(self, g, layer, k, v):
+        now = g("Squeeze", g("Concat", k, v, axis=3), i64(1))
+        all_ = g("Concat", self.past_name(layer), now, axis=1, name=f"present.{layer}")
+        self.add_output(all_, self.state_type("total"))
+        k, v = g("Split", all_, i64(DIM, DIM), outputs=2, axis=2)
+        return g("Unsqueeze", k, i64(1)), g("Unsqueeze", v, i64(1))
+
+
+@form
+class JointHeads(Joint):
+    """[batch, heads, past, 2 * d]"""
+    kv_heads, past_axis = HEADS, 2
+
+    def state_type(self, length):
+        return [self.batch, HEADS, length, 2 * DIM]
+
+    def grow(self, g, layer, k, v):
+        all_ = g("Concat", self.past_name(layer), g("Concat", k, v, axis=3), axis=2, name=f"present.{layer}")
+        self.add_output(all_, self.state_type("total"))
+        return g("Slice", all_, i64(0), i64(DIM), i64(3)), g("Slice", all_, i64(DIM), i64(2 * DIM), i64(3))
+
+
+@form
+class Pairs(Joint):
+    """One [2, batch, heads, past, d] a layer, as the contrib Attention and CTRL have it; split by Gather."""
+    kv_heads, past_axis = HEADS, 3
+
+    def state_type(self, length):
+        return [2, self.batch, HEADS, length, DIM]
+
+    def grow(self, g, layer, k, v):
+        out = []
+        for i, x in enumerate((k, v)):
+            out.append(g("Concat", g("Gather", self.past_name(layer), np.int64(i), axis=0), x, axis=2))
+        all_ = g("Concat", *[g("Unsqueeze", x, i64(0)) for x in out], axis=0, name=f"present.{layer}")
+        self.add_output(all_, self.state_type("total"))
+        return out
+
+
+@form
+class PairsPickedAgain(Pairs):
+    """As pairs, but attention picks its keys out of the stacked output."""
+
+    def grow(self, g, layer, k, v):
+        super().grow(g, layer, k, v)
+        k, v = g("Split", f"present.{layer}", i64(1, 1), outputs=2, axis=0)
+        return g("Squeeze", k, i64(0)), g("Squeeze", v, i64(0))
+
+
+@form
+class PairsTogether(Pairs):
+    """Both appended at once: stacked first, one Concat, then split."""
+
+    def grow(self, g, layer, k, v):
+        now = g("Concat", g("Unsqueeze", k, i64(0)), g("Unsqueeze", v, i64(0)), axis=0)
+        all_ = g("Concat", self.past_name(layer), now, axis=3, name=f"present.{layer}")
+        self.add_output(all_, self.state_type("total"))
+        return [g("Gather", all_, np.int64(i), axis=0) for i in range(2)]
+
+
+@form
+class Layers(Gpt):
+    """All keys in one tensor [layers, batch, heads, past, d], and all values in another."""
+    past_axis = 3
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        self.made = {"key": [], "value": []}
+        for what in self.made:
+            self.add_input(f"past.{what}", TensorProto.FLOAT, [self.layers, self.batch, HEADS, "past", DIM])
+
+    def past_name(self, layer, what="key"):
+        return f"past.{what}"
+
+    def pick(self, g, what, layer):
+        return g("Squeeze", g("Slice", f"past.{what}", i64(layer), i64(layer + 1), i64(0)), i64(0))
+
+    def grow(self, g, layer, k, v):
+        out = []
+        for what, x in (("key", k), ("value", v)):
+            out.append(g("Concat", self.pick(g, what, layer), x, axis=2))
+            self.made[what].append(out[-1])
+        return out
+
+    def finish(self, g):
+        for what, all_ in self.made.items():
+            name = g("Concat", *[g("Unsqueeze", x, i64(0)) for x in all_], axis=0, name=f"present.{what}")
+            self.add_output(name, [self.layers, self.batch, HEADS, "total", DIM])
+
+
+@form
+class LayerPairs(Gpt):
+    """Everything in one tensor [layers, 2, batch, heads, past, d]."""
+    past_axis = 4
+
+    def state_type(self, length):
+        return [self.layers, 2, self.batch, HEADS, length, DIM]
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        self.add_input("past", TensorProto.FLOAT, self.state_type("past"))
+        self.made = []
+
+    def past_name(self, layer, what="key"):
+        return "past"
+
+    def grow(self, g, layer, k, v):
+        out = []
+        pair = g("Gather", "past", np.int64(layer), axis=0)
+        for i, x in enumerate((k, v)):
+            out.append(g("Concat", g("Gather", pair, np.int64(i), axis=0), x, axis=2))
+        self.made.append(g("Concat", *[g("Unsqueeze", x, i64(0)) for x in out], axis=0))
+        return out
+
+    def finish(self, g):
+        name = g("Concat", *[g("Unsqueeze", x, i64(0)) for x in self.made], axis=0, name="present")
+        self.add_output(name, self.state_type("total"))
+
+
+@form
+class BatchLayers(LayerPairs):
+    """[batch, layers * 2, past, heads, d]: batch in front, layers and kinds merged, token-major."""
+    past_axis = 2
+
+    def state_type(self, length):
+        return [self.batch, 2 * self.layers, length, HEADS, DIM]
+
+    def grow(self, g, layer, k, v):
+        out = []
+        for i, x in enumerate((k, v)):
+            old = g("Gather", "past", np.int64(2 * layer + i), axis=1)
+            self.made.append(g("Concat", old, g("Transpose", x, perm=[0, 2, 1, 3]), axis=1))
+            out.append(g("Transpose", self.made[-1], perm=[0, 2, 1, 3]))
+        return out
+
+    def finish(self, g):
+        name = g("Concat", *[g("Unsqueeze", x, i64(1)) for x in self.made], axis=1, name="present")
+        self.add_output(name, self.state_type("total"))
+
+
+@form
+class NewRowsOnly(Layers):
+    """Gives back the new keys and values alone; the caller appends them."""
+
+    def finish(self, g):
+        pass
+
+    def grow(self, g, layer, k, v):
+        for what, x in (("key", k), ("value", v)):
+            self.add_output(g("Identity", x, name=f"new.{layer}.{what}"), [self.batch, HEADS, "seq", DIM])
+        return [g("Concat", self.pick(g, w, layer), x, axis=2) for w, x in (("key", k), ("value", v))]
+
+
+@form
+class NoPresent(NewRowsOnly):
+    """Refused: nothing says what the next past is."""
+    refused = "no output gives them back"
+
+    def grow(self, g, layer, k, v):
+        return [g("Concat", self.pick(g, w, layer), x, axis=2) for w, x in (("key", k), ("value", v))]
+
+
+@form
+class SwappedPairs(Pairs):
+    """Refused: keys come back where values were, so the next step would read one for the other."""
+    refused = "no output gives them back in its form"
+
+    def grow(self, g, layer, k, v):
+        out = [g("Concat", g("Gather", self.past_name(layer), np.int64(i), axis=0), x, axis=2) for i, x in enumerate((k, v))]
+        all_ = g("Concat", *[g("Unsqueeze", x, i64(0)) for x in reversed(out)], axis=0, name=f"present.{layer}")
+        self.add_output(all_, self.state_type("total"))
+        return out
+
+
+def save(array, path):
+    with open(path, "wb") as f:
+        f.write(numpy_helper.from_array(array).SerializeToString())
+
+
+def write(name, cls, out):
+    made = cls(sum(map(ord, name)))
+    model = made.build()
+    folder = os.path.join(out, name)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "model.onnx")
+    onnx.save(model, path)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    shape = [d if isinstance(d, int) else n for d, n in ((made.batch, 2), (made.seq, 23))]
+    tokens = np.random.default_rng(1).integers(0, VOCAB, shape)
+    logits = made.expected(session, tokens)
+    if cls.refused:
+        with open(os.path.join(folder, "refused"), "w") as f:
+            f.write(cls.refused + "\n")
+        return
+    suffix = "_batch" if shape[0] > 1 else ""
+    save(tokens, os.path.join(folder, f"tokens{suffix}.pb"))
+    save(logits, os.path.join(folder, f"logits{suffix}.pb"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    for name, cls in FORMS.items():
+        if re.search(args.only, name):
+            write(name, cls, args.out)
+            print(name)
+
+
+if __name__ == "__main__":
+    main()
