@@ -38,7 +38,6 @@ const OpRule *op_rule_at(size_t i) {
 }
 
 const OpHint op_hints[] = {
-    {"", "NonZero", "the result's size depends on data; export the experts without routing by NonZero"},
     {"", "Loop", "export without loops"},
     {"", "Scan", "export without loops"},
     {"", "Unique", "the result's size depends on data"},

@@ -128,13 +128,22 @@ static bool lower_one_hot(Call *c) {
     return out_val(c, 0, emit3(c, OP_WHERE, emit2(c, OP_EQ, index, column), on, off));
 }
 
-/* Only of a constant: else the result's size depends on data. */
+/* The result's length is a symbol of its own, which running the node binds. */
+static ValId nonzero_of_data(Call *c, ValId v) {
+    const char *name = arena_printf(c->im->arena, "hits_%zu", c->g->symbols.count);
+    SymId s = symbol_add(c->g, name, strlen(name));
+    c->g->symbols.data[s.id].counted = true;
+    Dim dims[2] = {dim_const(type_of(c, v)->rank), dim_sym(c->g, s)};
+    Type t = type_make(DT_I64, 2, dims);
+    return emit(c, OP_NONZERO, &v, 1, NULL, &t);
+}
+
+/* Of a constant it is a constant. */
 static bool lower_nonzero(Call *c) {
     ValId v = in_val(c, 0);
     if (!val_ok(v)) return false;
     const Type *t = type_of(c, v);
-    if (graph_constant(c->g, v) == NULL)
-        return call_error(c, "the result's size depends on data; hint: %s", op_hint("", "NonZero"));
+    if (graph_constant(c->g, v) == NULL) return out_val(c, 0, nonzero_of_data(c, v));
     int64_t count = 1, hits = 0, stride[MAX_RANK];
     for (uint32_t i = t->rank; i-- > 0;) {
         stride[i] = count;
@@ -166,6 +175,6 @@ const OpRule onnx_rules_index[] = {
     {"com.microsoft", "Trilu", 1, 0, lower_trilu, 0},
     {"", "OneHot", 9, 0, lower_one_hot, 0, T_ANY, "the depth must be known when compiling"},
     {"", "NonZero", 9, 0, lower_nonzero, 0, T_ANY,
-     "of constants only: otherwise the result's size depends on data"},
+     "of data: only to route rows to experts"},
     {0},
 };

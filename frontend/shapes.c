@@ -10,6 +10,23 @@
 
 /* ---- signs ---- */
 
+/* d with batch, seq, past and all others at the four numbers, or what their bounds leave of them. */
+static bool dim_sample(const Graph *g, Dim d, const int64_t sample[4], int64_t *out) {
+    DimTerm t;
+    *out = 0;
+    for (uint32_t i = 0; dim_term(g, d, i, &t); i++) {
+        for (uint32_t k = 0; k < t.degree; k++) {
+            const Symbol *s = &g->symbols.data[t.sym[k].id];
+            int64_t v = sample[t.sym[k].id <= 3 ? t.sym[k].id - 1 : 3];
+            if (s->counted) v--;
+            if (s->max != 0 && v > s->max) v = s->max;
+            if (!mul_i64(t.factor, v, &t.factor)) return false;
+        }
+        if (!add_i64(*out, t.factor, out)) return false;
+    }
+    return true;
+}
+
 Sign dim_sign(const Graph *g, Dim d) {
     if (!dim_known(d)) return SIGN_UNKNOWN;
     if (dim_is_const(d)) return d.v < 0 ? SIGN_NEG : d.v == 0 ? SIGN_ZERO : SIGN_POS;
@@ -19,18 +36,10 @@ Sign dim_sign(const Graph *g, Dim d) {
         {1, 64, 0, 64},  {1, 1, 64, 1},   {7, 1, 3, 9},    {1, 900, 1, 1},  {1, 1, 900, 1},
         {2, 97, 31, 11}, {64, 1, 1, 400}, {1, 1, 0, 4000}, {5, 4001, 0, 1}, {1, 3, 4001, 5},
     };
-    int64_t bind[64];
-    size_t n = g->symbols.count;
-    if (n > COUNT_OF(bind)) return SIGN_UNKNOWN;
     bool neg = false, zero = false, pos = false;
     for (size_t i = 0; i < COUNT_OF(samples); i++) {
-        for (size_t s = 1; s < n; s++) {
-            bind[s] = samples[i][s <= 3 ? s - 1 : 3];
-            int64_t max = g->symbols.data[s].max;
-            if (max != 0 && bind[s] > max) bind[s] = max;
-        }
         int64_t v = 0;
-        if (!dim_eval(g, d, bind, n, &v)) return SIGN_UNKNOWN;
+        if (!dim_sample(g, d, samples[i], &v)) return SIGN_UNKNOWN;
         neg |= v < 0;
         zero |= v == 0;
         pos |= v > 0;

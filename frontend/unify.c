@@ -29,9 +29,10 @@ Dim shape_cut(Import *im, Dim d, int64_t most) {
 /* max(n - d, least) = n - min(d, n - least), where n is the number in x = n - d. */
 Dim shape_rest(Import *im, Dim x, int64_t least) {
     Graph *g = im->g;
-    int64_t zeros[64] = {0}, n = 0;
-    if (g->symbols.count > COUNT_OF(zeros) || !dim_eval(g, x, zeros, g->symbols.count, &n))
-        return DIM_UNKNOWN;
+    int64_t n = 0;
+    DimTerm t;
+    for (uint32_t i = 0; dim_term(g, x, i, &t); i++)
+        if (t.degree == 0) n = t.factor;
     if (n <= least || n - least > DIM_MAX / 4) return DIM_UNKNOWN;
     Dim cut = shape_cut(im, dim_sub(g, dim_const(n), x), n - least);
     return dim_known(cut) ? dim_sub(g, dim_const(n), cut) : DIM_UNKNOWN;
@@ -91,7 +92,7 @@ static bool free_symbol(Import *im, Dim d, SymId *out, Dim *rest) {
     if (dim_is_const(d) || !dim_known(d)) return false;
     for (uint32_t s = SYM_PAST.id + 1; s < g->symbols.count; s++) {
         *out = (SymId){s};
-        if (is_lesser(im, *out)) continue;
+        if (g->symbols.data[s].counted || is_lesser(im, *out)) continue;
         *rest = dim_sub(g, d, dim_sym(g, *out));
         if (dim_known(*rest) && !dim_depends(g, *rest, *out)) return true;
     }

@@ -89,6 +89,7 @@ typedef struct {
     const char *name;
     int64_t literal; /* the number that a fixed-shape export has in its place; 0 = none */
     int64_t max;     /* upper bound; 0 = none known */
+    bool counted;    /* bound by running a node, and nothing else: may be 0 */
 } Symbol;
 
 typedef struct Graph Graph;

@@ -22,6 +22,7 @@ const PassOrder pass_order[] = {
     {"simplify", "cse", "equal values are found by structure, so they must have one form"},
     {"cse", "raise-norm", "the variance squares one value, not two equal ones"},
     {"tie", "raise-linear", "a tied head is a product with a transposed table, which becomes trans"},
+    {"raise-hits", "bind", "other passes are not linear in the nodes of unrolled experts"},
     {"raise-slots", "raise-routed", "a product is routed when its experts are picked by row and slot"},
     {"raise-routed", "kvcache", "the proof has no rule for a scatter"},
     {"raise-norm", "raise-attention", "norms on queries and keys stand between product and rotary"},
