@@ -174,7 +174,6 @@ const OpRule onnx_rules_index[] = {
     {"", "Trilu", 14, 0, lower_trilu, 0},
     {"com.microsoft", "Trilu", 1, 0, lower_trilu, 0},
     {"", "OneHot", 9, 0, lower_one_hot, 0, T_ANY, "the depth must be known when compiling"},
-    {"", "NonZero", 9, 0, lower_nonzero, 0, T_ANY,
-     "of data: only to route rows to experts"},
+    {"", "NonZero", 9, 0, lower_nonzero, 0, T_ANY, "of data: only to route rows to experts"},
     {0},
 };
