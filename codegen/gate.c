@@ -210,7 +210,7 @@ static gptc_status run_artifact(const char *path, const int32_t *ids, Compare *c
 bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d) {
     gptc_model *m;
     gptc_detail why = {""};
-    gptc_model_info info;
+    gptc_model_info info = {.struct_size = sizeof info};
     gptc_status st = gptc_open(artifact, NULL, &m, &why);
     if (st)
         return diag_bug(d, loc_none(), "the written file does not open: %s (%s)", gptc_strerror(st),

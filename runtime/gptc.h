@@ -13,7 +13,8 @@
  * All memory is reserved by gptc_open and gptc_session_new; prefill, step, rewind, fork, sampling and
  * gptc_generate allocate none. A call that fails changes nothing. NULL where an object is needed is
  * GPTC_E_ARGUMENT (-1, 0 or NULL where a call returns no status). Callbacks must not use their session.
- * Options are zeroed but for what is set; struct_size = sizeof the struct lets the library grow it.
+ * Options are zeroed but for what is set; struct_size = sizeof the struct lets the library grow it, as it does
+ * in structs that the library fills in.
  * Text is UTF-8 bytes with lengths; token ids are int32_t. */
 #ifndef GPTC_H
 #define GPTC_H
@@ -61,6 +62,7 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
 void gptc_close(gptc_model *m); /* after its sessions; NULL is allowed */
 
 typedef struct {
+    size_t struct_size; /* set before the call; no more than that is written, 0 is taken as this version's */
     int32_t vocab, context; /* context: longest sequence the model allows; both 0: no GPT, a function only */
     int32_t layers;         /* cached attention layers */
     int has_tokenizer, has_cache;

@@ -296,20 +296,22 @@ static uint64_t step_bytes(const gptc_model *m) {
 
 void gptc_model_get_info(const gptc_model *m, gptc_model_info *out) {
     if (!out) return;
-    *out = (gptc_model_info){.bos_token = -1};
-    if (!m) return;
-    const ArtMeta *a = m->meta;
-    *out = (gptc_model_info){.vocab = (int32_t)a->vocab,
-                             .context = (int32_t)a->context,
-                             .layers = (int32_t)a->layers,
-                             .has_tokenizer = m->tokenizer != NULL,
-                             .has_cache = (int)a->has_cache,
-                             .weight_bytes = m->weight_bytes,
-                             .state_bytes_per_token = a->state_bytes_per_token,
-                             .n_stop_tokens = (int32_t)a->n_stop_tokens,
-                             .bos_token = a->bos_token,
-                             .step_bytes = step_bytes(m)};
-    memcpy(out->stop_tokens, a->stop_tokens, sizeof out->stop_tokens);
+    gptc_model_info info = {.bos_token = -1};
+    if (m) {
+        const ArtMeta *a = m->meta;
+        info = (gptc_model_info){.vocab = (int32_t)a->vocab,
+                                 .context = (int32_t)a->context,
+                                 .layers = (int32_t)a->layers,
+                                 .has_tokenizer = m->tokenizer != NULL,
+                                 .has_cache = (int)a->has_cache,
+                                 .weight_bytes = m->weight_bytes,
+                                 .state_bytes_per_token = a->state_bytes_per_token,
+                                 .n_stop_tokens = (int32_t)a->n_stop_tokens,
+                                 .bos_token = a->bos_token,
+                                 .step_bytes = step_bytes(m)};
+        memcpy(info.stop_tokens, a->stop_tokens, sizeof info.stop_tokens);
+    }
+    info_write(out, &info, sizeof info);
 }
 
 const char *gptc_model_meta(const gptc_model *m, const char *key) {

@@ -68,6 +68,9 @@ gptc_status status_fail(gptc_detail *why, gptc_status s, const char *fmt, ...) R
  * caller's struct lacks stays as it is in `to`; what a newer one's has more is left out. */
 void options_read(void *to, size_t bytes, const void *from);
 
+/* status.c: the other way: fills a caller's struct as far as its struct_size says, and keeps that. */
+void info_write(void *to, const void *from, size_t bytes);
+
 /* xxhash.c: xxHash64. */
 uint64_t xxhash64(const void *data, size_t bytes, uint64_t seed);
 

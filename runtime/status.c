@@ -43,3 +43,10 @@ void options_read(void *to, size_t bytes, const void *from) {
     if (from) memcpy(&given, from, sizeof given);
     if (from) memcpy(to, from, given && given < bytes ? given : bytes);
 }
+
+void info_write(void *to, const void *from, size_t bytes) {
+    size_t given, head = sizeof given;
+    memcpy(&given, to, head);
+    size_t n = given && given < bytes ? given : bytes;
+    if (n > head) memcpy((char *)to + head, (const char *)from + head, n - head);
+}

@@ -193,7 +193,7 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     static double prefills[MAX_REPEATS], decodes[MAX_REPEATS];
     gptc_model *m;
     Bench b = {.o = o, .random = 1};
-    gptc_model_info info;
+    gptc_model_info info = {.struct_size = sizeof info};
     gptc_open_options oo = {.cpu_level = (int)o->level};
     double t = cli_seconds();
     gptc_status st = gptc_open(o->model, &oo, &m, why);

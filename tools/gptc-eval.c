@@ -102,6 +102,7 @@ static int open_model(Eval *e, const char *path, int64_t context, int64_t sequen
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &e->model, &why);
     if (st) return cli_fail(TOOL, NULL, st, why.text);
+    e->info.struct_size = sizeof e->info;
     gptc_model_get_info(e->model, &e->info);
     if (context > e->info.context) context = e->info.context;
     gptc_session_options o = {.struct_size = sizeof o,

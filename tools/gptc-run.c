@@ -287,6 +287,7 @@ int main(int argc, char **argv) {
     if (status >= 0) return status;
     gptc_status st = gptc_open(o.model, NULL, &r.model, &why);
     if (st) return fail(st, why.text);
+    r.info.struct_size = sizeof r.info;
     gptc_model_get_info(r.model, &r.info);
     gptc_session_options so = {
         .struct_size = sizeof so, .threads = (int32_t)o.threads, .context = (int32_t)o.context};

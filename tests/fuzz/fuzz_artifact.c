@@ -22,7 +22,7 @@ static bool small(const gptc_model *m) {
 }
 
 static void run(gptc_model *m) {
-    gptc_model_info info;
+    gptc_model_info info = {.struct_size = sizeof info};
     gptc_detail why;
     gptc_session *s = NULL;
     gptc_sampler *p = NULL;

@@ -45,7 +45,7 @@ static gptc_status try_file(gptc_detail *why, int verify) {
     if (st) return st;
     gptc_session *s;
     gptc_session_options so = {.threads = 1, .context = 4, .sequences = 2, .chunk = 2};
-    gptc_model_info info;
+    gptc_model_info info = {.struct_size = sizeof info};
     gptc_model_get_info(m, &info);
     if (info.context < 4) so.context = info.context;
     st = gptc_session_new(m, &so, &s, why);

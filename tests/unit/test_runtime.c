@@ -183,7 +183,7 @@ static int all_rows(void *user, int32_t sequence, int32_t first, int32_t rows, c
 
 /* ---- numbers ---- */
 static void test_info(void) {
-    gptc_model_info info;
+    gptc_model_info info = {.struct_size = sizeof info};
     gptc_model_get_info(model, &info);
     CU_ASSERT_EQUAL(info.vocab, TINY_VOCAB);
     CU_ASSERT_EQUAL(info.context, TINY_CONTEXT);
@@ -445,6 +445,19 @@ static void test_struct_size(void) {
         .struct_size = offsetof(gptc_sampler_options, top_k), .top_k = -1, .top_p = 9};
     CU_ASSERT_EQUAL(gptc_sampler_new(model, &first, &p), GPTC_OK);
     gptc_sampler_free(p);
+    gptc_model_info some = {.struct_size = offsetof(gptc_model_info, context), .context = -5, .layers = -5};
+    gptc_model_get_info(model, &some);
+    CU_ASSERT_EQUAL(some.vocab, TINY_VOCAB);
+    CU_ASSERT_EQUAL(some.context, -5);
+    CU_ASSERT_EQUAL(some.layers, -5);
+    CU_ASSERT_EQUAL(some.struct_size, offsetof(gptc_model_info, context));
+    struct {
+        gptc_model_info known;
+        int32_t later[4];
+    } wider = {{.struct_size = sizeof wider}, {-1, -1, -1, -1}};
+    gptc_model_get_info(model, &wider.known);
+    CU_ASSERT_EQUAL(wider.known.layers, 2);
+    CU_ASSERT_EQUAL(wider.later[0], -1);
 }
 
 static void test_null(void) {
