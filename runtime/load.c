@@ -1,8 +1,8 @@
 /* load.c: opens model.bin.
  *
  * The file is untrusted. Nothing in it is used before it was checked: header, section table (bounds,
- * overlaps, alignment, hashes), META, TENSORS here; the PLAN in plan.c. META, TENSORS and PLAN are copied
- * first, so that a file changed under the map cannot undo a check. The weights are numbers only: they are
+ * overlaps, alignment, hashes), META, TENSORS here; the PLAN in plan.c, a FUNCTION in function_check.c. These are
+ * copied first, so that a file changed under the map cannot undo a check. The weights are numbers only: they are
  * mapped and not touched, whatever they hold. */
 #include "runtime/runtime.h"
 
@@ -18,9 +18,10 @@
 #error "the format is little-endian and so must the machine be"
 #endif
 
-enum { MAX_SECTIONS = 64, NAMED_SECTIONS = ART_IR + 1, PATH_SHOWN = 100 };
-static const char *const section_names[NAMED_SECTIONS] = {
-    "?", "META", "TENSORS", "WEIGHTS", "PLAN", "TOKENIZER", "PROVENANCE", "KERNELS", "REPORT", "IR"};
+enum { MAX_SECTIONS = 64, NAMED_SECTIONS = ART_FUNCTION + 1, PATH_SHOWN = 100 };
+static const char *const section_names[NAMED_SECTIONS] = {"?",      "META",      "TENSORS",    "WEIGHTS",
+                                                          "PLAN",   "TOKENIZER", "PROVENANCE", "KERNELS",
+                                                          "REPORT", "IR",        "FUNCTION"};
 
 typedef struct {
     ArtSection all[MAX_SECTIONS];
@@ -90,8 +91,10 @@ static gptc_status sections_check(const gptc_model *m, Sections *sec, gptc_detai
             return status_fail(why, GPTC_E_FORMAT, "two %s sections", section_names[s->kind]);
         sec->named[s->kind] = s;
     }
-    for (uint32_t kind = ART_META; kind <= ART_PLAN; kind++)
+    for (uint32_t kind = ART_META; kind <= ART_WEIGHTS; kind++)
         if (!sec->named[kind]) return status_fail(why, GPTC_E_FORMAT, "no %s section", section_names[kind]);
+    if (!sec->named[ART_PLAN] == !sec->named[ART_FUNCTION])
+        return status_fail(why, GPTC_E_FORMAT, "not one of the sections PLAN and FUNCTION");
     return GPTC_OK;
 }
 
@@ -107,9 +110,11 @@ static const void *section_data(const gptc_model *m, const ArtSection *s) {
 
 static size_t padded(uint64_t bytes) { return ((size_t)bytes + 63) & ~(size_t)63; }
 
-/* Copies META, TENSORS and PLAN and checks the copies' hashes. */
+static uint32_t program_kind(const Sections *sec) { return sec->named[ART_PLAN] ? ART_PLAN : ART_FUNCTION; }
+
+/* Copies META, TENSORS and PLAN or FUNCTION and checks the copies' hashes. */
 static gptc_status tables_copy(gptc_model *m, const Sections *sec, const uint8_t *copy[], gptc_detail *why) {
-    static const uint32_t kinds[3] = {ART_META, ART_TENSORS, ART_PLAN};
+    const uint32_t kinds[3] = {ART_META, ART_TENSORS, program_kind(sec)};
     size_t total = 64;
     for (int i = 0; i < 3; i++) total += padded(sec->named[kinds[i]]->bytes);
     m->tables = malloc(total);
@@ -126,11 +131,14 @@ static gptc_status tables_copy(gptc_model *m, const Sections *sec, const uint8_t
     return GPTC_OK;
 }
 
-static gptc_status meta_check(const ArtMeta *meta, const char *text, uint64_t bytes, gptc_detail *why) {
+/* A function that is no GPT has neither vocabulary nor context. */
+static gptc_status meta_check(const ArtMeta *meta, bool function, const char *text, uint64_t bytes,
+                              gptc_detail *why) {
+    bool no_gpt = function && !meta->vocab && !meta->context;
     if (bytes - sizeof *meta != meta->text_bytes || (meta->text_bytes && text[meta->text_bytes - 1]))
         return status_fail(why, GPTC_E_FORMAT, "META: text does not fill the section");
-    if (!meta->vocab || meta->vocab > LIMIT_VOCAB || !meta->context || meta->context > LIMIT_CONTEXT ||
-        meta->layers > LIMIT_STEPS || meta->has_cache > 1)
+    if (((!meta->vocab || !meta->context) && !no_gpt) || meta->vocab > LIMIT_VOCAB ||
+        meta->context > LIMIT_CONTEXT || meta->layers > LIMIT_STEPS || meta->has_cache > 1)
         return status_fail(why, GPTC_E_FORMAT, "META: vocabulary %u, context %u or layers %u out of range",
                            meta->vocab, meta->context, meta->layers);
     if (meta->n_stop_tokens > 8)
@@ -148,23 +156,23 @@ static gptc_status meta_check(const ArtMeta *meta, const char *text, uint64_t by
     return GPTC_OK;
 }
 
-/* Elements stored, padding included, or 0 if that is absurd. */
+/* Elements stored, padding included, or UINT64_MAX if that is absurd. */
 static uint64_t tensor_stored(const ArtTensor *t) {
     uint64_t n = 1;
     for (uint32_t i = 0; i < t->rank; i++) {
         uint64_t d = t->dim[i];
-        if (d == 0 || d > (uint64_t)1 << 40) return 0;
+        if (d > (uint64_t)1 << 40) return UINT64_MAX;
         if (i + 2 == t->rank && t->layout == ART_PANEL16) d = (d + 15) / 16 * 16;
-        if (n > ((uint64_t)1 << 56) / d) return 0;
+        if (n && d > ((uint64_t)1 << 56) / n) return UINT64_MAX;
         n *= d;
     }
     return n;
 }
 
-static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail *why) {
-    static const uint8_t size[] = {[ART_F32] = 4, [ART_F16] = 2, [ART_BF16] = 2, [ART_I64] = 8};
+/* Of functions, tensors may be empty. */
+static gptc_status tensor_check(const gptc_model *m, uint32_t index, bool function, gptc_detail *why) {
     const ArtTensor *t = &m->tensors[index];
-    if (t->dtype < ART_F32 || t->dtype > ART_I64)
+    if (!nd_size(t->dtype))
         return status_fail(why, GPTC_E_UNSUPPORTED, "tensor %u: element type %u is not known", index,
                            t->dtype);
     if (t->layout != ART_PLAIN && t->layout != ART_PANEL16)
@@ -172,7 +180,8 @@ static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail
     if (t->rank > 4 || (t->layout == ART_PANEL16 && t->rank != 2 && t->rank != 3))
         return status_fail(why, GPTC_E_FORMAT, "tensor %u: rank %u", index, t->rank);
     uint64_t stored = tensor_stored(t);
-    if (!stored || t->bytes != stored * size[t->dtype])
+    bool may_be_empty = function && t->layout == ART_PLAIN;
+    if (stored == UINT64_MAX || (!stored && !may_be_empty) || t->bytes != stored * nd_size(t->dtype))
         return status_fail(why, GPTC_E_FORMAT, "tensor %u: its bytes do not fit its dims", index);
     if (t->offset % 64 || t->offset > m->weight_bytes || t->bytes > m->weight_bytes - t->offset)
         return status_fail(why, GPTC_E_FORMAT, "tensor %u: lies outside WEIGHTS", index);
@@ -181,15 +190,29 @@ static gptc_status tensor_check(const gptc_model *m, uint32_t index, gptc_detail
     return GPTC_OK;
 }
 
+static gptc_status plan_set(gptc_model *m, const void *section, uint64_t bytes, gptc_detail *why) {
+    if (bytes < sizeof(ArtPlan)) return status_fail(why, GPTC_E_FORMAT, "PLAN: too short");
+    m->plan = section;
+    uint64_t need = sizeof(ArtPlan) + m->plan->n_states * (uint64_t)sizeof(ArtState) +
+                    m->plan->n_steps * (uint64_t)sizeof(ArtStep) +
+                    m->plan->n_insns * (uint64_t)sizeof(ArtInsn);
+    if (bytes != need) return status_fail(why, GPTC_E_FORMAT, "PLAN: its counts do not fill the section");
+    m->states = (const ArtState *)(m->plan + 1);
+    m->steps = (const ArtStep *)(m->states + m->plan->n_states);
+    m->insns = (const ArtInsn *)(m->steps + m->plan->n_steps);
+    return plan_check(m, why);
+}
+
 /* Sets the pointers to the tables; every count is held against its section's size. */
 static gptc_status tables_check(gptc_model *m, const Sections *sec, const uint8_t *const copy[],
                                 gptc_detail *why) {
     const ArtSection *meta = sec->named[ART_META], *tensors = sec->named[ART_TENSORS];
-    const ArtSection *plan = sec->named[ART_PLAN], *weights = sec->named[ART_WEIGHTS];
+    const ArtSection *program = sec->named[program_kind(sec)], *weights = sec->named[ART_WEIGHTS];
+    bool function = program->kind == ART_FUNCTION;
     if (meta->bytes < sizeof(ArtMeta)) return status_fail(why, GPTC_E_FORMAT, "META: too short");
     m->meta = (const ArtMeta *)copy[0];
     m->text = (const char *)copy[0] + sizeof(ArtMeta);
-    gptc_status st = meta_check(m->meta, m->text, meta->bytes, why);
+    gptc_status st = meta_check(m->meta, function, m->text, meta->bytes, why);
     if (st) return st;
     m->weights = section_data(m, weights);
     m->weight_bytes = weights->bytes;
@@ -198,18 +221,9 @@ static gptc_status tables_check(gptc_model *m, const Sections *sec, const uint8_
     m->tensors = (const ArtTensor *)copy[1];
     m->n_tensors = (uint32_t)(tensors->bytes / sizeof(ArtTensor));
     for (uint32_t i = 0; i < m->n_tensors; i++)
-        if ((st = tensor_check(m, i, why))) return st;
-    if (plan->bytes < sizeof(ArtPlan)) return status_fail(why, GPTC_E_FORMAT, "PLAN: too short");
-    m->plan = (const ArtPlan *)copy[2];
-    uint64_t need = sizeof(ArtPlan) + m->plan->n_states * (uint64_t)sizeof(ArtState) +
-                    m->plan->n_steps * (uint64_t)sizeof(ArtStep) +
-                    m->plan->n_insns * (uint64_t)sizeof(ArtInsn);
-    if (plan->bytes != need)
-        return status_fail(why, GPTC_E_FORMAT, "PLAN: its counts do not fill the section");
-    m->states = (const ArtState *)(m->plan + 1);
-    m->steps = (const ArtStep *)(m->states + m->plan->n_states);
-    m->insns = (const ArtInsn *)(m->steps + m->plan->n_steps);
-    return plan_check(m, why);
+        if ((st = tensor_check(m, i, function, why))) return st;
+    return function ? function_check(m, copy[2], program->bytes, why)
+                    : plan_set(m, copy[2], program->bytes, why);
 }
 
 static gptc_status model_open(gptc_model *m, const char *path, int verify, gptc_detail *why) {
@@ -221,7 +235,7 @@ static gptc_status model_open(gptc_model *m, const char *path, int verify, gptc_
         return st;
     for (uint32_t i = 0; i < sec.n; i++) {
         const ArtSection *s = &sec.all[i];
-        if (s->kind == ART_META || s->kind == ART_TENSORS || s->kind == ART_PLAN) continue;
+        if (s->kind == ART_META || s->kind == ART_TENSORS || s->kind == program_kind(&sec)) continue;
         if (s->kind == ART_WEIGHTS && !verify) continue;
         if ((st = hash_check(s, section_data(m, s), why))) return st;
     }
@@ -281,7 +295,10 @@ static uint64_t routed_bytes(const gptc_model *m, const ArtStep *s) {
 /* Tables looked up by token or position are read a row at a time: they do not count. */
 static uint64_t step_bytes(const gptc_model *m) {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < m->plan->n_steps; i++) {
+    for (uint32_t i = 0; m->function.head && i < m->function.head->n_values; i++)
+        if (m->function.values[i].kind == ART_V_TENSOR)
+            bytes += m->tensors[m->function.values[i].tensor].bytes;
+    for (uint32_t i = 0; m->plan && i < m->plan->n_steps; i++) {
         const ArtStep *s = &m->steps[i];
         if (s->kernel == ART_K_GATHER || s->kernel == ART_K_ROPE || s->kernel == ART_K_PICK) continue;
         if (s->kernel == ART_K_ROUTED) {

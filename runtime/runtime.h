@@ -3,14 +3,17 @@
  *   load.c     maps a file, checks header, sections, META, TENSORS    plan.c   checks the PLAN
  *   session.c  reserves memory, resolves steps to launches            step.c   runs rows through launches
  *   sample.c   picks a token      generate.c   text and generation    status.c errors in words
+ *   function_check.c  checks a FUNCTION    function_plan.c  shapes, memory    function.c  runs one (nd.h: its ops)
+ *   history.c  sessions of a GPT without cache: token histories run through a function
  *
- * All checks are made at load; step.c trusts the model. */
+ * All checks are made at load; step.c trusts the model, and function.c but for shapes and indices. */
 #ifndef RUNTIME_RUNTIME_H
 #define RUNTIME_RUNTIME_H
 
 #include "runtime/artifact.h"
 #include "runtime/cpu/cpu.h"
 #include "runtime/gptc.h"
+#include "runtime/nd.h"
 #include "runtime/threads.h"
 #include "runtime/tokenizer.h"
 
@@ -40,23 +43,35 @@ enum {
     LIMIT_SEQUENCES = 1 << 16,
     LIMIT_CHUNK = 1 << 16,
     LIMIT_THREADS = 1 << 10,
+    LIMIT_FUNCTION = 1 << 22, /* nodes, values, … of a function */
 };
 #define LIMIT_ROW_BYTES ((uint64_t)1 << 32)
+
+/* The tables of a FUNCTION. */
+typedef struct {
+    const ArtFunction *head; /* NULL: the model has a PLAN */
+    const ArtTerm *terms;
+    const ArtDim *dims;
+    const ArtNode *nodes;
+    const ArtValue *values;
+    const uint32_t *operands, *inputs, *outputs, *symbols;
+} Function;
 
 struct gptc_model {
     void *map; /* the file */
     size_t map_bytes;
-    void *tables; /* META, TENSORS and PLAN, copied: the file may change under a map */
+    void *tables; /* META, TENSORS and PLAN or FUNCTION, copied: the file may change under a map */
     const ArtMeta *meta;
     const char *text; /* meta->text_bytes bytes, the last one NUL */
     const ArtTensor *tensors;
     uint32_t n_tensors;
     const uint8_t *weights; /* in map */
     uint64_t weight_bytes;
-    const ArtPlan *plan;
+    const ArtPlan *plan; /* NULL: the model has a FUNCTION */
     const ArtState *states;
     const ArtStep *steps;
     const ArtInsn *insns;
+    Function function;
     const CpuKernels *kernels;
     Tokenizer *tokenizer; /* NULL = none */
 };
@@ -80,6 +95,44 @@ gptc_status plan_check(const gptc_model *m, gptc_detail *why);
 uint32_t plan_inputs(uint32_t kernel);
 /* Elements of a checked tensor (not counting padding). */
 uint64_t plan_elements(const ArtTensor *t);
+
+/* function_check.c: sets m->function from a FUNCTION section of so many bytes and checks all of it. META and
+ * TENSORS are checked before. GPTC_E_FORMAT names the value or node. */
+gptc_status function_check(gptc_model *m, const void *section, uint64_t bytes, gptc_detail *why);
+/* The dtype and rank of a value, no dimensions and no data. */
+NdTensor function_value(const gptc_model *m, uint32_t value);
+/* The symbol that a dimension is, or ART_NO_INDEX. */
+uint32_t function_symbol(const Function *g, uint32_t dim);
+
+/* Where a value lies: `bytes` into what its root is, itself or the value that it is a view of. */
+typedef struct {
+    uint32_t root, last; /* last: the node that reads it last; n_nodes: an output */
+    uint64_t offset;
+} Place;
+
+struct gptc_function {
+    const gptc_model *model;
+    Pool *pool;
+    uint8_t *local;           /* CPU_LOCAL_BYTES of each worker */
+    NdTensor *values;         /* n_values */
+    const NdTensor **operand; /* n_operands: of nodes; NULL = left out */
+    Place *places;            /* n_values; of results and roots, the offset is in block */
+    uint64_t *scratch;        /* n_nodes: offset in block */
+    uint64_t *copies;    /* n_outputs: offset in block of an output that lies in an input; else NOWHERE */
+    int64_t *dims;       /* n_dims: their values */
+    gptc_tensor *shapes; /* n_inputs: what all of this was planned for */
+    bool planned, ready; /* ready: the outputs hold the last run */
+    uint8_t *block;      /* results and scratch; 64-byte aligned */
+    uint64_t block_bytes, need;
+    gptc_tensor *outputs;
+    void *owned[10]; /* what free() takes; [0] is the block's */
+};
+#define NOWHERE UINT64_MAX
+
+/* function_plan.c: shapes, places and the memory they need, for inputs of these shapes. */
+gptc_status function_plan(gptc_function *f, const gptc_tensor *inputs, gptc_detail *why);
+/* The node as nd.h takes it. */
+NdCall function_call(const gptc_function *f, uint32_t node, gptc_detail *why);
 
 /* A step with its pointers resolved; rows are set before each run. */
 typedef struct {
@@ -128,7 +181,23 @@ struct gptc_session {
     void *blocks[8];         /* what free() takes */
     uint32_t n_blocks;
     uint64_t cache_bytes, rows_computed;
+    gptc_function *function; /* of a GPT without cache; then states, launches and rows are not there */
+    int32_t *history;        /* n_sequences x context tokens */
+    int64_t *wide;           /* one sequence's tokens as i64 */
+    float *rounded;          /* logits on their way: chunk or n_sequences x vocab */
 };
+
+/* session.c: memory this process could still take. */
+uint64_t memory_available(void);
+
+/* history.c: what session.c does for a session whose model is a function; arguments are checked. */
+static inline int32_t *history_of(const gptc_session *s, int32_t sequence) {
+    return s->history + (size_t)sequence * s->context;
+}
+gptc_status history_init(gptc_session *s, uint32_t threads, gptc_detail *why);
+gptc_status history_prefill(gptc_session *s, int32_t sequence, const int32_t *tokens, size_t n,
+                            gptc_logits_mode mode, gptc_logits_fn fn, void *user);
+gptc_status history_step(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n);
 
 /* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. */
 void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);

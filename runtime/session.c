@@ -63,8 +63,8 @@ static bool sizes_of(const gptc_session *s, uint32_t threads, Sizes *z) {
     return ok && z->total < SIZE_MAX / 2;
 }
 
-/* Memory this process could still take: what the kernel reckons available, and a container's limit. */
-static uint64_t memory_available(void) {
+/* What the kernel reckons available, and a container's limit. */
+uint64_t memory_available(void) {
     uint64_t best = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     char line[128];
     unsigned long long v;
@@ -359,6 +359,7 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
     uint64_t most = (uint64_t)s->context * s->n_sequences; /* rows there can ever be at once */
     if (s->chunk > most) s->chunk = (uint32_t)most;
     uint32_t threads = o->threads ? (uint32_t)o->threads : pool_cores();
+    if (s->model->function.head) return history_init(s, threads, why);
     gptc_status st = session_reserve(s, threads, why);
     if (st) return st;
     s->pool = pool_new(threads);
@@ -376,6 +377,8 @@ gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options,
     if (!out) return status_fail(why, GPTC_E_ARGUMENT, "no place for the session (out is NULL)");
     *out = NULL;
     if (!m) return status_fail(why, GPTC_E_ARGUMENT, "no model");
+    if (!m->meta->vocab)
+        return status_fail(why, GPTC_E_UNSUPPORTED, "the model is no GPT; hint: run it by gptc_function_run");
     gptc_session_options o = {0};
     options_read(&o, sizeof o, options);
     gptc_session *s = calloc(1, sizeof *s);
@@ -393,6 +396,7 @@ gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options,
 void gptc_session_free(gptc_session *s) {
     if (!s) return;
     pool_free(s->pool);
+    gptc_function_free(s->function);
     for (uint32_t i = 0; i < s->n_blocks; i++) free(s->blocks[i]);
     free(s->states);
     free(s->state_floats);
@@ -426,10 +430,11 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
     Sequence *a = sequence_of(s, from), *b = sequence_of(s, to);
     if (!a || !b) return GPTC_E_ARGUMENT;
     if (a == b) return GPTC_OK;
-    for (uint32_t i = 0; i < s->model->plan->n_states && a->length; i++) {
+    for (uint32_t i = 0; s->states && i < s->model->plan->n_states && a->length; i++) {
         size_t n = s->state_floats[i];
         memcpy(s->states[i].data + (size_t)to * n, s->states[i].data + (size_t)from * n, n * sizeof(float));
     }
+    if (s->function) memcpy(history_of(s, to), history_of(s, from), (size_t)a->length * sizeof *s->history);
     size_t vocab = s->model->meta->vocab;
     if (a->has_logits)
         memcpy(s->logits + (size_t)to * vocab, s->logits + (size_t)from * vocab, vocab * sizeof(float));
@@ -466,6 +471,7 @@ static gptc_status prefill(gptc_session *s, int32_t sequence, const int32_t *tok
     if (n > s->context - (size_t)q->length) return GPTC_E_CONTEXT;
     gptc_status st = tokens_check(s, tokens, n);
     if (st || !n) return st;
+    if (s->function) return history_prefill(s, sequence, tokens, n, mode, fn, user);
     for (size_t done = 0; done < n;) {
         uint32_t rows = n - done < s->chunk ? (uint32_t)(n - done) : s->chunk;
         int32_t first = q->length + (int32_t)done;
@@ -524,6 +530,7 @@ gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const
     if (!s) return GPTC_E_ARGUMENT;
     gptc_status st = step_check(s, sequences, tokens, n);
     if (st) return st;
+    if (s->function) return history_step(s, sequences, tokens, n);
     size_t vocab = s->model->meta->vocab;
     for (int32_t done = 0; done < n;) {
         int32_t rows = (uint32_t)(n - done) < s->chunk ? n - done : (int32_t)s->chunk;

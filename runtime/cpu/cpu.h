@@ -174,6 +174,17 @@ typedef struct {
     float *out; /* not x */
 } CpuMove;
 
+/* c[m][n] = a[m][k] b[k][n], row-major with leading dimensions; b: ART_F32/F16/BF16. m at most
+ * CPU_PRODUCT_ROWS, k at least 1. One worker computes it alone, index and count unused. */
+#define CPU_PRODUCT_ROWS 240
+typedef struct {
+    uint32_t dtype;
+    size_t m, n, k, lda, ldb, ldc;
+    const float *a;
+    const void *b;
+    float *c;
+} CpuProduct;
+
 typedef struct {
     const char *name; /* "portable", "avx2", "avx512" */
     void (*gather)(const CpuWorker *w, const CpuGather *a);
@@ -189,6 +200,10 @@ typedef struct {
     void (*topk)(const CpuWorker *w, const CpuTopk *a);
     void (*pick)(const CpuWorker *w, const CpuPick *a);
     void (*routed)(const CpuWorker *w, const CpuRouted *a);
+    void (*product)(const CpuWorker *w, const CpuProduct *a);
+    /* d[i] = op(a[i], b[i], c[i]) of one instruction that computes, for count floats, a multiple of 16; d may
+     * be an operand, and operands the op does not have must still be readable. */
+    void (*tile)(const ArtInsn *n, size_t count, const float *a, const float *b, const float *c, float *d);
 } CpuKernels;
 
 /* level: 0 = the best this machine has, 1 = portable, 2 = AVX2, 3 = AVX-512 (gptc_open_options.cpu_level).

@@ -4,6 +4,7 @@
 #include "runtime/cpu/linear.h"
 #include "runtime/cpu/pick.h"
 #include "runtime/cpu/pointwise.h"
+#include "runtime/cpu/product.h"
 #include "runtime/cpu/reduce.h"
 #include "runtime/cpu/routed.h"
 #include "runtime/cpu/rows.h"
@@ -24,4 +25,6 @@ const CpuKernels CPU_TABLE = {
     .topk = topk,
     .pick = pick,
     .routed = routed,
+    .product = product,
+    .tile = pointwise_insn,
 };

@@ -31,6 +31,10 @@ static void load_indexed(const float *x, const ArtInsn *n, size_t first, size_t 
 INLINE V from_mask(VI m) { return (V)((VI)v_set(1.0f) & m); }
 INLINE V nan_min(V a, V b) { return v_select((a < b) | (a != a), a, b); }
 INLINE V nan_max(V a, V b) { return v_select((a > b) | (a != a), a, b); }
+INLINE V silu_of(V x, float alpha) { /* 0, not NaN, where x and alpha x are infinite */
+    V y = x * v_sigmoid(v_set(alpha) * x);
+    return alpha > 0 ? v_select(x == v_set(-INFINITY), v_zero(), y) : y;
+}
 INLINE float softplus_of(float x) { return (x > 0 ? x : x == x ? 0 : x) + log1pf(expf(-fabsf(x))); }
 
 #define EACH_V(expr)                                                                                         \
@@ -80,7 +84,7 @@ static void pointwise_insn(const ArtInsn *n, size_t count, const float *a, const
     case ART_I_RELU: EACH_V(v_relu(x));
     case ART_I_GELU_ERF: EACH_V(v_gelu_erf(x));
     case ART_I_GELU_TANH: EACH_V(v_gelu_tanh(x));
-    case ART_I_SILU: EACH_V(x * v_sigmoid(v_set(n->imm) * x));
+    case ART_I_SILU: EACH_V(silu_of(x, n->imm));
     case ART_I_ISNAN: EACH_V(from_mask(x != x));
     case ART_I_ISINF: EACH_V(from_mask(v_abs(x) == v_set(INFINITY)));
     case ART_I_NOT: EACH_V(from_mask(x == v_zero()));
