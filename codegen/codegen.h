@@ -21,6 +21,18 @@ typedef struct {
     const char *name;          /* may be NULL */
 } ProgramTensor;
 
+/* A function (ArtFunction) and what it points to. */
+typedef struct {
+    ArtFunction head;
+    VEC(ArtTerm) terms;
+    VEC(ArtDim) dims;
+    VEC(ArtNode) nodes;
+    VEC(ArtValue) values;
+    VEC(uint32_t) operands, inputs, outputs;
+    VEC(const char *) symbols, names; /* names: of values that are ports, else NULL */
+    VEC(uint32_t) symbol_text;        /* where the packer put the symbols' names */
+} Function;
+
 /* What the packer writes: the plan with its tensors. Lives in the arena given to lower(). */
 typedef struct {
     Arena *arena;
@@ -31,7 +43,8 @@ typedef struct {
     VEC(ArtInsn) insns;
     VEC(ValId) step_out; /* the value each step makes */
     ArtPlan plan;
-    ArtMeta meta; /* vocab, context, layers, state bytes */
+    ArtMeta meta;       /* vocab, context, layers, state bytes */
+    Function *function; /* instead of steps; NULL = a program of rows */
 } Program;
 
 /* weights.c */
@@ -44,7 +57,11 @@ uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const 
  * each. All of one dtype. */
 bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d);
 uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, const char *name);
-uint32_t art_dtype(DType t);
+uint32_t art_dtype(DType t);          /* of a row program's tensor: what is no f16 or bf16 becomes f32 */
+uint32_t art_dtype_exact(DType t);    /* 0 when there is none */
+void weight_transpose(WeightView *w); /* a matrix; no data moves */
+/* A constant as it is, of any dtype and rank, PLAIN; one above rank 4 as its elements in a row. */
+uint32_t program_constant(Program *p, const void *data, const Type *t, const char *name);
 
 /* A target's rules, first match wins: which kernel runs a region. */
 typedef struct Lower {
@@ -70,6 +87,9 @@ extern const Target target_cpu; /* cpu/rules.c */
 bool lower(Graph *g, const Target *t, int64_t ctx, Arena *a, Program **out, Diag *d);
 bool lower_row_arg(Lower *lw, ValId v, ArtArg *out);        /* a row value's buffer */
 ArtStep *lower_step(Lower *lw, uint32_t kernel, ValId out); /* a new step that writes out's buffer */
+
+/* function.c: a graph as it is, node for node. */
+bool lower_function(Graph *g, int64_t ctx, Arena *a, Program **out, Diag *d);
 
 /* pack.c: writes the artifact to a temporary beside path. */
 typedef struct {
@@ -98,5 +118,8 @@ typedef struct {
     int64_t tokens;                   /* rows of the reference that were computed */
 } GateReport;
 bool gate_exact(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);
+/* gate_function.c: the same for a function that is no GPT, on random inputs. max_err is relative to the largest
+ * element, worst the output's name, tokens the rounds. */
+bool gate_function(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);
 
 #endif

@@ -71,11 +71,7 @@ static bool lower_weights_first(Lower *lw) {
         WeightView w;
         if (n->op != OP_LINEAR || !n->region) continue;
         if (!weight_view(g, n->in[1], lw->arena, &w, lw->diag)) return false;
-        if (!n->attr.trans) {
-            int64_t d = w.dim[0], s = w.stride[0];
-            w.dim[0] = w.dim[1], w.stride[0] = w.stride[1];
-            w.dim[1] = d, w.stride[1] = s;
-        }
+        if (!n->attr.trans) weight_transpose(&w);
         program_tensor(lw->p, &w, ART_PANEL16, graph_val(g, n->in[1])->name);
     }
     return true;

@@ -15,6 +15,7 @@ typedef struct {
 } Packer;
 
 static void put(Packer *k, const void *data, size_t bytes) {
+    if (!bytes) return;
     file_write(k->w, data, bytes);
     hash_update(&k->hash, data, bytes);
 }
@@ -109,8 +110,22 @@ static void put_experts(Packer *k, const ProgramTensor *t) {
     }
 }
 
+/* The elements lie in memory as they are stored. */
+static bool stored_as_is(const ProgramTensor *t) {
+    int64_t run = 1;
+    for (uint32_t i = t->view.rank; i-- > 0;) {
+        if (t->view.dim[i] > 1 && t->view.stride[i] != run) return false;
+        run *= t->view.dim[i];
+    }
+    return art_dtype_exact(t->view.dtype) == t->art.dtype;
+}
+
 static void put_plain(Packer *k, const ProgramTensor *t) {
     const WeightView *w = &t->view;
+    if (stored_as_is(t)) {
+        put(k, (const uint8_t *)w->data + (size_t)w->offset * dtype_size(w->dtype), t->art.bytes);
+        return;
+    }
     bool wide = t->art.dtype == ART_F32;
     uint8_t buffer[4096];
     size_t used = 0, size = wide ? 4 : 2;
@@ -160,6 +175,13 @@ static uint32_t add_string(Text *t, const char *s) {
     return at;
 }
 
+static void name_function(Function *f, Text *strings, Arena *a) {
+    for (size_t i = 0; i < f->names.count; i++)
+        if (f->names.data[i]) f->values.data[i].name_offset = add_string(strings, f->names.data[i]);
+    for (size_t i = 0; i < f->symbols.count; i++)
+        VEC_PUSH(a, &f->symbol_text, add_string(strings, f->symbols.data[i]));
+}
+
 static void put_meta(Packer *k, Program *p, const PackExtra *x, Arena *a) {
     Text strings = text_new(a);
     for (size_t i = 0; i < x->nmeta; i++) {
@@ -173,6 +195,7 @@ static void put_meta(Packer *k, Program *p, const PackExtra *x, Arena *a) {
         ProgramTensor *t = &p->tensors.data[i];
         t->art.name_offset = t->name ? add_string(&strings, t->name) : UINT32_MAX;
     }
+    if (p->function) name_function(p->function, &strings, a);
     ArtMeta m = p->meta;
     m.n_strings = (uint32_t)x->nmeta;
     m.text_bytes = (uint32_t)strings.count;
@@ -191,6 +214,21 @@ static void put_plan(Packer *k, const Program *p) {
     put(k, p->states.data, p->states.count * sizeof *p->states.data);
     put(k, p->steps.data, p->steps.count * sizeof *p->steps.data);
     put(k, p->insns.data, p->insns.count * sizeof *p->insns.data);
+    end(k);
+}
+
+#define PUT_ALL(k, vec) put((k), (vec).data, (vec).count * sizeof *(vec).data)
+static void put_function(Packer *k, const Function *f) {
+    begin(k, ART_FUNCTION, 64);
+    put(k, &f->head, sizeof f->head);
+    PUT_ALL(k, f->terms);
+    PUT_ALL(k, f->dims);
+    PUT_ALL(k, f->nodes);
+    PUT_ALL(k, f->values);
+    PUT_ALL(k, f->operands);
+    PUT_ALL(k, f->inputs);
+    PUT_ALL(k, f->outputs);
+    PUT_ALL(k, f->symbol_text);
     end(k);
 }
 
@@ -225,7 +263,10 @@ FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackSta
     file_write(k.w, &h, sizeof h);
     for (uint32_t i = 0; i < total; i++) file_write(k.w, &k.sections[0], sizeof(ArtSection));
     put_meta(&k, p, x, a);
-    put_plan(&k, p);
+    if (p->function)
+        put_function(&k, p->function);
+    else
+        put_plan(&k, p);
     put_bytes(&k, ART_TOKENIZER, x->tokenizer, x->tokenizer_bytes);
     put_text(&k, ART_PROVENANCE, x->provenance);
     put_text(&k, ART_REPORT, x->report);

@@ -5,6 +5,15 @@
 
 uint32_t art_dtype(DType t) { return t == DT_F16 ? ART_F16 : t == DT_BF16 ? ART_BF16 : ART_F32; }
 
+uint32_t art_dtype_exact(DType t) {
+    static const uint32_t number[DT_COUNT] = {
+        [DT_BOOL] = ART_BOOL, [DT_I8] = ART_I8,   [DT_U8] = ART_U8,   [DT_I16] = ART_I16, [DT_U16] = ART_U16,
+        [DT_I32] = ART_I32,   [DT_U32] = ART_U32, [DT_I64] = ART_I64, [DT_U64] = ART_U64, [DT_F16] = ART_F16,
+        [DT_BF16] = ART_BF16, [DT_F32] = ART_F32, [DT_F64] = ART_F64,
+    };
+    return number[t];
+}
+
 /* The chain of views from v up to its constant; -1 when it is too long or something else is in it. */
 static int weight_chain(const Graph *g, ValId v, NodeId *chain, int cap) {
     int n = 0;
@@ -86,6 +95,12 @@ bool weight_view(Graph *g, ValId v, Arena *a, WeightView *out, Diag *d) {
         for (int i = n; i-- > 0 && direct;) direct = view_apply(out, g, graph_node(g, chain[i]));
     }
     return direct || view_evaluate(g, v, a, out, d);
+}
+
+void weight_transpose(WeightView *w) {
+    int64_t dim = w->dim[0], stride = w->stride[0];
+    w->dim[0] = w->dim[1], w->stride[0] = w->stride[1];
+    w->dim[1] = dim, w->stride[1] = stride;
 }
 
 double weight_get(const WeightView *w, const int64_t *index) {
@@ -205,5 +220,28 @@ uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const 
     t.art.bytes = count * (t.art.dtype == ART_F32 ? 4 : 2);
     t.art.name_offset = UINT32_MAX;
     VEC_PUSH(p->arena, &p->tensors, t);
+    return (uint32_t)(p->tensors.count - 1);
+}
+
+uint32_t program_constant(Program *p, const void *data, const Type *t, const char *name) {
+    size_t bytes = 0;
+    type_static_bytes(t, &bytes);
+    WeightView w = {.data = data};
+    Type flat = *t;
+    if (t->rank > 4) {
+        Dim count = dim_const((int64_t)(bytes / dtype_size(t->dtype)));
+        flat = type_make(t->dtype, 1, &count);
+    }
+    view_contiguous(&w, &flat);
+    for (size_t i = 0; i < p->tensors.count; i++) {
+        const ProgramTensor *other = &p->tensors.data[i];
+        if (other->art.layout == ART_PLAIN && same_elements(&other->view, &w)) return (uint32_t)i;
+    }
+    ProgramTensor tensor = {.view = w, .name = name};
+    tensor.art = (ArtTensor){.dtype = art_dtype_exact(t->dtype), .layout = ART_PLAIN, .rank = w.rank};
+    tensor.art.bytes = bytes;
+    tensor.art.name_offset = UINT32_MAX;
+    for (uint32_t i = 0; i < 4; i++) tensor.art.dim[i] = i < w.rank ? (uint64_t)w.dim[i] : 1;
+    VEC_PUSH(p->arena, &p->tensors, tensor);
     return (uint32_t)(p->tensors.count - 1);
 }

@@ -38,12 +38,9 @@ static inline const Tensor *eval_operand(const EvalCtx *e, uint32_t i) {
 
 /* ---- eval_tensor.c ---- */
 /* n elements from element `at` on, `stride` elements apart. load_f64 takes every dtype; load_i64
- * takes integers and bools (a bool is 0 or 1; u64 keeps its bits). Stores are contiguous: store_f64
- * rounds to the tensor's float dtype, store_i64 keeps the low bits; to bool stores x != 0. */
+ * takes integers and bools (a bool is 0 or 1; u64 keeps its bits). Stores are as tensor_store_… of ir.h. */
 void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, double *out);
 void tensor_load_i64(const Tensor *t, int64_t at, int64_t stride, size_t n, int64_t *out);
-void tensor_store_f64(Tensor *t, int64_t at, size_t n, const double *v);
-void tensor_store_i64(Tensor *t, int64_t at, size_t n, const int64_t *v);
 void tensor_store_f64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, const double *v);
 void tensor_store_i64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, const int64_t *v);
 /* Products of dimensions [from, to). */

@@ -411,5 +411,9 @@ bool eval_node(Graph *g, NodeId n, const Tensor *const *in, const int64_t *bind,
 size_t tensor_count(const Tensor *t);
 double tensor_get_f64(const Tensor *t, size_t i);
 int64_t tensor_get_i64(const Tensor *t, size_t i);
+/* n elements from element `at` on. f64 rounds to a float dtype; i64, for integers and bools, keeps the low bits; to
+ * bool stores x != 0. */
+void tensor_store_f64(Tensor *t, int64_t at, size_t n, const double *v);
+void tensor_store_i64(Tensor *t, int64_t at, size_t n, const int64_t *v);
 
 #endif

@@ -5,6 +5,8 @@
 
 #define TOL_LOGITS_F32 1e-3   /* exact passes, fp32: reordered sums give about 2e-6 */
 #define TOL_LOGITS_F16 1e-2   /* graphs that compute in fp16 or bf16, which round after every op */
+#define TOL_VALUE_F32 1e-4    /* a function's outputs, relative to the largest element: reordered sums */
+#define TOL_VALUE_F16 1e-2    /* the same where the graph computes in fp16 or bf16 */
 #define TOL_PASS_VALUE 1e-5   /* a pass test's outputs before and after, relative to the largest */
 #define TOL_MASK_BLOCKED 87.0 /* exp(-87) is the smallest normal float: such a key weighs nothing */
 #define TOL_TABLE 2e-6        /* an entry of a table at other lengths, relative to the largest */

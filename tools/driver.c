@@ -113,6 +113,7 @@ bool compile_passes(Compile *c, const CompilePasses *o) {
                           o->dump);
     if (o->dump_dir && mkdir(o->dump_dir, 0777) != 0 && errno != EEXIST)
         return diag_error(&c->diag, loc_file(o->dump_dir), "cannot make the folder: %s", strerror(errno));
+    c->function = graph_is_function(c->graph, &o->pass);
     bool all = o->dump_dir && (!o->dump || !*o->dump || !strcmp(o->dump, "all"));
     if (all && !dump_graph(c, o, 0, "imported")) return false;
     PassRun run = {.passes = o->passes,
@@ -189,7 +190,8 @@ static bool fill_extra(Compile *c, const char *model_path, const CompileWrite *o
                        TokenizerBlob *blob, MetaPair *meta) {
     Sidecar side;
     sidecar_read(model_path, c->arena, &side, &c->diag);
-    if (!fill_tokens(c, &side, o->eos, vocab, x)) return false;
+    bool gpt = vocab > 0; /* nothing else has tokens */
+    if ((gpt || o->eos >= 0) && !fill_tokens(c, &side, o->eos, vocab, x)) return false;
     const char *tok = o->tokenizer ? o->tokenizer : side.tokenizer;
     if (tok) {
         if (!read_tokenizer(c, tok, blob)) return false;
@@ -206,6 +208,17 @@ static bool fill_extra(Compile *c, const char *model_path, const CompileWrite *o
     return true;
 }
 
+bool compile_lower(Compile *c, int64_t ctx, Program **out) {
+    if (c->function && c->graph->stage < STAGE_STATEFUL)
+        return lower_function(c->graph, ctx, c->arena, out, &c->diag);
+    if (c->graph->stage != STAGE_PLANNED)
+        return diag_error(&c->diag, loc_none(),
+                          "the graph is not planned (stage %s), so nothing can be written; "
+                          "hint: compile at -O1 or above without --stop-after",
+                          stage_name(c->graph->stage));
+    return lower(c->graph, &target_cpu, ctx, c->arena, out, &c->diag);
+}
+
 bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
                    CompileResult *r) {
     Program *p;
@@ -213,12 +226,7 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     TokenizerBlob blob;
     MetaPair meta[4];
     memset(r, 0, sizeof *r);
-    if (c->graph->stage != STAGE_PLANNED)
-        return diag_error(&c->diag, loc_none(),
-                          "the graph is not planned (stage %s), so nothing can be written; "
-                          "hint: compile at -O1 or above without --stop-after",
-                          stage_name(c->graph->stage));
-    if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return false;
+    if (!compile_lower(c, ctx, &p)) return false;
     if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return false;
     Text ir = text_new(c->arena);
     if (o->embed_ir) {
@@ -228,12 +236,15 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     FileWriter *w = pack_write(p, &x, out, &r->pack, &c->diag);
     if (!w) return false;
     r->context = ctx;
-    r->steps = p->plan.n_steps;
+    r->steps = p->function ? p->function->head.n_nodes : p->plan.n_steps;
     r->states = p->plan.n_states;
     r->plan = p->plan;
     r->has_tokenizer = x.tokenizer_bytes > 0;
     if (!file_flush(w)) return file_commit(w, &c->diag); /* says what went wrong */
-    if (!gate_exact(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)) {
+    r->kind = !p->function ? COMPILED_ROWS : p->meta.vocab > 0 ? COMPILED_GPT : COMPILED_FUNCTION;
+    if (r->kind != COMPILED_FUNCTION
+            ? !gate_exact(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)
+            : !gate_function(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)) {
         file_abandon(w);
         return false;
     }

@@ -15,6 +15,7 @@ typedef struct {
     Graph *graph;        /* what passes change */
     Graph *imported;     /* as imported: the reference of the gate */
     CacheProof proof;
+    bool function; /* set by compile_passes: it becomes a function */
 } Compile;
 
 void compile_init(Compile *c);
@@ -33,6 +34,8 @@ typedef struct {
     void *user;
 } CompilePasses;
 bool compile_passes(Compile *c, const CompilePasses *o);
+/* The program or function of the graph after its passes. */
+bool compile_lower(Compile *c, int64_t ctx, Program **out);
 int64_t compile_context(const Compile *c, int64_t asked);
 
 typedef struct {
@@ -43,11 +46,14 @@ typedef struct {
     bool embed_ir; /* the planned graph's text goes into the file */
     uint64_t seed; /* of the gate's tokens */
 } CompileWrite;
+/* A program of rows; a GPT without cache; a function that is no GPT. */
+typedef enum { COMPILED_ROWS, COMPILED_GPT, COMPILED_FUNCTION } CompiledKind;
 typedef struct {
+    CompiledKind kind;
     PackStats pack;
     GateReport gate;
     int64_t context;
-    uint32_t steps, states;
+    uint32_t steps, states; /* of a function: nodes, 0 */
     bool has_tokenizer;
     ArtPlan plan;
 } CompileResult;

@@ -51,16 +51,19 @@ static int check_options(const Options *o) {
                         "does not have: every pass is exact\n");
         return EXIT_MACHINE;
     }
-    if (o->no_cache && !o->emit && !o->stop_after) {
-        fprintf(stderr, "gptc: --no-kv-cache: this version runs models through the cache alone; use it with "
-                        "--emit=ir to look at the graph\n");
-        return EXIT_MACHINE;
-    }
     return -1;
 }
 
-static void summary_graph(const Compile *c, int64_t ctx) {
+static void summary_graph(const Compile *c, bool no_cache, int64_t ctx) {
     const Graph *g = c->graph;
+    if (c->function) {
+        fprintf(stderr, "  graph     %u nodes of %u ONNX nodes: %u norm, %u linear\n", graph_count_nodes(g),
+                c->onnx.nnodes, graph_count_op(g, OP_NORM), graph_count_op(g, OP_LINEAR));
+        fprintf(stderr, "  function  %zu inputs, %zu outputs; no cache: %s\n", g->inputs.count,
+                g->outputs.count,
+                no_cache ? "--no-kv-cache" : "no GPT, the graph has no tokens or no logits");
+        return;
+    }
     fprintf(stderr, "  graph     %u nodes of %u ONNX nodes: %u attention, %u norm, %u linear, %u rope\n",
             graph_count_nodes(g), c->onnx.nnodes, graph_count_op(g, OP_ATTENTION), graph_count_op(g, OP_NORM),
             graph_count_op(g, OP_LINEAR), graph_count_op(g, OP_ROPE));
@@ -68,13 +71,27 @@ static void summary_graph(const Compile *c, int64_t ctx) {
             c->proof.reason ? ": " : "", c->proof.reason ? c->proof.reason : "", ctx);
 }
 
+static void summary_verified(const CompileResult *r) {
+    double error = r->gate.max_err / r->gate.ref_std;
+    if (r->kind == COMPILED_FUNCTION)
+        fprintf(stderr,
+                "  verified  on random inputs, %" PRId64
+                " times: largest error %.1e of the largest element\n",
+                r->gate.tokens, error);
+    else
+        fprintf(stderr,
+                "  verified  %" PRId64 " tokens whole%s: largest error %.1e of the logits' deviation\n",
+                r->gate.tokens, r->kind == COMPILED_ROWS ? ", stepwise and in chunks" : "", error);
+}
+
 static void summary_written(const CompileResult *r, const char *out, double seconds) {
-    fprintf(stderr, "  plan      %u steps, %" PRIu64 " bytes of activations a row, %u states\n", r->steps,
-            r->plan.row_bytes, r->states);
-    fprintf(stderr,
-            "  verified  %" PRId64 " tokens whole, stepwise and in chunks: largest error %.1e of the logits' "
-            "deviation\n",
-            r->gate.tokens, r->gate.max_err / r->gate.ref_std);
+    if (r->kind == COMPILED_ROWS)
+        fprintf(stderr, "  plan      %u steps, %" PRIu64 " bytes of activations a row, %u states\n", r->steps,
+                r->plan.row_bytes, r->states);
+    else
+        fprintf(stderr, "  plan      %u nodes%s\n", r->steps,
+                r->kind == COMPILED_GPT ? "; every call runs the whole sequence" : "");
+    summary_verified(r);
     fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out,
             (double)r->pack.file_bytes / 1e6, r->has_tokenizer ? "inside" : "none", seconds);
 }
@@ -91,10 +108,11 @@ static int emit_ir(Compile *c, const char *out) {
 
 static int dry_run(Compile *c, int64_t ctx) {
     Program *p;
-    if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag)) return fail(c);
+    if (!compile_lower(c, ctx, &p)) return fail(c);
     uint64_t bytes = 0;
     for (size_t i = 0; i < p->tensors.count; i++) bytes += p->tensors.data[i].art.bytes;
     printf("size: %.1f MB of weights (predicted)\n", (double)bytes / 1e6);
+    if (p->function) return EXIT_DONE;
     printf("state: %" PRIu64 " bytes a token, %.1f MB at context %" PRId64 "\n",
            p->meta.state_bytes_per_token, (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
     printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
@@ -138,8 +156,9 @@ static int compile(Options *o, const char *path) {
     } else if (o->dry_run) {
         status = dry_run(&c, ctx);
     } else {
-        const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s", level, ctx,
-                                         o->disable ? " --disable=" : "", o->disable ? o->disable : "");
+        const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s%s", level, ctx,
+                                         o->no_cache ? " --no-kv-cache" : "", o->disable ? " --disable=" : "",
+                                         o->disable ? o->disable : "");
         CompileWrite w = {.tokenizer = o->tokenizer,
                           .flags = flags,
                           .eos = o->eos,
@@ -149,7 +168,7 @@ static int compile(Options *o, const char *path) {
         CompileResult r;
         if (!o->quiet) {
             fprintf(stderr, "%s\n", path);
-            summary_graph(&c, ctx);
+            summary_graph(&c, o->no_cache, ctx);
             if (level > 1)
                 fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n",
                         level);
@@ -197,7 +216,7 @@ int main(int argc, char **argv) {
         {"--dump-dir", NULL, CLI_STRING, &o.dump_dir, "DIR", "write dumps as numbered .gir files"},
         {"--time-passes", NULL, CLI_FLAG, &o.time_passes, NULL, "seconds of every pass"},
         {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL,
-         "with --emit=ir: go on when the cache proof fails"},
+         "compile the graph as it is, without state: slow, for one whose cache cannot be proven"},
         {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE", "for lossy passes; refused in this version"},
         {"--budget", NULL, CLI_STRING, &o.budget, "B", "the same"},
         {"--report", NULL, CLI_STRING, &o.report, "FILE", "the same"},
