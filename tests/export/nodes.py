@@ -20,12 +20,13 @@ def f32(*shape):
     return (rng.standard_normal(shape) * 0.5).astype(np.float32)
 
 
-def case(name, op, inputs, nout=1, domain="com.microsoft", const=(), want=None, same_as=None, stored=None, **attrs):
+def case(name, op, inputs, nout=1, domain="com.microsoft", const=(), want=None, same_as=None, stored=None, other_attrs=None,
+         **attrs):
     """inputs: arrays or None; const: numbers of those that are initializers; want: outputs that are used;
-    same_as: operands in another form that must give the same, for a form without a CPU kernel;
+    same_as: operands (and other_attrs) in another form that must give the same, for a form without a CPU kernel;
     stored: how many outputs are defined whole (the tail of a ragged cache is not)."""
     assert name not in CASES, name
-    CASES[name] = (op, domain, inputs, nout, set(const), want, attrs), same_as, stored
+    CASES[name] = (op, domain, inputs, nout, set(const), want, attrs), same_as, stored, other_attrs or {}
 
 
 def build(op, domain, inputs, nout, const, want, attrs):
@@ -46,8 +47,8 @@ def run(model, feeds):
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
-def write(folder, spec, same_as, stored):
-    model, oracle = build(*spec), spec[:2] + (same_as or spec[2],) + spec[3:]
+def write(folder, spec, same_as, stored, other_attrs):
+    model, oracle = build(*spec), spec[:2] + (same_as or spec[2],) + spec[3:6] + ({**spec[6], **other_attrs},)
     data_of = lambda s: {f"x{i}": x for i, x in enumerate(s[2]) if x is not None and i not in s[4]}
     feeds, outputs = data_of(spec), run(build(*oracle), data_of(oracle))
     data = os.path.join(folder, "test_data_set_0")
@@ -212,6 +213,33 @@ gqa("ragged_plain", 1, past=4, lengths=[3, 5], stored=1)
 gqa("ragged_step", 1, past=4, lengths=[3, 5], stored=1, extra=rope, do_rotary=1)
 gqa("shared_buffer", 1, past=6, total=4, lengths=[3, 4], stored=1, extra=rope, do_rotary=1)
 gqa("narrow", 3, dtype=np.float16)
+
+# ---- mixtures of experts ----
+def moe(name, act, fused=False, biases=True, gated=False, rank3=False, **attrs):
+    """ONNX Runtime's kernel knows neither a third matrix nor halves side by side: those are given interleaved."""
+    E, H, I, S = 4, 8, 6, 5
+    w1, w2, w3, b1, b2, b3 = f32(E, 2 * I if fused else I, H), f32(E, H, I), f32(E, I, H), f32(E, 2 * I if fused else I), f32(E, H), f32(E, I)
+    x, router = f32(1, S, H) if rank3 else f32(S, H), f32(S, E) * 3
+    w = lambda *m: [m[0], m[1] if biases else None, w2, b2 if biases else None]
+    inputs, same, attrs = [x, router] + w(w1, b1), None, dict(attrs, activation_type=act)
+    weave = lambda a, b: np.stack([a, b], 2).reshape(E, 2 * I, *a.shape[2:])
+    if gated:
+        same, inputs = [x, router] + w(weave(w1, w3), weave(b1, b3)), inputs + [w3, b3 if biases else None]
+    elif attrs.get("swiglu_fusion") == 2:
+        same = [x, router] + w(weave(w1[:, :I], w1[:, I:]), weave(b1[:, :I], b1[:, I:]))
+    other = {"swiglu_fusion": 1} if same else None
+    case("moe_" + name, "MoE", inputs, same_as=same, other_attrs=other, **attrs)
+
+
+moe("relu", "relu")
+moe("relu_k2", "relu", biases=False, k=2)
+moe("gelu", "gelu", k=2, normalize_routing_weights=1)
+moe("silu_rank3", "silu", rank3=True, k=3, normalize_routing_weights=1)
+moe("identity", "identity", k=4)
+moe("swiglu_interleaved", "swiglu", True, k=2, swiglu_fusion=1)
+moe("swiglu_limits", "swiglu", True, k=2, swiglu_fusion=1, swiglu_limit=0.3, activation_alpha=1.702, activation_beta=1.0)
+moe("swiglu_halves", "swiglu", True, k=2, swiglu_fusion=2, normalize_routing_weights=1)
+moe("swiglu_three", "swiglu", gated=True, k=2, swiglu_fusion=0)
 
 
 if __name__ == "__main__":
