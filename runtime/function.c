@@ -185,6 +185,7 @@ gptc_status gptc_function_run(gptc_function *f, const gptc_tensor *inputs, int32
         return status_fail(why, GPTC_E_ARGUMENT, "%d inputs, the function takes %u", n, g->head->n_inputs);
     gptc_status st = inputs_check(f, inputs, why);
     if (!st) st = function_plan(f, inputs, why);
+    if (!st) st = function_reserve(f, why);
     if (st) return st;
     data_set(f, inputs);
     for (uint32_t i = 0; i < g->head->n_nodes; i++) {

@@ -268,7 +268,23 @@ static gptc_status memory_plan(gptc_function *f, gptc_detail *why) {
     return h.need <= (uint64_t)LARGEST ? GPTC_OK : status_fail(why, GPTC_E_MEMORY, "more than any memory");
 }
 
-static gptc_status block_grow(gptc_function *f, gptc_detail *why) {
+gptc_status function_plan(gptc_function *f, const gptc_tensor *inputs, gptc_detail *why) {
+    uint32_t n = f->model->function.head->n_inputs;
+    bool same = f->planned;
+    for (uint32_t i = 0; same && i < n; i++)
+        same = !memcmp(f->shapes[i].dim, inputs[i].dim, (size_t)inputs[i].rank * sizeof *inputs[i].dim);
+    if (same) return GPTC_OK;
+    f->planned = false;
+    gptc_status st = shapes_evaluate(f, inputs, why);
+    if (!st) st = nodes_check(f, why);
+    if (!st) st = memory_plan(f, why);
+    if (st) return st;
+    memcpy(f->shapes, inputs, n * sizeof *inputs);
+    f->planned = true;
+    return GPTC_OK;
+}
+
+gptc_status function_reserve(gptc_function *f, gptc_detail *why) {
     if (f->block && f->need <= f->block_bytes) return GPTC_OK;
     free(f->owned[0]);
     f->owned[0] = NULL;
@@ -282,22 +298,5 @@ static gptc_status block_grow(gptc_function *f, gptc_detail *why) {
                            (unsigned long long)(f->need >> 20), (unsigned long long)(have >> 20));
     f->block = (uint8_t *)(((uintptr_t)f->owned[0] + 63) & ~(uintptr_t)63);
     f->block_bytes = f->need;
-    return GPTC_OK;
-}
-
-gptc_status function_plan(gptc_function *f, const gptc_tensor *inputs, gptc_detail *why) {
-    uint32_t n = f->model->function.head->n_inputs;
-    bool same = f->planned;
-    for (uint32_t i = 0; same && i < n; i++)
-        same = !memcmp(f->shapes[i].dim, inputs[i].dim, (size_t)inputs[i].rank * sizeof *inputs[i].dim);
-    if (same) return GPTC_OK;
-    f->planned = false;
-    gptc_status st = shapes_evaluate(f, inputs, why);
-    if (!st) st = nodes_check(f, why);
-    if (!st) st = memory_plan(f, why);
-    if (!st) st = block_grow(f, why);
-    if (st) return st;
-    memcpy(f->shapes, inputs, n * sizeof *inputs);
-    f->planned = true;
     return GPTC_OK;
 }

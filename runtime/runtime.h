@@ -129,8 +129,9 @@ struct gptc_function {
 };
 #define NOWHERE UINT64_MAX
 
-/* function_plan.c: shapes, places and the memory they need, for inputs of these shapes. */
+/* function_plan.c: shapes, places and f->need for inputs of these shapes; then the block of so many bytes. */
 gptc_status function_plan(gptc_function *f, const gptc_tensor *inputs, gptc_detail *why);
+gptc_status function_reserve(gptc_function *f, gptc_detail *why);
 /* The node as nd.h takes it. */
 NdCall function_call(const gptc_function *f, uint32_t node, gptc_detail *why);
 

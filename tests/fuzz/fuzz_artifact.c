@@ -2,8 +2,9 @@
  *
  * The input is a file cut short: zeros are added up to the length its header names, and the checksums are
  * made right, so that the checks behind them are reached. What opens has to run: a session of two sequences
- * takes three tokens, steps and samples. Seed: tests/corpus/artifact/tiny.bin, what stands before the
- * weights in the file of tests/unit/tiny_artifact.h. */
+ * takes three tokens, steps and samples; a function runs on small inputs, unless its shapes make that much work.
+ * Seeds in tests/corpus/artifact: what stands before the weights in the files of tests/unit/tiny_artifact.h and
+ * tiny_function.h. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -13,8 +14,75 @@ enum { MAX_FILE = 1 << 20 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static bool small(const gptc_model *m) {
+/* ---- functions ---- */
+enum { INPUT_BYTES = 1 << 14, MAX_INPUTS = 8, MAX_NEED = 1 << 17 };
+
+/* Inputs whose open dimensions are `open`; false: too many or too large. */
+static bool inputs_make(const gptc_model *m, int64_t open, const void *data, gptc_tensor *in) {
+    if (gptc_inputs(m) > MAX_INPUTS) return false;
+    for (int32_t i = 0; i < gptc_inputs(m); i++) {
+        gptc_port p;
+        uint64_t bytes = 8;
+        if (gptc_input(m, i, &p)) abort();
+        in[i] = (gptc_tensor){.dtype = p.dtype, .rank = p.rank, .data = data};
+        for (int32_t k = 0; k < p.rank; k++) {
+            in[i].dim[k] = p.dim[k] < 0 ? open : p.dim[k];
+            if (in[i].dim[k] && (bytes *= (uint64_t)in[i].dim[k]) > INPUT_BYTES) return false;
+        }
+    }
+    return true;
+}
+
+/* Products read more than they hold: their work is bounded apart. */
+static bool is_little_work(const gptc_function *f) {
+    const Function *g = &f->model->function;
     uint64_t work = 0;
+    for (uint32_t i = 0; i < g->head->n_nodes; i++) {
+        const ArtNode *n = &g->nodes[i];
+        uint64_t k = 1;
+        if (n->op == ART_FN_MATMUL || n->op == ART_FN_LINEAR) {
+            const NdTensor *x = f->operand[n->first_operand];
+            k += (uint64_t)x->dim[x->rank - 1];
+        }
+        for (uint32_t o = 0; o < n->n_operands; o++)
+            work += f->operand[n->first_operand + o] ? (uint64_t)f->operand[n->first_operand + o]->count : 0;
+        work += k * (uint64_t)f->values[n->out[0]].count;
+    }
+    return work < 1 << 22;
+}
+
+/* Runs the function on inputs of open dimensions 0 to 4; false when one is too much. */
+static bool run_function(gptc_model *m) {
+    _Alignas(64) static uint8_t data[INPUT_BYTES];
+    bool little = true;
+    gptc_function *f;
+    gptc_detail why;
+    gptc_function_options o = {.threads = 1};
+    gptc_tensor in[MAX_INPUTS];
+    for (size_t i = 0; i < sizeof data; i += 8) data[i] = (uint8_t)(i / 8 % 3);
+    if (gptc_function_new(m, &o, &f, &why)) return false;
+    for (int64_t open = 0; open <= 4; open++) {
+        if (!inputs_make(m, open, data, in)) {
+            little = false;
+            continue;
+        }
+        gptc_status st = function_plan(f, in, &why);
+        if (!st && (f->need > MAX_NEED || !is_little_work(f))) {
+            little = false;
+            continue;
+        }
+        st = gptc_function_run(f, in, gptc_inputs(m), &why);
+        if (st && !why.text[0]) abort();
+        for (int32_t i = 0; i < gptc_outputs(m); i++)
+            if ((gptc_function_output(f, i) == NULL) != (st != GPTC_OK)) abort();
+    }
+    gptc_function_free(f);
+    return little;
+}
+
+static bool small(gptc_model *m) {
+    uint64_t work = 0;
+    if (m->function.head) return run_function(m) && m->meta->vocab > 0 && m->meta->vocab < 1 << 16;
     for (uint32_t i = 0; i < m->plan->n_steps; i++)
         for (int k = 0; k < ART_MAX_ARGS; k++) work += m->steps[i].arg[k].width;
     return m->plan->row_bytes < 1 << 20 && work < 1 << 22 && m->meta->vocab < 1 << 16 &&

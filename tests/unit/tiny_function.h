@@ -174,4 +174,88 @@ static inline uint8_t *fn_image(const Fn *f, size_t *bytes) {
     return image;
 }
 
+/* ---- samples ---- */
+enum { FN_VOCAB = 11, FN_WIDTH = 6, FN_CONTEXT = 24 };
+
+/* A GPT without cache: logits = tanh(running sum of the tokens' embeddings) w. */
+static inline Fn *fn_gpt(uint32_t token_dtype) {
+    Fn *f = fn_new();
+    float embed[FN_VOCAB * FN_WIDTH], w[FN_VOCAB * FN_WIDTH];
+    for (int i = 0; i < FN_VOCAB * FN_WIDTH; i++) {
+        embed[i] = (float)(i * 37 % 41 - 20) / 32;
+        w[i] = (float)(i * 29 % 43 - 21) / 16;
+    }
+    f->meta.vocab = FN_VOCAB;
+    f->meta.context = FN_CONTEXT;
+    uint32_t batch = fn_symbol(f, "batch"), seq = fn_symbol(f, "seq"), d = fn_dim(f, FN_WIDTH);
+    uint32_t tokens = fn_input(f, token_dtype, 2, batch, seq);
+    uint32_t table = fn_tensor(f, ART_F32, 2, (const int64_t[]){FN_VOCAB, FN_WIDTH}, embed, false);
+    uint32_t panels = fn_tensor(f, ART_F32, 2, (const int64_t[]){FN_VOCAB, FN_WIDTH}, w, true);
+    uint32_t x = fn_value(f, ART_F32, 3, batch, seq, d), sum = fn_value(f, ART_F32, 3, batch, seq, d);
+    uint32_t h = fn_value(f, ART_F32, 3, batch, seq, d);
+    uint32_t logits = fn_value(f, ART_F32, 3, batch, seq, fn_dim(f, FN_VOCAB));
+    fn_node(f, ART_FN_GATHER, x, 2, table, tokens);
+    fn_node(f, ART_FN_CUMSUM, sum, 1, x)->axis = 1;
+    fn_node(f, ART_FN_TANH, h, 1, sum);
+    fn_node(f, ART_FN_LINEAR, logits, 2, h, panels);
+    f->head.tokens = f->head.logits = 0;
+    fn_output(f, logits);
+    return f;
+}
+
+/* Ops of every kind, over x[n, 4] and indices i[n]. */
+static inline Fn *fn_sample(void) {
+    Fn *f = fn_new();
+    const float scale[4] = {1, 2, 3, 4};
+    const int64_t pairs[4] = {0, 1, 1, 0}, four[] = {4}, two[] = {2, 2};
+    uint32_t n = fn_symbol(f, "n"), c4 = fn_dim(f, 4), c2 = fn_dim(f, 2), c1 = fn_dim(f, 1),
+             zero = fn_dim(f, 0);
+    uint32_t n2 = fn_sum(f, 1, &(ArtTerm){.factor = 2, .power = {1}});
+    uint32_t more = fn_sum(f, 2, (const ArtTerm[]){{.factor = 1, .power = {1}}, {.factor = 1}});
+    uint32_t x = fn_input(f, ART_F32, 2, n, c4), i = fn_input(f, ART_I64, 1, n), v[40], k = 0;
+    uint32_t s = fn_tensor(f, ART_F32, 1, four, scale, false),
+             p = fn_tensor(f, ART_I64, 2, two, pairs, false);
+    fn_node(f, ART_FN_MUL, v[k++] = fn_value(f, ART_F32, 2, n, c4), 2, x, s);
+    fn_node(f, ART_FN_RESHAPE, v[k++] = fn_value(f, ART_F32, 2, n2, c2), 1, v[0]);
+    ArtNode *slice = fn_node(f, ART_FN_SLICE, v[k++] = fn_value(f, ART_F32, 2, n, c2), 1, x);
+    slice->start[0] = zero;
+    slice->start[1] = c1;
+    fn_node(f, ART_FN_CONCAT,
+            v[k++] = fn_value(f, ART_F32, 2, fn_sum(f, 1, &(ArtTerm){.factor = 3, .power = {1}}), c2), 2,
+            v[1], v[2]);
+    fn_node(f, ART_FN_SOFTMAX, v[k++] = fn_value(f, ART_F32, 2, n, c4), 1, v[0])->axis = 1;
+    fn_node(f, ART_FN_TRANSPOSE, v[k++] = fn_value(f, ART_F32, 2, c4, n), 1, v[4])->perm[0] = 1;
+    fn_node(f, ART_FN_MATMUL, v[k++] = fn_value(f, ART_F32, 2, n, n), 2, v[4], v[5]);
+    fn_node(f, ART_FN_TRIL, v[k++] = fn_value(f, ART_F32, 2, n, n), 1, v[6]);
+    fn_node(f, ART_FN_GATHER, v[k++] = fn_value(f, ART_F32, 2, n, n), 2, v[7], i)->axis = 0;
+    fn_node(f, ART_FN_GATHER_ND, v[k++] = fn_value(f, ART_F32, 2, c2, n), 2, v[5],
+            fn_value(f, ART_I64, 2, c2, c1));
+    f->operands[f->head.n_operands - 1] = fn_tensor(f, ART_I64, 2, (const int64_t[]){2, 1}, pairs, false);
+    fn_node(f, ART_FN_SCATTER_ND, v[k++] = fn_value(f, ART_F32, 1, c4), 3, s, p, fn_value(f, ART_F32, 1, c2));
+    f->operands[f->head.n_operands - 2] = fn_tensor(f, ART_I64, 2, (const int64_t[]){2, 1}, pairs, false);
+    f->operands[f->head.n_operands - 1] = fn_tensor(f, ART_F32, 1, (const int64_t[]){2}, scale, false);
+    ArtNode *topk = fn_node(f, ART_FN_TOPK, v[k++] = fn_value(f, ART_F32, 2, n, c2), 1, x);
+    topk->axis = 1;
+    topk->count = 2;
+    topk->out[1] = fn_value(f, ART_I64, 2, n, c2);
+    fn_node(f, ART_FN_REDUCE_SUM, v[k++] = fn_value(f, ART_F32, 1, n), 1, v[8])->axes = 2;
+    fn_node(f, ART_FN_CAST, v[k++] = fn_value(f, ART_I32, 1, n), 1, v[12]);
+    fn_node(f, ART_FN_CUMSUM, v[k++] = fn_value(f, ART_I32, 1, n), 1, v[13]);
+    ArtNode *pad =
+        fn_node(f, ART_FN_PAD, v[k++] = fn_value(f, ART_I32, 1, more), 2, v[14], fn_value(f, ART_I32, 0));
+    pad->start[0] = c1;
+    f->operands[f->head.n_operands - 1] = fn_tensor(f, ART_I32, 0, NULL, scale, false);
+    fn_node(f, ART_FN_IOTA, v[k++] = fn_value(f, ART_I64, 1, n), 0);
+    fn_node(f, ART_FN_LT, v[k++] = fn_value(f, ART_BOOL, 1, n), 2, i, v[16]);
+    fn_node(f, ART_FN_WHERE, v[k++] = fn_value(f, ART_F32, 2, n, n), 3, v[17], v[6], v[8]);
+    fn_node(f, ART_FN_NORM, v[k++] = fn_value(f, ART_F32, 2, n, c4), 2, v[0], s)->eps = 1e-5f;
+    fn_node(f, ART_FN_ARGMAX, v[k++] = fn_value(f, ART_I64, 1, n), 1, v[19])->axis = 1;
+    fn_node(f, ART_FN_DIM, v[k++] = fn_value(f, ART_I64, 0), 0)->value = more;
+    fn_node(f, ART_FN_DIV, v[k++] = fn_value(f, ART_I64, 1, n), 2, v[20], v[21]);
+    for (uint32_t o = 0; o < k; o++)
+        if (o == 1 || o == 3 || o == 9 || o == 10 || o == 11 || o == 15 || o == 18 || o == 22)
+            fn_output(f, v[o]);
+    return f;
+}
+
 #endif
