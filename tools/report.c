@@ -77,7 +77,7 @@ static void print_rows(const Section *s, Text *t) {
     for (size_t i = 0; i < s->rows.count; i++)
         for (size_t k = 0; k < s->rows.data[i].cells.count && k < COLUMNS; k++) {
             size_t n = width(s->rows.data[i].cells.data[k].text);
-            if (n > wide[k] && n <= 48) wide[k] = n;
+            if (n > wide[k] && n <= 72) wide[k] = n;
         }
     for (size_t i = 0; i < s->rows.count; i++) {
         const FactRow *row = &s->rows.data[i];

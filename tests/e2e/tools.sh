@@ -136,7 +136,22 @@ expect 1 'none.bin' "$build/gptc-inspect" none.bin
 for option in '' --plan --tensors; do
     # shellcheck disable=SC2086
     "$build/gptc-inspect" m.bin $option >out 2>&1 && [ -s out ] || fail "gptc-inspect $option"
+    # shellcheck disable=SC2086
+    json "$build/gptc-inspect" m.bin $option --json
 done
+"$build/gptc-inspect" model.onnx --dot >out || fail "--dot"
+grep -q 'subgraph cluster_3 ' out && [ "$(grep -c '{$' out)" = "$(grep -c '^  *}$\|^}$' out)" ] || fail "--dot: regions"
+expect 2 'write over: model.onnx' "$build/gptc-inspect" model.onnx --html ./model.onnx
+expect 1 'none/p.html' "$build/gptc-inspect" model.onnx --html none/p.html
+page() { # page FILE REGEX…: whole, and it asks for nothing from elsewhere
+    "$build/gptc-inspect" "$1" --html page.html >out 2>&1 || { fail "--html of $1"; cat out; }
+    if grep -nE '(src|href)=|https?:|@import|url\(' page.html; then fail "--html of $1: needs another file"; fi
+    shift
+    for regex; do grep -q -e "$regex" page.html || fail "--html: no /$regex/"; done
+}
+page m.bin '^<h1>m.bin' 'tensors by bytes' '<td>attention</td>' '^</body></html>$'
+page model.onnx '<dt>head size</dt><dd>32</dd>' '>layer 0, [0-9]* nodes<' '>layer 1, like layer 0<' '>head, ' \
+    'constants by bytes' 'prefers-color-scheme:dark'
 
 # gptc-opt --diff: the stages of a compile agree; a fault in the middle of one is named by its place
 "$build/gptc" -q model.onnx --dump-dir stages -o x.bin || fail "--dump-dir"
