@@ -6,7 +6,7 @@
  * on the right, subtraction of a constant is addition, division by a root is a division
  * (never a product with its reciprocal), small powers are products.
  *
- * Rules live in tables (simplify_move.c, simplify_sink.c, simplify_arith.c), fold's among them, and are
+ * Rules live in tables (simplify_*.c), fold's among them, and are
  * applied together to a fixed point. Results change by rounding only.
  * gives: CANONICAL. */
 #include "passes/rewrite.h"
@@ -14,6 +14,6 @@
 #define SIMPLIFY_SWEEPS 64
 
 PassResult pass_simplify(PassCtx *cx, Graph *g) {
-    const RuleSet sets[] = {fold_rules, arith_rules, move_rules, sink_rules};
+    const RuleSet sets[] = {fold_rules, arith_rules, move_rules, place_rules, sink_rules};
     return rewrite_run(cx, g, sets, COUNT_OF(sets), SIMPLIFY_SWEEPS, "simplified");
 }

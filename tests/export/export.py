@@ -9,6 +9,7 @@ version of the libraries cannot export is listed with its reason at the end. Nee
 onnxruntime and onnxscript; the ways opt* also optimum-onnx. tests/export/check.sh runs the compiler on the result.
 """
 import argparse
+import dataclasses
 import inspect
 import os
 import re
@@ -34,20 +35,72 @@ from models import CONFIGS, VOCAB
 
 ONE, BATCH = (1, 24), (2, 96)
 
-# way: (exporter, opset, attention implementation, past, inputs besides the tokens)
+MASK, BOTH = ("attention_mask",), ("attention_mask", "position_ids")
+
+
+@dataclasses.dataclass
+class Way:
+    """One way of exporting. extra: inputs besides the tokens; optimize: dynamo's own optimiser or Optimum's level;
+    dtype: of the weights; fixed: one sequence of this many tokens, no symbolic shape; functions: modules stay
+    functions of the model; after: a tool that rewrites the finished file."""
+    exporter: str
+    opset: int
+    attention: str = "sdpa"
+    past: bool = False
+    extra: tuple = BOTH
+    optimize: object = True
+    dtype: str = "float32"
+    fixed: int = 0
+    functions: bool = False
+    after: str = ""
+
+
 WAYS = {
-    "dynamo18": ("dynamo", 18, "sdpa", False, ("attention_mask",)),
-    "dynamo18-ids": ("dynamo", 18, "eager", False, ()),
-    "dynamo23": ("dynamo", 23, "sdpa", False, ("attention_mask", "position_ids")),
-    "dynamo18-past": ("dynamo", 18, "sdpa", True, ("attention_mask", "position_ids")),
-    "ts11": ("ts", 11, "eager", False, ()),
-    "ts13": ("ts", 13, "eager", False, ("attention_mask",)),
-    "ts14": ("ts", 14, "sdpa", False, ("attention_mask",)),
-    "ts17": ("ts", 17, "sdpa", False, ("attention_mask", "position_ids")),
-    "ts17-past": ("ts", 17, "sdpa", True, ("attention_mask", "position_ids")),
-    "ts14-past": ("ts", 14, "eager", True, ("attention_mask",)),
-    "opt": ("optimum", 17, "sdpa", False, ()),
-    "opt-past": ("optimum", 17, "sdpa", True, ()),
+    "dynamo18": Way("dynamo", 18, extra=MASK),
+    "dynamo18-ids": Way("dynamo", 18, "eager", extra=()),
+    "dynamo18-eager": Way("dynamo", 18, "eager"),
+    "dynamo18-raw": Way("dynamo", 18, optimize=False),
+    "dynamo18-fixed": Way("dynamo", 18, extra=MASK, fixed=24),
+    "dynamo18-past": Way("dynamo", 18, past=True),
+    "dynamo18-past-raw": Way("dynamo", 18, past=True, optimize=False),
+    "dynamo18-past-eager": Way("dynamo", 18, "eager", past=True, extra=MASK),
+    "dynamo18-past-fp16": Way("dynamo", 18, past=True, dtype="float16"),
+    "dynamo20": Way("dynamo", 20),
+    "dynamo21-past": Way("dynamo", 21, past=True),
+    "dynamo22": Way("dynamo", 22, extra=MASK),
+    "dynamo23": Way("dynamo", 23),
+    "dynamo23-raw": Way("dynamo", 23, extra=MASK, optimize=False),
+    "dynamo23-fixed": Way("dynamo", 23, extra=MASK, fixed=24),
+    "dynamo23-past": Way("dynamo", 23, past=True),
+    "dynamo24": Way("dynamo", 24, extra=MASK),
+    "dynamo24-past": Way("dynamo", 24, past=True),
+    "dynamo26-past": Way("dynamo", 26, past=True),
+    "ts11": Way("ts", 11, "eager", extra=()),
+    "ts12": Way("ts", 12, "eager", extra=MASK),
+    "ts13": Way("ts", 13, "eager", extra=MASK),
+    "ts14": Way("ts", 14, extra=MASK),
+    "ts15": Way("ts", 15, "eager"),
+    "ts16": Way("ts", 16, extra=()),
+    "ts17": Way("ts", 17),
+    "ts18": Way("ts", 18, extra=MASK),
+    "ts14-fixed": Way("ts", 14, extra=(), fixed=24),
+    "ts11-past": Way("ts", 11, "eager", past=True, extra=MASK),
+    "ts13-past": Way("ts", 13, "eager", past=True, extra=MASK),
+    "ts14-past": Way("ts", 14, "eager", past=True, extra=MASK),
+    "ts17-past": Way("ts", 17, past=True),
+    "ts18-past": Way("ts", 18, past=True),
+    "ts17-past-fp16": Way("ts", 17, past=True, dtype="float16"),
+    "ts17-past-sim": Way("ts", 17, past=True, after="onnxsim"),
+    "ts15-functions": Way("ts", 15, "eager", extra=MASK, functions=True),
+    "opt": Way("optimum", 17),
+    "opt-past": Way("optimum", 17, past=True),
+    "opt-past-fp16": Way("optimum", 17, past=True, dtype="float16"),
+    "opt-past-O1": Way("optimum", 17, past=True, optimize="O1"),
+    "opt-past-O2": Way("optimum", 17, past=True, optimize="O2"),
+    "opt-past-O3": Way("optimum", 17, past=True, optimize="O3"),
+    "opt1-merged": Way("optimum", 11, past=True, after="merged"),
+    "opt1-decoder": Way("optimum", 11, past=True, after="decoder"),
+    "opt-past-slim": Way("optimum", 17, past=True, after="slim"),
 }
 
 
@@ -65,8 +118,9 @@ def randomise(model, seed=1):
     return model.eval()
 
 
-def make_model(name, attention):
+def make_model(name, way):
     torch.manual_seed(0)
+    attention, dtype = way.attention, getattr(torch, way.dtype)
     if name in handwritten.MODELS:
         return randomise(handwritten.MODELS[name]())
     kind, options = CONFIGS[name]
@@ -75,13 +129,17 @@ def make_model(name, attention):
         config.pad_token_id = None
     try:
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    except TypeError:                                       # transformers before 4.36 have one implementation
+        model = transformers.AutoModelForCausalLM.from_config(config)
     except (ValueError, ImportError):
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    return randomise(model.float())
+    return randomise(model.float()).to(dtype)
 
 
 def empty_cache(pairs):
     """A cache that holds the given pairs, in whichever way this version of transformers makes one."""
+    if not hasattr(transformers, "DynamicCache"):
+        return pairs
     if hasattr(transformers.DynamicCache, "from_legacy_cache"):
         return transformers.DynamicCache.from_legacy_cache(pairs)
     cache = transformers.DynamicCache()
@@ -143,65 +201,92 @@ def model_inputs(model, extra, past, batch=2, seq=7, prior=5):
         pairs = cache_pairs(model(input_ids=torch.randint(0, VOCAB, (batch, prior)), use_cache=True).past_key_values)
     for i, pair in enumerate(pairs):
         for what, t in zip(("key", "value"), pair):
-            if t.dim() != 4 or t.shape[2] != prior:
+            grows = [k for k, n in enumerate(t.shape) if n == prior]
+            if len(grows) != 1 or grows[0] == 0 or t.shape[0] % batch:
                 raise ValueError(f"a cache of shape {tuple(t.shape)} is not tried here")
             names.append(f"past_key_values.{i}.{what}")
             args.append(t.clone())
-            axes.append({0: "batch", 2: "past"})
+            times = t.shape[0] // batch
+            axes.append({0: "batch" if times == 1 else f"batch_times_{times}", grows[0]: "past"})
     return names, args, axes, len(pairs)
 
 
 def export_torch(model, way, path):
-    exporter, opset, _, past, extra = way
     takes = inspect.signature(model.forward).parameters
-    extra = tuple(e for e in extra if e in takes)
+    extra = tuple(e for e in way.extra if e in takes)
     hand = isinstance(model, handwritten.Base)
-    if hand and (past or extra):
+    if hand and (way.past or extra):
         raise ValueError("takes tokens alone")
-    fixed = hand and model.fixed
-    batch, seq = model.fixed if fixed else (2, 7)
-    names, args, axes, layers = model_inputs(model, extra, past, batch, seq)
-    wrapped = model if hand else WithPast(model, extra, layers) if past else Plain(model, extra)
+    if way.fixed and not hand:
+        model.fixed = (1, way.fixed)
+    fixed = getattr(model, "fixed", None)
+    names, args, axes, layers = model_inputs(model, extra, way.past, *(fixed or (2, 7)))
+    wrapped = model if hand else WithPast(model, extra, layers) if way.past else Plain(model, extra)
     outs = ["logits"] + [n.replace("past_key_values", "present") for n in names if n.startswith("past")]
+    options = dict(input_names=names, output_names=outs, opset_version=way.opset)
     with torch.no_grad():
-        if exporter == "dynamo":
-            dyn = {"batch": torch.export.Dim("batch"), "seq": torch.export.Dim("seq"),
-                   "past": torch.export.Dim("past"), "total": torch.export.Dim("total")}
+        if way.exporter == "dynamo":
             dims = tuple({k: torch.export.Dim.DYNAMIC for k in a} for a in axes) if not fixed else None
             if dims is not None and not hand:
                 dims = (dims[0], tuple(dims[1:]))
-            del dyn
-            torch.onnx.export(wrapped.eval(), tuple(args), path, input_names=names, output_names=outs,
-                              opset_version=opset, dynamic_shapes=dims, dynamo=True, external_data=False,
-                              verbose=False)
+            torch.onnx.export(wrapped.eval(), tuple(args), path, dynamic_shapes=dims, dynamo=True,
+                              external_data=False, verbose=False, optimize=way.optimize, **options)
             return
-        dyn = {} if fixed else {n: a for n, a in zip(names, axes)}
-        kw = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-        torch.onnx.export(wrapped.eval(), tuple(args), path, input_names=names, output_names=outs,
-                          opset_version=opset, dynamic_axes=dyn, do_constant_folding=True, **kw)
+        options["dynamic_axes"] = {} if fixed else {n: a for n, a in zip(names, axes)}
+        takes = inspect.signature(torch.onnx.export).parameters
+        if "dynamo" in takes:
+            options["dynamo"] = False
+        if way.functions:
+            options["export_modules_as_functions"] = True
+        torch.onnx.export(wrapped.eval(), tuple(args), path, do_constant_folding=True, **options)
 
 
 def export_optimum(model, way, path):
-    from optimum.exporters.onnx import onnx_export_from_model
-    task = "text-generation-with-past" if way[3] else "text-generation"
-    model.config.torch_dtype = torch.float32
+    """Optimum's own exporter. Before 1.14 it wrote a decoder without past, one with, and both merged under an If."""
+    task = "text-generation-with-past" if way.past else "text-generation"
+    model.config.torch_dtype = getattr(torch, way.dtype)
+    optimize = way.optimize if isinstance(way.optimize, str) else None
     with tempfile.TemporaryDirectory() as folder:
-        onnx_export_from_model(model, folder, task=task, do_validation=False, no_post_process=False)
-        onnx.save(onnx.load(os.path.join(folder, "model.onnx")), path)
+        if way.after in ("merged", "decoder"):
+            from optimum.exporters.onnx import main_export
+            model.save_pretrained(os.path.join(folder, "in"))
+            main_export(os.path.join(folder, "in"), folder, task=task, do_validation=False)
+            name = "decoder_model_merged.onnx" if way.after == "merged" else "decoder_model.onnx"
+        else:
+            from optimum.exporters.onnx import onnx_export_from_model
+            onnx_export_from_model(model, folder, task=task, do_validation=False, no_post_process=False,
+                                   optimize=optimize, slim=way.after == "slim")
+            name = "model.onnx"
+        onnx.save(onnx.load(os.path.join(folder, name)), path)
+
+
+def simplify_file(path):
+    import onnxsim
+    model, fine = onnxsim.simplify(onnx.load(path))
+    if not fine:
+        raise ValueError("onnxsim changed the result")
+    onnx.save(model, path)
+
+
+DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32,
+          "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
 
 
 def onnx_feeds(session, ids):
     feeds = {}
     batch, seq = ids.shape
     for i in session.get_inputs():
-        dtype = np.int64 if i.type == "tensor(int64)" else np.int32 if i.type == "tensor(int32)" else np.float32
+        dtype = DTYPES[i.type]
         if "past" in i.name:
-            shape = [d if isinstance(d, int) else batch if k == 0 else 0 for k, d in enumerate(i.shape)]
+            times = int(i.shape[0].rpartition("times_")[2]) if "times_" in str(i.shape[0]) else 1
+            shape = [d if isinstance(d, int) else batch * times if k == 0 else 0 for k, d in enumerate(i.shape)]
             feeds[i.name] = np.zeros(shape, dtype)
         elif "mask" in i.name:
             feeds[i.name] = np.ones((batch, seq), dtype)
         elif "position" in i.name:
             feeds[i.name] = np.broadcast_to(np.arange(seq, dtype=dtype), (batch, seq)).copy()
+        elif "use_cache_branch" in i.name:
+            feeds[i.name] = np.zeros(1, dtype)
         elif not feeds:
             feeds[i.name] = ids.astype(dtype)
         else:
@@ -240,8 +325,10 @@ def export_one(out, name, way_name):
     os.makedirs(folder)
     path = os.path.join(folder, "model.onnx")
     try:
-        model = make_model(name, way[2])
-        (export_optimum if way[0] == "optimum" else export_torch)(model, way, path)
+        model = make_model(name, way)
+        (export_optimum if way.exporter == "optimum" else export_torch)(model, way, path)
+        if way.after == "onnxsim":
+            simplify_file(path)
         onnx.checker.check_model(path)
         store_logits(folder, getattr(model, "fixed", None))
     except Exception:
