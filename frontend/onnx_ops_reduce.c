@@ -97,6 +97,15 @@ static bool lower_reduce_with(Call *c) {
     return out_val(c, 0, v);
 }
 
+/* Over all axes behind the second. */
+static bool lower_global_pool(Call *c) {
+    ValId v = in_val(c, 0);
+    if (!val_ok(v)) return false;
+    uint32_t rank = type_of(c, v)->rank;
+    if (rank < 3) return call_error(c, "the operand has rank %u, not 3 or more", rank);
+    return out_val(c, 0, emit_reduce(c, (Op)c->arg, v, ((1u << rank) - 1) & ~3u, true));
+}
+
 static bool lower_arg(Call *c) {
     ValId v = in_val(c, 0);
     Attr a = attr_default();
@@ -198,6 +207,8 @@ const OpRule onnx_rules_reduce[] = {
     {"", "ReduceSumSquare", 1, 0, lower_reduce_with, SUM_SQUARE, T_NUMBERS},
     {"", "ReduceLogSum", 1, 0, lower_reduce_with, LOG_SUM, T_FLOATS},
     {"", "ReduceLogSumExp", 1, 0, lower_reduce_with, LOG_SUM_EXP, T_FLOATS},
+    {"", "GlobalAveragePool", 1, 0, lower_global_pool, OP_REDUCE_MEAN, T_FLOATS},
+    {"", "GlobalMaxPool", 1, 0, lower_global_pool, OP_REDUCE_MAX, T_FLOATS},
     {"", "ArgMax", 1, 0, lower_arg, OP_ARGMAX, T_NUMBERS},
     {"", "ArgMin", 1, 0, lower_arg, OP_ARGMIN, T_NUMBERS},
     {"", "CumSum", 11, 0, lower_cumsum, 0, T_NUMBERS, "the axis must be known when compiling"},

@@ -6,6 +6,7 @@
  *   %5 = div(%3, sqrt(add(%4, 1e-05)))
  *   %8 = add(mul(%5, @gamma), @beta)
  *
+ * Also x * s + (beta - mean(x) * s) with s = gamma / sqrt(..), the form of TensorFlow's batch norm.
  * RMS norm: div(x, sqrt(reduce_mean(x * x) + eps)) * gamma. The mean is over the last axis and kept.
  * Gains and offsets join a norm made here or imported; a cast before a gain moves behind it (one
  * rounding less), and casts around a norm in fp32 go, because a norm computes in fp32 anyway.
@@ -80,6 +81,58 @@ static ValId raise_core(Rewrite *r, NodeId id) {
     return rw_add(r, OP_NORM, &x, 1, &a, NULL);
 }
 
+/* v = other * s */
+static bool times(const Graph *g, ValId v, ValId s, ValId *other) {
+    Node *n = NULL;
+    if (!match_op(g, v, OP_MUL, &n)) return false;
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!match_same(g, n->in[i], s)) continue;
+        *other = n->in[1 - i];
+        return true;
+    }
+    return false;
+}
+
+/* s = gamma / sqrt(mean(d^2) + eps) with d = x - mean(x) */
+static bool gain_over_root(const Graph *g, ValId s, ValId x, ValId *gamma, double *eps) {
+    Node *n = NULL, *recip = NULL, *mean = NULL, *square = NULL;
+    ValId of = NO_VAL, sum = NO_VAL;
+    if (!match_op(g, s, OP_MUL, &n)) return false;
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!match_op(g, n->in[i], OP_RECIP, &recip)) continue;
+        *gamma = n->in[1 - i];
+        if (!match_op(g, recip->in[0], OP_SQRT, &mean)) return false;
+        if (!match_scalar(g, mean->in[0], OP_ADD, &sum, eps)) return false;
+        return mean_last(g, sum, &of) && match_op(g, of, OP_MUL, &square) &&
+               root_mean_square(g, recip->in[0], square->in[0], eps) && centred(g, square->in[0], &of) &&
+               match_same(g, of, x);
+    }
+    return false;
+}
+
+/* x * s + (beta - mean(x) * s) with s = gamma / root -> norm(x) * gamma + beta */
+static ValId raise_factored(Rewrite *r, NodeId id) {
+    Graph *g = r->g;
+    Node n = *graph_node(g, id), *product = NULL, *rest = NULL;
+    Attr a = attr_default();
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!match_op(g, n.in[i], OP_MUL, &product) || !match_op(g, n.in[1 - i], OP_SUB, &rest)) continue;
+        for (uint32_t k = 0; k < 2; k++) {
+            ValId x = product->in[k], s = product->in[1 - k], gamma = NO_VAL, mean = NO_VAL, of = NO_VAL;
+            double eps = 0;
+            if (!type_eq(graph_type(g, x), graph_type(g, n.out[0]))) continue;
+            if (!times(g, rest->in[1], s, &mean) || !mean_last(g, mean, &of) || !match_same(g, of, x))
+                continue;
+            if (!gain_over_root(g, s, x, &gamma, &eps)) continue;
+            a.eps = (float)eps;
+            pass_count(r->cx, "layer norms", 1);
+            ValId beta = rest->in[0], v = rw_add(r, OP_NORM, &x, 1, &a, NULL);
+            return rw_binary(r, OP_ADD, rw_binary(r, OP_MUL, v, gamma), beta);
+        }
+    }
+    return NO_VAL;
+}
+
 /* The row as a vector [n] of the wanted dtype. */
 static ValId row_vector(Rewrite *r, ValId row, DType t) {
     const Type *from = graph_type(r->g, row);
@@ -147,7 +200,10 @@ static ValId drop_casts(Rewrite *r, NodeId id) {
 }
 
 PassResult pass_raise_norm(PassCtx *cx, Graph *g) {
-    static const Rule core[] = {{OP_DIV, "d / sqrt(mean(d * d) + eps) -> norm(x)", raise_core}};
+    static const Rule core[] = {
+        {OP_DIV, "d / sqrt(mean(d * d) + eps) -> norm(x)", raise_core},
+        {OP_ADD, "x * s + (beta - mean(x) * s) -> norm(x) * gamma + beta", raise_factored},
+    };
     static const Rule join[] = {
         {OP_MUL, "norm(x) * gamma -> norm(x, gamma)", join_row},
         {OP_ADD, "norm(x) + beta -> norm(x, beta)", join_row},

@@ -56,6 +56,6 @@ bool match_same(const Graph *g, ValId a, ValId b);
 bool type_dims_eq(const Type *a, const Type *b); /* shapes alone */
 
 /* ---- fold.c, simplify_*.c: the tables ---- */
-extern const RuleSet fold_rules, move_rules, sink_rules, arith_rules, place_rules;
+extern const RuleSet fold_rules, move_rules, sink_rules, arith_rules, place_rules, turn_rules;
 
 #endif

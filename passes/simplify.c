@@ -14,6 +14,6 @@
 #define SIMPLIFY_SWEEPS 64
 
 PassResult pass_simplify(PassCtx *cx, Graph *g) {
-    const RuleSet sets[] = {fold_rules, arith_rules, move_rules, place_rules, sink_rules};
+    const RuleSet sets[] = {fold_rules, arith_rules, move_rules, place_rules, turn_rules, sink_rules};
     return rewrite_run(cx, g, sets, COUNT_OF(sets), SIMPLIFY_SWEEPS, "simplified");
 }
