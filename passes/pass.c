@@ -32,6 +32,8 @@ const PassOrder pass_order[] = {
     {"raise-attention", "raise-position", "masks and tables are looked for at attention's operands"},
     {"raise-position", "kvcache", "the proof reads positions and masks as functions of place"},
     {"raise-position", "simplify-raised", "transposes between raised ops are all there is to cancel"},
+    {"raise-position", "widen", "tables are computed as the graph says"},
+    {"widen", "simplify-raised", "constants that are converted fold"},
     {"cse-raised", "kvcache", "layers share one mask and one pair of tables"},
     {"dce-raised", "kvcache", "dead mask arithmetic would break the proof"},
     {"dce-raised", "last-token", "dead readers of the pick would keep it"},

@@ -523,6 +523,21 @@ static ValId sink_form(Match *m) {
     return val_ok(v) ? to_f32(m, v) : v;
 }
 
+/* Attention computes in fp32 whatever its operands are, so conversions of an operand say nothing. */
+static void view_uncast(const Match *m, View *w) {
+    for (const Node *n = def_of(m, w->src); n != NULL && n->op == OP_CAST; n = def_of(m, w->src)) {
+        if (!dtype_is_float(graph_type(m->g, n->in[0])->dtype)) return;
+        w->src = n->in[0];
+    }
+}
+
+static ValId typed_as(Match *m, ValId v, DType t) {
+    Type to = *graph_type(m->g, v);
+    if (to.dtype == t) return v;
+    to.dtype = t;
+    return graph_add(m->g, OP_CAST, &v, 1, NULL, &to, m->loc, m->cx->diag);
+}
+
 static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     Graph *g = m->g;
     Diag *d = m->cx->diag;
@@ -538,10 +553,18 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     token_major(k);
     token_major(v);
     ValId in[6] = {NO_VAL};
-    in[0] = view_emit(g, q, m->loc, d);
-    in[1] = view_emit(g, k, m->loc, d);
-    in[2] = view_emit(g, v, m->loc, d);
-    if (!val_ok(in[0]) || !val_ok(in[1]) || !val_ok(in[2])) return false;
+    View *const views[3] = {q, k, v};
+    bool alike = true;
+    for (uint32_t i = 0; i < 3; i++) {
+        view_uncast(m, views[i]);
+        in[i] = view_emit(g, views[i], m->loc, d);
+        if (!val_ok(in[i])) return false;
+        alike = alike && graph_type(g, in[i])->dtype == graph_type(g, in[0])->dtype;
+    }
+    for (uint32_t i = 0; i < 3 && !alike; i++) {
+        in[i] = typed_as(m, in[i], DT_F32);
+        if (!val_ok(in[i])) return false;
+    }
     if (!mask_combine(m, &in[3])) return false;
     if (val_ok(m->sink)) {
         in[5] = sink_form(m);
@@ -554,6 +577,7 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     a.scale = (float)(m->scale * q->scale * k->scale);
     a.softcap = (float)m->softcap;
     ValId o = graph_add(g, OP_ATTENTION, in, 6, &a, NULL, m->loc, d);
+    o = val_ok(o) ? typed_as(m, o, graph_type(g, m->out)->dtype) : NO_VAL;
     if (!val_ok(o)) return false;
     View w;
     view_of(g, o, false, &w);
