@@ -111,10 +111,11 @@ static bool last_only(const Graph *g) {
     return val_ok(v);
 }
 
-/* Logits of the imported graph, as fp32, for GATE_BATCH sequences from an empty past. */
-static bool reference_run(Graph *g, const int32_t *ids, int64_t tokens, Arena *a, Tensor *out, Diag *d) {
+/* Logits of the imported graph, as fp32, for `batch` sequences from an empty past. */
+static bool reference_run(Graph *g, const int32_t *ids, int64_t batch, int64_t tokens, Arena *a, Tensor *out,
+                          Diag *d) {
     int64_t *bind = arena_array_of(a, g->symbols.count, int64_t);
-    bind[SYM_BATCH.id] = GATE_BATCH;
+    bind[SYM_BATCH.id] = batch;
     bind[SYM_SEQ.id] = tokens;
     Tensor *in = arena_array_of(a, g->inputs.count, Tensor);
     for (size_t i = 0; i < g->inputs.count; i++) in[i] = gate_input(g, &g->inputs.data[i], bind, ids, a);
@@ -129,25 +130,30 @@ static bool reference_run(Graph *g, const int32_t *ids, int64_t tokens, Arena *a
     return true;
 }
 
-/* [batch][tokens][vocab], flat; a graph that computes the last token's logits is run on every prefix. */
-static bool reference(Graph *g, const int32_t *ids, int64_t tokens, int64_t vocab, Arena *a, Tensor *out,
-                      Diag *d) {
-    if (!last_only(g)) return reference_run(g, ids, tokens, a, out, d);
+/* [batch][tokens][vocab], flat; a graph that computes the last token's logits is run on every prefix. Without a cache
+ * sequences run by themselves, as the runtime runs them: what a graph takes from all sequences at hand, the range
+ * of a dynamic quantisation, may then be another. */
+static bool reference(Graph *g, const int32_t *ids, int64_t tokens, int64_t vocab, bool cached, Arena *a,
+                      Tensor *out, Diag *d) {
+    bool last = last_only(g);
+    int64_t together = cached ? GATE_BATCH : 1, rows = last ? 1 : tokens;
     *out = (Tensor){.dtype = DT_F32, .rank = 1, .dim = {GATE_BATCH * tokens * vocab}};
     float *all = arena_array_of(a, tensor_count(out), float);
     int32_t *prefix = arena_array_of(a, (size_t)(GATE_BATCH * tokens), int32_t);
     out->data = all;
-    for (int64_t n = 1; n <= tokens; n++) {
-        Tensor t;
-        for (int64_t b = 0; b < GATE_BATCH; b++)
-            memcpy(prefix + b * n, ids + b * tokens, (size_t)n * sizeof(int32_t));
-        if (!reference_run(g, prefix, n, a, &t, d)) return false;
-        if (tensor_count(&t) != (size_t)(GATE_BATCH * vocab))
-            return diag_bug(d, loc_none(), "the reference's logits have another shape than the artifact's");
-        for (int64_t b = 0; b < GATE_BATCH; b++)
-            memcpy(all + (b * tokens + n - 1) * vocab, (const float *)t.data + b * vocab,
-                   (size_t)vocab * sizeof(float));
-    }
+    for (int64_t first = 0; first < GATE_BATCH; first += together)
+        for (int64_t n = last ? 1 : tokens; n <= tokens; n++) {
+            Tensor t;
+            for (int64_t b = 0; b < together; b++)
+                memcpy(prefix + b * n, ids + (first + b) * tokens, (size_t)n * sizeof(int32_t));
+            if (!reference_run(g, prefix, together, n, a, &t, d)) return false;
+            if (tensor_count(&t) != (size_t)(together * rows * vocab))
+                return diag_bug(d, loc_none(),
+                                "the reference's logits have another shape than the artifact's");
+            for (int64_t b = 0; b < together; b++)
+                memcpy(all + ((first + b) * tokens + n - rows) * vocab,
+                       (const float *)t.data + b * rows * vocab, (size_t)(rows * vocab) * sizeof(float));
+        }
     return true;
 }
 
@@ -192,14 +198,15 @@ static gptc_status run_modes(gptc_session *s, const int32_t *ids, bool cached, C
     return st;
 }
 
-static gptc_status run_artifact(const char *path, const int32_t *ids, Compare *c, gptc_detail *why) {
+static gptc_status run_artifact(const char *path, const int32_t *ids, bool cached, Compare *c,
+                                gptc_detail *why) {
     gptc_model *m = NULL;
     gptc_session *s = NULL;
     gptc_session_options so = {
         .struct_size = sizeof so, .sequences = GATE_BATCH, .context = (int32_t)c->tokens};
     gptc_status st = gptc_open(path, NULL, &m, why);
     if (!st) st = gptc_session_new(m, &so, &s, why);
-    if (!st) st = run_modes(s, ids, gptc_inputs(m) == 0, c);
+    if (!st) st = run_modes(s, ids, cached, c);
     gptc_session_free(s);
     gptc_close(m);
     return st;
@@ -214,6 +221,7 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
         return diag_bug(d, loc_none(), "the written file does not open: %s (%s)", gptc_strerror(st),
                         why.text);
     gptc_model_get_info(m, &info);
+    bool cached = gptc_inputs(m) == 0; /* a function has inputs and no cache */
     gptc_close(m);
     int64_t tokens = (int64_t)(GATE_FLOPS / (2 * GATE_BATCH * (constant_elements(g) + 1)));
     if (tokens > GATE_TOKENS) tokens = GATE_TOKENS;
@@ -226,16 +234,14 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
         ids[i] = (int32_t)((seed >> 33) % (uint64_t)info.vocab);
     }
     Tensor ref;
-    if (!reference(g, ids, tokens, info.vocab, a, &ref, d)) return false;
+    if (!reference(g, ids, tokens, info.vocab, cached, a, &ref, d)) return false;
     Compare c = {.ref = ref.data, .tokens = tokens, .vocab = info.vocab, .worst = "nowhere"};
-    if (tensor_count(&ref) != (size_t)(GATE_BATCH * tokens * info.vocab))
-        return diag_bug(d, loc_none(), "the reference's logits have another shape than the artifact's");
     for (size_t i = 0; i < tensor_count(&ref); i++)
         if (!isfinite(c.ref[i]))
             return diag_error(d, loc_none(),
                               "the graph's own logits are not finite, so nothing can be verified; no file "
                               "was written");
-    st = run_artifact(artifact, ids, &c, &why);
+    st = run_artifact(artifact, ids, cached, &c, &why);
     if (st)
         return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st),
                         why.text);

@@ -173,8 +173,9 @@ static void test_functions(void) {
     Seen s = {0};
     case_open(&c, function);
     CU_ASSERT_TRUE(run(&c, (PassRun){.after = note, .user = &s}, 1));
-    CU_ASSERT_STRING_EQUAL(s.names, "bind bound fold simplify cse dce tie raise-norm raise-act raise-linear "
-                                    "simplify-raised cse-raised dce-raised last-token ");
+    CU_ASSERT_STRING_EQUAL(
+        s.names, "bind bound lower-attention fold simplify cse dce tie raise-norm raise-act raise-linear "
+                 "simplify-raised cse-raised dce-raised last-token ");
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
     expect_error(function, (PassRun){.stop_after = "memplan"}, 1,
