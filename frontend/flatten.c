@@ -9,7 +9,6 @@
 
 #define FUNCTION_DEPTH_MAX 32
 #define BODY_DEPTH_MAX 16
-#define NODES_MAX ((uint64_t)2000000)
 
 typedef struct {
     const char *name;
@@ -217,10 +216,13 @@ static bool flatten_bodies(Import *im, INode *x, const Scope *s, const Where *w,
         in_body.index = x->index;
         Nodes nodes = {0};
         if (!add_graph_values(im, g, &inner, false)) return false;
-        /* Body inputs exist for Loop and Scan alone, which are refused when lowered. */
-        for (size_t j = 0; j < g->ninputs; j++)
+        body->nin = g->ninputs;
+        body->in = arena_array_of(im->scratch, g->ninputs, uint32_t);
+        for (size_t j = 0; j < g->ninputs; j++) {
             if (scope_local(&inner, g->inputs[j].name) == 0)
                 scope_add(im, &inner, g->inputs[j].name, tensor_new(im, g->inputs[j].name));
+            body->in[j] = scope_local(&inner, g->inputs[j].name);
+        }
         if (!flatten_nodes(im, g->nodes, g->nnodes, &inner, &in_body, &nodes)) return false;
         body->nodes = nodes.data;
         body->nnodes = nodes.count;

@@ -129,6 +129,7 @@ bool tensor_load(const OTensor *t, const TensorSource *src, TensorData *out, Loc
  * at most SHAPE_MAX of them); val is then made only when the tensor is used as data. */
 #define SHAPE_MAX 256
 #define FOLD_MAX 65536
+#define NODES_MAX ((uint64_t)2000000) /* after functions and loops are written out */
 typedef struct {
     const char *name;
     bool set;
@@ -144,8 +145,8 @@ typedef struct INode INode;
 typedef struct {
     INode *nodes;
     size_t nnodes;
-    uint32_t *out;
-    size_t nout;
+    uint32_t *in, *out; /* in: of Loop and Scan */
+    size_t nin, nout;
 } IBody;
 struct INode {
     const char *name, *op, *domain;
@@ -168,6 +169,10 @@ typedef struct {
     Dim of;
 } Lesser; /* sym = min(of, most) */
 typedef struct {
+    ValId v;
+    bool value;
+} Flag;
+typedef struct {
     Arena *arena, *scratch;
     Graph *g;
     Diag *d;
@@ -187,6 +192,7 @@ typedef struct {
     size_t ndynamic;
     uint64_t inlined; /* nodes made so far, bounded */
     bool fixed;       /* tokens have literal dims */
+    VEC(Flag) flags;  /* bool inputs whose value a branch has decided */
 } Import;
 
 /* flatten.c */
@@ -337,6 +343,13 @@ bool shape_unify(Import *im, Dim a, Dim b);
 void fill_note(Call *c); /* after a node: what is known of its output */
 bool in_fill(Call *c, size_t i, Dim *out);
 
+/* ---- branches.c ---- */
+/* A condition on lengths that holds (or fails) for one value of one symbol alone, `special` then being
+ * what it says there. False when it is no such condition. */
+bool branch_special(Import *im, ValId condition, SymId *sym, int64_t *at, bool *special);
+/* Whether `general` computes what `special` does where sym = at. */
+bool branch_covers(Import *im, ValId general, ValId special, SymId sym, int64_t at);
+
 /* ---- the tables of onnx_ops*.c; docs/onnx-ops.md is made from them ---- */
 typedef enum { T_ANY, T_NUMBERS, T_FLOATS, T_INTS, T_BOOLS } OpTypes;
 typedef struct {
@@ -350,7 +363,7 @@ typedef struct {
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
     onnx_rules_nn[], onnx_rules_attention[], onnx_rules_rotary[], onnx_rules_contrib[],
     onnx_rules_contrib_attention[], onnx_rules_moe[], onnx_rules_einsum[], onnx_rules_index[],
-    onnx_rules_quant[], onnx_rules_control[];
+    onnx_rules_quant[], onnx_rules_control[], onnx_rules_loop[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
 const OpRule *op_rule_at(size_t i); /* all rules of all tables; NULL after the last */
 typedef struct {

@@ -206,6 +206,8 @@ class Gpt:
             return tokens.astype(helper.tensor_dtype_to_np_dtype(dtype))
         if name == "attention_mask":
             return np.ones(shape, helper.tensor_dtype_to_np_dtype(dtype))
+        if name == "use_cache_branch":
+            return np.ones(shape, bool)
         if name == "position_ids":
             return np.broadcast_to(np.arange(tokens.shape[1]), shape).astype(helper.tensor_dtype_to_np_dtype(dtype))
         return np.zeros(shape, helper.tensor_dtype_to_np_dtype(dtype))
@@ -474,6 +476,166 @@ class SwappedPairs(Pairs):
         all_ = g("Concat", *[g("Unsqueeze", x, i64(0)) for x in reversed(out)], axis=0, name=f"present.{layer}")
         self.add_output(all_, self.state_type("total"))
         return out
+
+
+# ---- control flow ----
+
+
+class Branches(Gpt):
+    """All of the model in the two branches of an If."""
+
+    def branch(self, with_past):
+        g = Nodes(self.g)
+        self.made, past, self.has_past = [], self.has_past, with_past
+        logits = self.body(g)
+        self.has_past = past
+        outputs = [logits] + self.made
+        graph = helper.make_graph(g.nodes, "branch", [], [helper.make_tensor_value_info(x, TensorProto.FLOAT, None) for x in outputs],
+                                  g.inits)
+        return graph
+
+    def grow(self, g, layer, k, v):
+        if self.has_past:
+            k, v = [g("Concat", self.past_name(layer, w), x, axis=2) for w, x in (("key", k), ("value", v))]
+        self.made += [k, v]
+        return k, v
+
+    def head(self, g, x):
+        return g("MatMul", x, g("Transpose", "wte", perm=[1, 0]))
+
+    def build(self):
+        self.declare()
+        condition = self.condition()
+        names = ["logits"] + [f"present.{i // 2}.{('key', 'value')[i % 2]}" for i in range(2 * self.layers)]
+        self.g.nodes.append(helper.make_node("If", [condition], names, then_branch=self.branch(True), else_branch=self.branch(False)))
+        self.logits = "logits"
+        self.add_output("logits", self.logits_type())
+        for name in names[1:]:
+            self.add_output(name, self.state_type("total"))
+        graph = helper.make_graph(self.g.nodes, "gpt", self.inputs, self.outputs, self.g.inits)
+        model = helper.make_model(graph, opset_imports=self.opsets(), ir_version=8)
+        onnx.checker.check_model(model)
+        return model
+
+
+@form
+class UseCacheBranch(Branches):
+    """As Optimum merges a decoder with past and one without."""
+
+    def condition(self):
+        self.add_input("use_cache_branch", TensorProto.BOOL, [1])
+        return "use_cache_branch"
+
+
+@form
+class PastIsEmpty(Branches):
+    """The graph looks at the length of the past itself."""
+
+    def condition(self):
+        return self.g("Greater", self.g("Squeeze", self.past_length(self.g)), np.int64(0))
+
+
+@form
+class NotFirst(Branches):
+    """Told by a flag that is inverted."""
+
+    def condition(self):
+        self.add_input("is_first", TensorProto.BOOL, [])
+        return self.g("Not", "is_first")
+
+    def value_of(self, name, shape, dtype, tokens):
+        return np.zeros(shape, bool) if name == "is_first" else super().value_of(name, shape, dtype, tokens)
+
+
+@form
+class BranchedMask(Plain):
+    """A mask is made only when there are several tokens."""
+
+    def mask(self, g, past, s):
+        many, one = Nodes(g), Nodes(g)
+        y = [super().mask(many, past, s), one("Expand", np.float32(0), one("Concat", s, one("Add", past, s), axis=0))]
+        graphs = [helper.make_graph(n.nodes, "branch", [], [helper.make_tensor_value_info(v, TensorProto.FLOAT, None)], n.inits)
+                  for n, v in zip((many, one), y)]
+        return g("If", g("Squeeze", g("Greater", s, i64(1))), then_branch=graphs[0], else_branch=graphs[1])
+
+
+@form
+class LayerLoop(Plain):
+    """The same block three times, in a Loop; without a cache of its own."""
+    has_past, layers = False, 1
+
+    def block(self, g, x, layer, mask):
+        b = Nodes(g)
+        y = super().block(b, "x", layer, mask)
+        names = [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+                 helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
+        go = b("Identity", "go")
+        out = [helper.make_tensor_value_info(go, TensorProto.BOOL, []), helper.make_tensor_value_info(y, TensorProto.FLOAT, None)]
+        return g("Loop", np.int64(3), np.bool_(True), x, body=helper.make_graph(b.nodes, "body", names, out, b.inits))
+
+
+@form
+class LayerScan(Plain):
+    """Weights stacked by layer, the block in a Scan over them."""
+    has_past, layers = False, 1
+
+    def linear(self, g, x, name, n, m):
+        if name != "h0.up":
+            return super().linear(g, x, name, n, m)
+        b = Nodes(g)
+        w, bias = self.weight("stack.w", 2, n, m, scale=1.5 / np.sqrt(n)), self.weight("stack.b", 2, m, scale=0.2)
+        y = b("Add", b("MatMul", "x", "w"), "b")
+        keep = b("Identity", "x")
+        info = lambda v: helper.make_tensor_value_info(v, TensorProto.FLOAT, None)
+        body = helper.make_graph(b.nodes, "body", [info("x"), info("w"), info("b")], [info(keep), info(y)], b.inits)
+        ys = g("Scan", x, w, bias, outputs=2, num_scan_inputs=2, body=body)[1]
+        return g("ReduceSum", ys, i64(0), keepdims=0)
+
+
+@form
+class TokenLoop(LayerLoop):
+    """Refused: as many rounds as there are tokens."""
+    refused = "Loop: "
+
+    def block(self, g, x, layer, mask):
+        y = super().block(g, x, layer, mask)
+        rounds = g("Squeeze", g("Slice", g("Shape", "input_ids"), i64(1), i64(2)))
+        node = next(n for n in reversed(g.nodes) if n.op_type == "Loop")
+        g.nodes.remove(node)
+        node.input[0] = rounds
+        g.nodes.append(node)
+        return y
+
+
+@form
+class Functions(Plain):
+    """Blocks of nodes as local functions, one in the other, with attributes of the call's."""
+
+    def mlp(self, g, x, layer):
+        weights = [self.weight(f"h{layer}.up", WIDTH, 2 * WIDTH), self.weight(f"h{layer}.up.b", 2 * WIDTH, scale=0.2),
+                   self.weight(f"h{layer}.down", 2 * WIDTH, WIDTH), self.weight(f"h{layer}.down.b", WIDTH, scale=0.2)]
+        return g("FeedForward", x, *weights, domain="test", slope=0.5 + layer)
+
+    def opsets(self):
+        return super().opsets() + [helper.make_opsetid("test", 1), helper.make_opsetid("test.inner", 1)]
+
+    def functions(self):
+        n = helper.make_node
+        inner = n("Scale", ["h"], ["s"], domain="test.inner")
+        inner.attribute.add(name="by", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+        outer = helper.make_function(
+            "test", "FeedForward", ["x", "w", "b", "v", "c"], ["y"],
+            [n("MatMul", ["x", "w"], ["m"]), n("Add", ["m", "b"], ["h"]), inner, n("Sigmoid", ["s"], ["g"]), n("Mul", ["h", "g"], ["a"]),
+             n("MatMul", ["a", "v"], ["o"]), n("Add", ["o", "c"], ["y"])],
+            [helper.make_opsetid("", 17), helper.make_opsetid("test.inner", 1)], ["slope"])
+        k = n("Constant", [], ["k"])
+        k.attribute.add(name="value_float", ref_attr_name="by", type=onnx.AttributeProto.FLOAT)
+        scale = helper.make_function(
+            "test.inner", "Scale", ["x"], ["y"],
+            [k, n("Constant", [], ["one"], value_floats=[1.0]), n("ReduceSum", ["one"], ["u"], keepdims=0), n("Mul", ["x", "k"], ["z"]),
+             n("Mul", ["z", "u"], ["y"])],
+            [helper.make_opsetid("", 17)], ["by"])
+        return [outer, scale]
 
 
 def save(array, path):
