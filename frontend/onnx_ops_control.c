@@ -24,7 +24,7 @@ static const Port *input_port(const Graph *g, ValId v) {
 }
 
 static bool reads_past(const Import *im, const IBody *b) {
-    for (size_t i = 0; i < b->nnodes; i++) {
+    for (size_t i = 0; b != NULL && i < b->nnodes; i++) {
         const INode *n = &b->nodes[i];
         for (size_t k = 0; k < n->nin; k++) {
             const Port *p = n->in[k] == 0 ? NULL : input_port(im->g, im->tensors.data[n->in[k]].val);
@@ -81,6 +81,8 @@ static bool condition(Call *c, ValId v, bool *out) {
 
 static bool run_branch(Call *c, bool yes) {
     const IBody *b = branch(c, yes);
+    if (b == NULL || b->nout < c->n->nout)
+        return call_error(c, "a branch is missing or gives too few outputs");
     if (!import_run_nodes(c->im, b->nodes, b->nnodes)) return false;
     for (size_t i = 0; i < c->n->nout; i++)
         if (out_used(c, i) && !tensor_loaded(c->im, b->out[i], c->loc)) return false;
@@ -120,7 +122,8 @@ static bool by_length(Call *c, ValId v) {
     int64_t at = 0;
     bool special = false;
     if (value_dynamic(c->im, v))
-        return call_error(c, "the condition depends on data; hint: export one branch only");
+        return call_error(
+            c, "the condition is not known when compiling, it depends on data; hint: export one branch only");
     if (!run_branch(c, true) || !run_branch(c, false)) return false;
     const IBody *b[2] = {branch(c, true), branch(c, false)};
     bool covered = branch_special(c->im, v, &sym, &at, &special);
@@ -139,10 +142,6 @@ static bool by_length(Call *c, ValId v) {
 static bool lower_if(Call *c) {
     bool yes = false;
     if (!in_has(c, 0)) return call_error(c, "the condition is missing");
-    for (int k = 0; k < 2; k++) {
-        if (branch(c, k == 0) == NULL) return call_error(c, "a branch is missing");
-        if (branch(c, k == 0)->nout < c->n->nout) return call_error(c, "a branch gives too few outputs");
-    }
     ValId v = in_val(c, 0);
     if (!val_ok(v)) return false;
     if (!condition(c, v, &yes)) return by_length(c, v);
