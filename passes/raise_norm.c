@@ -22,17 +22,27 @@ static bool mean_last(const Graph *g, ValId v, ValId *x) {
     return n->attr.keep && rank > 0 && n->attr.axes == 1u << (rank - 1);
 }
 
+/* v = d * d, also when both were reshaped alike after the square */
+static bool is_square(const Graph *g, ValId v, ValId d) {
+    Node *n = NULL, *from = NULL;
+    if (match_op(g, v, OP_RESHAPE, &n) && match_op(g, d, OP_RESHAPE, &from) &&
+        type_dims_eq(graph_type(g, v), graph_type(g, d))) {
+        v = n->in[0];
+        d = from->in[0];
+    }
+    return match_op(g, v, OP_MUL, &n) && match_same(g, n->in[0], d) && match_same(g, n->in[1], d);
+}
+
 /* v = sqrt(mean(d * d) + eps) */
 static bool root_mean_square(const Graph *g, ValId v, ValId d, double *eps) {
-    Node *root = NULL, *square = NULL;
+    Node *root = NULL;
     ValId mean = NO_VAL, sq = NO_VAL;
     if (!match_op(g, v, OP_SQRT, &root)) return false;
     if (!match_scalar(g, root->in[0], OP_ADD, &mean, eps)) {
         *eps = 0;
         mean = root->in[0];
     }
-    if (!mean_last(g, mean, &sq) || !match_op(g, sq, OP_MUL, &square)) return false;
-    return match_same(g, square->in[0], d) && match_same(g, square->in[1], d);
+    return mean_last(g, mean, &sq) && is_square(g, sq, d);
 }
 
 /* d = x - mean(x) */

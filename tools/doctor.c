@@ -135,6 +135,7 @@ static bool run_passes(Doctor *d) {
     PassOptions opt = {.kv_cache = true, .opt_level = 1};
     PassRun run = {
         .verify = true, .misses = &d->misses, .before = before_pass, .after = after_pass, .user = d};
+    d->c->function = graph_is_function(d->c->graph, &opt);
     bool ok =
         d->c->graph->stage > STAGE_RAISED || passes_run(d->c->graph, &run, &opt, &d->c->proof, &d->c->diag);
     if (!ok) d->stopped = d->last;
@@ -201,20 +202,19 @@ static void say_items(Doctor *d, DiagLevel low, DiagLevel high) {
     }
 }
 
-static bool lowers(Doctor *d, Program **p) {
-    const Graph *g = d->c->graph;
-    if (g->stage != STAGE_PLANNED) return true;
-    return lower(d->c->graph, &target_cpu, compile_context(d->c, 0), d->r->arena, p, &d->c->diag);
-}
-
-static void say_verdict(Doctor *d, bool imported, bool passed, const Program *p) {
+static void say_verdict(Doctor *d, bool imported, const Program *p) {
     bool ok = d->c->diag.errors == 0;
     const char *where = !imported ? "import" : d->stopped ? d->stopped : "lowering to kernels";
-    if (imported) {
+    if (imported && d->c->function) {
+        report_section(d->r, "function", "plain function");
+        report_text(d->r, "why",
+                    "no input picks rows of a table and gives logits for them, so the graph runs as it is");
+        if (p) report_number(d->r, "nodes", p->function->head.n_nodes, "%u", p->function->head.n_nodes);
+    } else if (imported) {
         report_section(d->r, "cache", "KV cache");
         report_flag(d->r, "proven", d->c->proof.proven);
         if (d->c->proof.reason) report_text(d->r, "reason", "%s", d->c->proof.reason);
-        if (!d->c->proof.proven && !passed && !d->c->proof.reason)
+        if (!d->c->proof.proven && d->stopped && !d->c->proof.reason)
             report_text(d->r, "reason", "%s ended before the proof", d->stopped);
         if (p) report_number(d->r, "states", (double)p->states.count, "%zu", p->states.count);
     }
@@ -233,7 +233,7 @@ bool doctor_examine(Report *r, Compile *c, const char *path, const ImportOptions
     Doctor d = {.r = r, .c = c, .misses = {.arena = r->arena}};
     Program *p = NULL;
     size_t n = strlen(path);
-    bool onnx = n < 4 || strcmp(path + n - 4, ".gir") != 0, passed = false;
+    bool onnx = n < 4 || strcmp(path + n - 4, ".gir") != 0;
     *raised = NULL;
     if (onnx && !onnx_summary(path, r->arena, &d.file, &c->diag)) return false;
     if (onnx) say_file(&d, path);
@@ -243,11 +243,11 @@ bool doctor_examine(Report *r, Compile *c, const char *path, const ImportOptions
     if (imported) {
         say_ports(&d, c->imported->inputs.data, c->imported->inputs.count, true, "inputs", "inputs");
         say_ports(&d, c->imported->outputs.data, c->imported->outputs.count, false, "outputs", "outputs");
-        passed = run_passes(&d) && lowers(&d, &p);
-        doctor_architecture(r, d.raised);
+        if (run_passes(&d)) compile_lower(c, compile_context(c, 0), &p);
+        if (!c->function) doctor_architecture(r, d.raised);
         say_recognised(&d);
         *raised = d.raised;
     }
-    say_verdict(&d, imported, passed, p);
+    say_verdict(&d, imported, p);
     return c->diag.errors == 0;
 }

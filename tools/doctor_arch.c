@@ -53,7 +53,7 @@ static ValId above(const Arch *a, const Node *n) {
     case OP_DIV:
     case OP_ADD:
     case OP_SUB:
-        if (!arch_tainted(a, n->in[1])) return n->in[0];
+        if (!arch_tainted(a, n->in[1]) || n->op == OP_DIV) return n->in[0]; /* x / root: a norm */
         return arch_tainted(a, n->in[0]) ? NO_VAL : n->in[1];
     default: return NO_VAL;
     }
@@ -156,6 +156,7 @@ static void read_feed(Arch *a, Layer *l, uint32_t until) {
         uint32_t at = a->order[id.id];
         if (at < a->order[l->start.id] || at >= until) continue;
         if (n->op == OP_LINEAR && a->part[id.id] == PART_NONE) a->part[id.id] = FEED;
+        if (n->op == OP_ROUTED) l->routed = n;
         if (is_act(n->op) && (!l->act || n->op == OP_GELU || n->op == OP_SILU)) l->act = n;
         if (!l->act || (n->op != OP_MUL && n->op != OP_POW)) continue;
         bool left = val_eq(n->in[0], l->act->out[0]), right = val_eq(n->in[1], l->act->out[0]);

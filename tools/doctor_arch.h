@@ -10,7 +10,7 @@ typedef struct {
     ValId stream;            /* what the layer reads and is added to */
     const Node *rope, *pre, *inner, *sum;
     bool bias_in, bias_out, qk_norm, gated_out, parallel, post;
-    const Node *act; /* of the feed-forward part */
+    const Node *act, *routed; /* of the feed-forward part; routed: one product of its experts */
     bool act_gated, act_squared;
 } Layer;
 typedef struct {

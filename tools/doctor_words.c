@@ -180,6 +180,10 @@ static void say_feed(Arch *a) {
     const Layer *l = &a->layers.data[0];
     if (l->act == NULL) return;
     int64_t width = arch_width(a, l->act->out[0]);
+    if (l->routed) {
+        int64_t all = graph_type(a->g, l->routed->in[2])->dim[0].v, used = arch_width(a, l->routed->in[1]);
+        report_number(a->r, "experts", (double)all, "%" PRId64 ", %" PRId64 " a token", all, used);
+    }
     report_text(a->r, "activation", "%s%s", act_words(a, l), l->act_gated ? ", gated" : "");
     report_number(a->r, "feed forward", (double)width, "%" PRId64 "%s", width,
                   l->parallel ? ", beside attention" : ", after attention");
@@ -228,6 +232,13 @@ typedef struct {
 } Params;
 
 static void add_params(Arch *a, Params *p, ValId v, Part part) {
+    NodeId id = graph_def(a->g, v);
+    if (node_ok(id) && !arch_tainted(a, v) &&
+        graph_node(a->g, id)->op == OP_CONCAT) { /* experts, one by one */
+        const Node *parts = graph_node(a->g, id);
+        for (uint32_t i = 0; i < parts->nin; i++) add_params(a, p, parts->in[i], part);
+        return;
+    }
     ValId root = arch_constant(a, v);
     int64_t n = 1;
     const Type *t = graph_type(a->g, v);
@@ -245,6 +256,7 @@ static Part part_of(const Arch *a, NodeId id, uint32_t operand) {
     const Node *n = graph_node(a->g, id);
     switch (n->op) {
     case OP_LINEAR: return a->part[id.id] ? (Part)a->part[id.id] : OTHER;
+    case OP_ROUTED: return FEED;
     case OP_NORM: return NORMS;
     case OP_ATTENTION: return operand == 5 ? ATTENTION : PART_NONE;
     case OP_ROPE: return PART_NONE;

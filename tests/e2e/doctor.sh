@@ -57,6 +57,12 @@ pass_test raise-position-length
 look 1 "$work/raise-position-length.gir"
 says '^  proven +no' '^  stops at +raise-position' 'from cos on line 15, which depends on the length.*hint: '
 
+# a graph without tokens is a plain function
+pass_test raise-norm-layer
+look 0 "$work/raise-norm-layer.gir"
+says '^plain function' '^  norm +1' '^  compiles +yes'
+silent '^KV cache|^architecture'
+
 # operators that are not known are listed at once, with what to do
 LC_ALL=C sed -e 's/Softmax/Softmix/g' -e 's/Transpose/Transpoze/g' "$example" >"$work/unknown.onnx"
 look 1 "$work/unknown.onnx"
@@ -75,7 +81,7 @@ model() { # model NAME REGEX…
     says "$@" '^  compiles +yes'
 }
 model gpt2-ts-past 'attention_mask .* mask .*bound to 1' 'position_ids .* positions .*bound to past \+ index' \
-    'concat appends to it along axis 2' 'positions +learned, 128 rows' 'context +128: the rows of'
+    'appended to it along axis 2' 'positions +learned, 128 rows' 'context +128: the rows of'
 model bloom-ts-past 'positions +ALiBi; all layers'
 model gemma2-dynamo18 'window 16, layer 0 of 2; causal, layer 1 of 2' 'scale 0.0625, not 1 / sqrt.*soft cap 50' \
     'RMS, .*before and after each part' 'GELU, tanh form, gated' 'soft cap 30 on logits' 'key heads +2, each for several'
@@ -84,5 +90,6 @@ model gptj-dynamo18 'rotary, 8 of 16 features, neighbours, base 10000' 'feed for
 model gptneox-dynamo18 'rotary, 4 of 16 features, halves, base 10000' 'GELU, exact'
 model llama-ts-past 'rotary, all of 16 features' 'SiLU, gated' 'RMS, epsilon 1e-06, before each part'
 model mistral-ts-past 'masks +causal, window 16, all layers'
+model qwen3moe-ts-past 'experts +4, 2 a token' 'norms on queries and keys' '^  norm +9$'
 model handwritten-static 'context +32: the length the graph was exported with'
 exit $status
