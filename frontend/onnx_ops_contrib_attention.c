@@ -244,8 +244,6 @@ static bool grouped_supported(Call *c) {
     if (in_has(c, K_SCALE) || in_has(c, V_SCALE) || strcmp(k, "NONE") != 0 || strcmp(v, "NONE") != 0)
         return call_error(
             c, "a quantised cache in the graph is not supported; hint: export with a cache of floats");
-    if (attr_int(c, "sliding_window_cache", 0) != 0)
-        return call_error(c, "a cache cut to the window is not supported; hint: export with the whole cache");
     return true;
 }
 
@@ -319,6 +317,11 @@ static bool grouped_places(Call *c, Attention *a, Dim *total) {
     *total = dim_add(c->g, a->offset, seq);
     if (!in_has(c, SEQLENS)) return call_error(c, "the lengths of the sequences are missing");
     if (in_fill(c, SEQLENS, &last) && dim_eq(dim_add(c->g, last, dim_const(1)), *total)) return true;
+    /* A cache cut to the window holds the end of the whole one, which is what a state is here. */
+    if (attr_int(c, "sliding_window_cache", 0) != 0)
+        return call_error(
+            c, "a cache cut to the window needs the lengths of whole sequences; hint: take them from "
+               "the attention mask");
     uint32_t n = 0;
     const Dim *given = in_has(c, TOTAL) ? in_dims(c, TOTAL, &n) : NULL;
     if (given == NULL || n != 1)
@@ -391,6 +394,6 @@ const OpRule onnx_rules_contrib_attention[] = {
     {"com.microsoft", "MultiHeadAttention", 1, 0, lower_multi_head, 0, T_FLOATS,
      "a shared past buffer is refused"},
     {"com.microsoft", "GroupQueryAttention", 1, 0, lower_grouped, 0, T_FLOATS,
-     "a quantised cache and a cache cut to the window are refused"},
+     "a quantised cache is refused"},
     {0},
 };

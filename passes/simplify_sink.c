@@ -145,6 +145,22 @@ static ValId split_merge(Rewrite *r, ValId v) {
     return rw_reshape(r, n->in[0], &x);
 }
 
+/* v = reshape(x) that takes heads off the last axis of x and merges them with leading ones: x with its last
+ * axis taken apart. [b, s, hd] -> [bsh, d] gives [b, s, h, d]. */
+static ValId split_heads(Rewrite *r, ValId v) {
+    Graph *g = r->g;
+    Node *n = NULL;
+    if (!match_op(g, v, OP_RESHAPE, &n)) return NO_VAL;
+    Type x = *graph_type(g, n->in[0]);
+    const Type *to = graph_type(g, v);
+    if (to->rank == 0 || x.rank < to->rank || x.rank == MAX_RANK) return NO_VAL;
+    Dim last = to->dim[to->rank - 1], heads = dim_div(g, x.dim[x.rank - 1], last);
+    if (!dim_is_const(last) || !dim_is_const(heads)) return NO_VAL;
+    x.dim[x.rank - 1] = heads;
+    x.dim[x.rank++] = last;
+    return rw_reshape(r, n->in[0], &x);
+}
+
 /* op(reshape(x), ...) -> reshape(op(x, ...)) for ops along the last axis */
 static ValId sink_last_axis(Rewrite *r, NodeId id) {
     Graph *g = r->g;
@@ -152,6 +168,7 @@ static ValId sink_last_axis(Rewrite *r, NodeId id) {
     ValId x = NO_VAL, in[3] = {NO_VAL, NO_VAL, NO_VAL};
     if (n.nin == 0 || n.nin > 3 || !last_axis_op(g, &n)) return NO_VAL;
     if (!leading_reshape(g, n.in[0], 1, &x)) x = split_merge(r, n.in[0]);
+    if (!val_ok(x)) x = split_heads(r, n.in[0]);
     if (!val_ok(x)) return NO_VAL;
     uint32_t rank = graph_type(g, x)->rank;
     if (n.op == OP_MATMUL && (rank < 2 || graph_type(g, n.in[0])->rank < 2)) return NO_VAL;

@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.filterwarnings("ignore")
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 import transformers
@@ -33,9 +34,11 @@ from ortfused import feeds_of, options, save_tensor
 
 ONE, BATCH = (1, 24), (2, 96)
 # name: (model type of transformers, options); None: as export.py has it
-MODELS = dict.fromkeys("llama llama3 llama-linear llama-yarn mistral mistral-full qwen2 qwen2-window qwen3 phi phi3 phi3-window "
-                       "gemma gemma2 gemma3 granite nemotron smollm3 ernie4-5 hunyuan gpt-oss".split())
+MODELS = dict.fromkeys("llama llama3 llama-linear llama-yarn mistral mistral-full qwen2 qwen2-window qwen3 phi3 phi3-window "
+                       "gemma gemma2 granite nemotron smollm3 ernie4-5 hunyuan gpt-oss".split())
 MODELS.update({
+    "phi": ("phi", dict(GATED, partial_rotary_factor=0.5, num_attention_heads=2, num_key_value_heads=2)),
+    "phi-gqa": ("phi", dict(GATED, partial_rotary_factor=0.5, num_attention_heads=4, hidden_size=128, num_key_value_heads=2)),
     "olmo": ("olmo", GATED),
     "llama-tied": ("llama", dict(GROUPED, tie_word_embeddings=True)),
     "phi3-long": ("phi3", dict(GROUPED, original_max_position_embeddings=64, max_position_embeddings=128,
@@ -78,11 +81,14 @@ def folder_of(name, where):
 def store_logits(folder):
     session = ort.InferenceSession(os.path.join(folder, "model.onnx"), options(), providers=["CPUExecutionProvider"])
     with open(os.path.join(folder, "genai_config.json")) as f:
-        head_size = json.load(f)["model"]["decoder"]["head_size"]
+        decoder = json.load(f)["model"]["decoder"]
+    graph = onnx.load(os.path.join(folder, "model.onnx"), load_external_data=False).graph
+    # A cache cut to the window has its whole capacity from the start; a prompt does not read it.
+    rows = 128 if any(x.name == "sliding_window_cache" and x.i for n in graph.node for x in n.attribute) else 0
     rng = np.random.default_rng(3)
     for suffix, shape in (("", ONE), ("_batch", BATCH)):
         ids = rng.integers(3, 250, shape, dtype=np.int64)
-        logits = session.run(None, feeds_of(session, ids, head_size))[0].astype(np.float32)
+        logits = session.run(None, feeds_of(session, ids, decoder["head_size"], rows))[0].astype(np.float32)
         if logits.shape[:2] != shape or not np.isfinite(logits).all() or logits.std() < 1e-3:
             raise ValueError(f"logits {logits.shape}, deviation {logits.std()}")
         save_tensor(os.path.join(folder, f"tokens{suffix}.pb"), ids)

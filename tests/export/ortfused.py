@@ -68,14 +68,16 @@ def fuse(source, path, way):
     model.save_model_to_file(path)
 
 
-def feeds_of(session, ids, head_size=0):
+def feeds_of(session, ids, head_size=0, rows=0):
     batch, seq = ids.shape
     feeds = {}
     for i in session.get_inputs():
         dtype = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}.get(i.type, np.float32)
         if "past" in i.name:
-            shape = [d if isinstance(d, int) else 0 for d in i.shape]
-            shape[-4], shape[-1] = batch, shape[-1] or head_size  # [.., batch, heads, past, d]
+            shape = [d if isinstance(d, int) else rows for d in i.shape]
+            shape[-4] = batch  # [.., batch, heads, past, d]
+            if head_size and isinstance(i.shape[-1], str):
+                shape[-1] = head_size
             feeds[i.name] = np.zeros(shape, dtype)
         elif "mask" in i.name:
             feeds[i.name] = np.ones((batch, seq), dtype)
