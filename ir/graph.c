@@ -231,6 +231,51 @@ void graph_erase(Graph *g, NodeId id) {
     n->nin = n->nout = 0;
 }
 
+static void value_moved(const uint32_t *to, ValId *v) { *v = (ValId){to[v->id]}; }
+
+static uint32_t *values_compact(Graph *g, Arena *scratch) {
+    uint32_t *to = arena_array_of(scratch, g->values.count, uint32_t), n = 1;
+    for (uint32_t i = 1; i < g->values.count; i++) {
+        if (g->values.data[i].kind == V_FREE) continue;
+        g->values.data[n] = g->values.data[i];
+        to[i] = n++;
+    }
+    g->values.count = n;
+    for (size_t i = 0; i < g->inputs.count; i++) value_moved(to, &g->inputs.data[i].v);
+    for (size_t i = 0; i < g->outputs.count; i++) value_moved(to, &g->outputs.data[i].v);
+    for (size_t i = 0; i < g->states.count; i++) {
+        value_moved(to, &g->states.data[i].in);
+        value_moved(to, &g->states.data[i].out);
+    }
+    return to;
+}
+
+void graph_compact(Graph *g, Arena *scratch) {
+    const uint32_t *to = values_compact(g, scratch);
+    uint32_t n = 1, count = 0;
+    FOR_NODES (g, id) count++;
+    Node *kept = arena_array_of(scratch, count + 1u, Node);
+    FOR_NODES (g, id) { /* in running order */
+        kept[n] = *graph_node(g, id);
+        n++;
+    }
+    for (uint32_t i = 1; i < n; i++) {
+        Node *x = &g->nodes.data[i];
+        *x = kept[i];
+        x->prev = (NodeId){i - 1};
+        x->next = (NodeId){i + 1 < n ? i + 1 : 0};
+        for (uint32_t k = 0; k < x->nin; k++) value_moved(to, &x->in[k]);
+        for (uint32_t k = 0; k < x->nout; k++) {
+            value_moved(to, &x->out[k]);
+            graph_val(g, x->out[k])->def = (NodeId){i};
+        }
+    }
+    g->nodes.count = n;
+    g->first = (NodeId){n > 1};
+    g->last = (NodeId){n - 1};
+    g->insert_before = NO_NODE;
+}
+
 /* ---- looking ---- */
 
 NodeId graph_def(const Graph *g, ValId v) {

@@ -326,6 +326,8 @@ ValId graph_add(Graph *g, Op op, const ValId *in, size_t nin, const Attr *attr, 
 void graph_replace(Graph *g, ValId old, ValId with); /* in nodes, outputs and states; nothing is erased */
 void graph_substitute(Graph *g, SymId s, Dim by);    /* s is `by`, in all types and attributes */
 void graph_erase(Graph *g, NodeId n);                /* its outputs must be unused */
+/* Gives up the places of erased nodes and values: every handle changes. Pays after thousands of erasures. */
+void graph_compact(Graph *g, Arena *scratch);
 static inline Value *graph_val(const Graph *g, ValId v) { return &g->values.data[v.id]; }
 static inline Node *graph_node(const Graph *g, NodeId n) { return &g->nodes.data[n.id]; }
 static inline const Type *graph_type(const Graph *g, ValId v) { return &g->values.data[v.id].type; }

@@ -173,6 +173,18 @@ static bool same_value(Raise *r, ValId a, ValId b, uint32_t depth) {
 
 /* ---- telling the first expert's chain ---- */
 
+/* v as [1, dims]; a constant without a node. */
+static ValId part_of_stack(Lift *l, ValId v, const Type *t) {
+    Graph *g = l->g;
+    const Const *c = graph_constant(g, v);
+    if (c == NULL) return graph_add(g, OP_RESHAPE, &v, 1, NULL, t, l->loc, l->d);
+    Const same = *c;
+    same.hash = 0;
+    ValId part = graph_const(g, *t, same.data, graph_val(g, v)->name);
+    g->consts.data[graph_val(g, part)->cidx] = same;
+    return part;
+}
+
 static ValId stack_of(Lift *l, ValId v) {
     Raise *r = l->user;
     Graph *g = r->g;
@@ -190,7 +202,7 @@ static ValId stack_of(Lift *l, ValId v) {
           *joins = arena_array_of(r->cx->scratch, n, ValId);
     Attr a = attr_default();
     for (size_t i = 0; i < n; i++) {
-        parts[i] = graph_add(g, OP_RESHAPE, &p->each[i], 1, NULL, &t, l->loc, l->d);
+        parts[i] = part_of_stack(l, p->each[i], &t);
         if (!val_ok(parts[i])) return NO_VAL;
     }
     for (size_t i = 0; i < n; i += STACK_MAX) {
@@ -395,5 +407,6 @@ PassResult pass_raise_hits(PassCtx *cx, Graph *g) {
         if (!r.experts.data[i].follows && !group_raise(&r, i, &count)) return PASS_FAILED;
     pass_count(cx, "mixtures", count);
     rewrite_sweep_dead(cx, g);
+    graph_compact(g, cx->scratch);
     return count ? PASS_CHANGED : PASS_UNCHANGED;
 }
