@@ -135,9 +135,8 @@ static void test_pipeline_stops(void) {
     case_open(&c, gpt);
     CU_ASSERT_TRUE(
         run(&c, (PassRun){.stop_after = "raise-linear", .disable = "tie,cse", .after = note, .user = &s}, 1));
-    CU_ASSERT_STRING_EQUAL(
-        s.names,
-        "raise-hits bind fold simplify dce raise-slots raise-routed raise-norm raise-act raise-linear ");
+    CU_ASSERT_STRING_EQUAL(s.names, "raise-hits bind fold simplify dce raise-slots raise-dense raise-routed "
+                                    "raise-norm raise-act raise-linear ");
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
 }
@@ -147,9 +146,8 @@ static void test_level_zero_shares_nothing(void) {
     Seen s = {0};
     case_open(&c, gpt);
     CU_ASSERT_TRUE(run(&c, (PassRun){.stop_after = "raise-linear", .after = note, .user = &s}, 0));
-    CU_ASSERT_STRING_EQUAL(
-        s.names,
-        "raise-hits bind fold simplify dce raise-slots raise-routed raise-norm raise-act raise-linear ");
+    CU_ASSERT_STRING_EQUAL(s.names, "raise-hits bind fold simplify dce raise-slots raise-dense raise-routed "
+                                    "raise-norm raise-act raise-linear ");
     case_close(&c);
 }
 
@@ -202,7 +200,7 @@ static void test_failures(void) {
     expect_error(gpt, (PassRun){.stop_after = "later"}, 1, "there is no pass \"later\"");
     expect_error(gpt, (PassRun){.stop_after = "tie"}, 0, "pass tie does not run at -O0");
     expect_error(gpt, (PassRun){.disable = "simplify"}, 1,
-                 "pass raise-routed needs canonical form, which pass simplify");
+                 "pass raise-dense needs canonical form, which pass simplify");
     expect_error(bad, (PassRun){.passes = "bind"}, 1, "not a tensor of integers");
 }
 
