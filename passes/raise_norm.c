@@ -22,11 +22,14 @@ static bool mean_last(const Graph *g, ValId v, ValId *x) {
     return n->attr.keep && rank > 0 && n->attr.axes == 1u << (rank - 1);
 }
 
-/* v = d * d, also when both were reshaped alike after the square */
+/* v = d * d, also when both were moved alike after the square */
 static bool is_square(const Graph *g, ValId v, ValId d) {
     Node *n = NULL, *from = NULL;
-    if (match_op(g, v, OP_RESHAPE, &n) && match_op(g, d, OP_RESHAPE, &from) &&
-        type_dims_eq(graph_type(g, v), graph_type(g, d))) {
+    for (uint32_t i = 0; i < 4 && type_dims_eq(graph_type(g, v), graph_type(g, d)); i++) {
+        Op op = graph_def_op(g, v);
+        if ((op != OP_RESHAPE && op != OP_TRANSPOSE) || !match_op(g, v, op, &n) || !match_op(g, d, op, &from))
+            break;
+        if (!attr_eq(op, &n->attr, &from->attr, graph_type(g, v)->rank)) return false;
         v = n->in[0];
         d = from->in[0];
     }

@@ -40,7 +40,8 @@ typedef struct {
     Graph *g;
     const bool *taint;
     size_t ntaint;
-    bool *done; /* nodes inside a raised rotation, by node id */
+    bool *done;  /* nodes inside a raised rotation, by node id */
+    bool *named; /* inside one that was given up with a reason; NULL when nobody asks */
     size_t ndone;
     uint32_t nlead, seq_axis; /* axes before the features, and which of them is the sequence */
     ValId root, x;
@@ -349,8 +350,22 @@ typedef struct {
     RowTable rows;
 } Known;
 
+static void mark_inside(Rope *r, ValId v, bool *mark) {
+    NodeId id = graph_def(r->g, v);
+    ValId in[2];
+    uint32_t n = 0;
+    if (!node_ok(id) || val_eq(v, r->x) || id.id >= r->ndone || mark[id.id]) return;
+    if (!passes(r, graph_node(r->g, id), in, &n)) return;
+    mark[id.id] = true;
+    for (uint32_t i = 0; i < n; i++) mark_inside(r, in[i], mark);
+}
+
+/* Names the outermost candidate alone. */
 static bool miss(Rope *r, const char *why) {
-    pass_near_miss(r->cx, r->g, graph_def(r->g, r->root), "rope", "%s", why);
+    NodeId root = graph_def(r->g, r->root);
+    if (r->named == NULL || r->named[root.id]) return false;
+    pass_near_miss(r->cx, r->g, root, "rope", "%s", why);
+    mark_inside(r, r->root, r->named);
     return false;
 }
 
@@ -361,7 +376,7 @@ static const RowTable *table_rows(Rope *r, ValId v, Known *known, size_t *n) {
     if (*n == MAX_TABLES) return NULL;
     Known *k = &known[*n];
     if (!position_rows(r->cx, r->g, v, position_context(r->cx, r->g), &k->rows, &why)) {
-        pass_near_miss(r->cx, r->g, graph_def(r->g, r->root), "rope", "its table %s", why);
+        if (r->named != NULL) miss(r, arena_printf(r->cx->scratch, "its table %s", why));
         return NULL;
     }
     k->v = v;
@@ -472,16 +487,6 @@ static bool build(Rope *r, const Turn *t, int axis, ValId cos, ValId sin, NodeId
     return true;
 }
 
-static void mark_done(Rope *r, ValId v) {
-    NodeId id = graph_def(r->g, v);
-    ValId in[2];
-    uint32_t n = 0;
-    if (!node_ok(id) || val_eq(v, r->x) || id.id >= r->ndone || r->done[id.id]) return;
-    if (!passes(r, graph_node(r->g, id), in, &n)) return;
-    r->done[id.id] = true;
-    for (uint32_t i = 0; i < n; i++) mark_done(r, in[i]);
-}
-
 /* Which entry of which table each feature is multiplied by. */
 static uint64_t turn_entries(const Turn *turn) {
     uint64_t h = 0;
@@ -532,7 +537,7 @@ static bool rope_try(Rope *r, NodeId id, Made *made, int64_t *count) {
     if (turns) {
         const Made *m = made_get(r, &turn, made);
         if (m != NULL) {
-            mark_done(r, r->root);
+            mark_inside(r, r->root, r->done);
             if (!build(r, &turn, axis, m->cos, m->sin, id)) return false;
             (*count)++;
         }
@@ -549,6 +554,7 @@ bool raise_ropes(PassCtx *cx, Graph *g, int64_t *count) {
     r->taint = graph_taint(g, cx->scratch);
     r->ndone = g->nodes.count;
     r->done = arena_array_of(cx->scratch, r->ndone, bool);
+    if (cx->misses != NULL) r->named = arena_array_of(cx->scratch, r->ndone, bool);
     Made made[MAX_MADE];
     memset(made, 0, sizeof(made));
     /* From the end: the largest candidate comes first. */

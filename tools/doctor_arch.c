@@ -59,12 +59,31 @@ static ValId above(const Arch *a, const Node *n) {
     }
 }
 
+/* v is a projection of another norm's result: the inner half of a low-rank projection. */
+static bool is_inner(const Arch *a, ValId v) {
+    bool projected = false;
+    for (uint32_t depth = 0; depth < 16 && val_ok(v); depth++) {
+        const Node *n = def_of(a, v);
+        if (n == NULL || n->op == OP_ADD) return false;
+        if (n->op == OP_NORM) return projected;
+        projected = projected || n->op == OP_LINEAR;
+        v = above(a, n);
+    }
+    return false;
+}
+
+static void starts_at(const Arch *a, Layer *l, NodeId id) {
+    if (!node_ok(l->start) || a->order[id.id] < a->order[l->start.id]) l->start = id;
+}
+
 /* From an operand of attention to the stream. */
 static void climb_operand(Arch *a, ValId v, Layer *l) {
     bool projected = false;
     for (uint32_t depth = 0; depth < 64; depth++) {
         const Node *n = def_of(a, v);
         ValId up = n ? above(a, n) : NO_VAL;
+        if (n && !val_ok(up) && !projected && (op_info(n->op)->flags & F_ELEM))
+            up = n->in[0]; /* a rotation */
         if (!val_ok(up)) break;
         NodeId id = graph_def(a->g, v);
         if (n->op == OP_ROPE) l->rope = n;
@@ -74,12 +93,15 @@ static void climb_operand(Arch *a, ValId v, Layer *l) {
             projected = true;
             a->part[id.id] = ATTENTION;
             l->bias_in = l->bias_in || arch_has(n, 2);
-            if (!node_ok(l->start) || a->order[id.id] < a->order[l->start.id]) l->start = id;
+            starts_at(a, l, id);
         }
-        if (n->op == OP_NORM && projected) {
+        if (n->op == OP_NORM && projected && is_inner(a, n->in[0])) {
+            l->low_rank = true;
+            projected = false;
+        } else if (n->op == OP_NORM && projected) {
             l->pre = n;
             l->stream = n->in[0];
-            if (!node_ok(l->start) || a->order[id.id] < a->order[l->start.id]) l->start = id;
+            starts_at(a, l, id);
             return;
         }
         v = up;

@@ -9,7 +9,7 @@ typedef struct {
     NodeId attention, start; /* start: the layer's first node */
     ValId stream;            /* what the layer reads and is added to */
     const Node *rope, *pre, *inner, *sum;
-    bool bias_in, bias_out, qk_norm, gated_out, parallel, post;
+    bool bias_in, bias_out, qk_norm, low_rank, gated_out, parallel, post;
     const Node *act, *routed; /* of the feed-forward part; routed: one product of its experts */
     bool act_gated, act_squared;
 } Layer;

@@ -68,7 +68,7 @@ static double rope_base(const Graph *g, const Node *rope, double *factor) {
 }
 
 static const char *rope_words(const Arch *a, const Node *rope) {
-    int64_t d = arch_width(a, rope->out[0]), r = 2 * arch_width(a, rope->in[1]);
+    int64_t d = arch_width(a, attention_of(a, 0)->in[0]), r = 2 * arch_width(a, rope->in[1]);
     double factor = 1, base = rope_base(a->g, rope, &factor),
            unit = base > 0 ? pow(10, floor(log10(base)) - 3) : 1;
     Text t = text_new(a->a);
@@ -85,26 +85,33 @@ static const char *rope_words(const Arch *a, const Node *rope) {
     return t.data;
 }
 
+static bool same_rope(const Node *x, const Node *y) {
+    return x && y && val_eq(x->in[1], y->in[1]) && val_eq(x->in[2], y->in[2]) &&
+           x->attr.interleaved == y->attr.interleaved;
+}
+
 static void say_positions(Arch *a) {
     Text t = text_new(a->a);
-    bool *roped = arena_array_of(a->a, a->layers.count, bool),
-         *sloped = arena_array_of(a->a, a->layers.count, bool);
-    const Node *rope = NULL;
-    bool alibi = false;
-    for (size_t i = 0; i < a->layers.count; i++) {
-        const Layer *l = &a->layers.data[i];
-        roped[i] = l->rope != NULL;
-        sloped[i] = arch_has(attention_of(a, i), 4);
-        if (l->rope && !rope) rope = l->rope;
-        alibi = alibi || sloped[i];
-    }
+    size_t n = a->layers.count;
+    bool *seen = arena_array_of(a->a, n, bool), *now = arena_array_of(a->a, n, bool);
+    bool *sloped = arena_array_of(a->a, n, bool), alibi = false;
     if (val_ok(a->rows)) {
         const Const *c = graph_constant(a->g, a->rows);
         bool learned = c->form == CF_FILE || c->form == CF_SEED || graph_val(a->g, a->rows)->name;
         text_printf(&t, "%s, %" PRId64 " rows", learned ? "learned" : "a table",
                     graph_type(a->g, a->rows)->dim[0].v);
     }
-    if (rope) text_printf(&t, "%s%s; %s", t.count ? "; " : "", rope_words(a, rope), which_layers(a, roped));
+    for (size_t i = 0; i < n; i++) {
+        const Node *rope = a->layers.data[i].rope;
+        sloped[i] = arch_has(attention_of(a, i), 4);
+        alibi = alibi || sloped[i];
+        if (rope == NULL || seen[i]) continue;
+        for (size_t k = 0; k < n; k++) {
+            now[k] = same_rope(rope, a->layers.data[k].rope);
+            seen[k] = seen[k] || now[k];
+        }
+        text_printf(&t, "%s%s; %s", t.count ? "; " : "", rope_words(a, rope), which_layers(a, now));
+    }
     if (alibi) text_printf(&t, "%sALiBi; %s", t.count ? "; " : "", which_layers(a, sloped));
     report_text(a->r, "positions", "%s", t.count ? t.data : "none");
 }
@@ -142,6 +149,7 @@ static void say_attention(Arch *a) {
                 fabs((double)n->attr.scale - want) > 1e-4 * want ? ", not 1 / sqrt(head size)" : "");
     if (n->attr.softcap > 0) text_printf(&t, "; soft cap %g", (double)n->attr.softcap);
     if (arch_has(n, 5)) text_add(&t, "; sinks");
+    if (l->low_rank) text_add(&t, "; low-rank projections");
     if (l->qk_norm) text_add(&t, "; norms on queries and keys");
     if (l->gated_out) text_add(&t, "; gated result");
     text_printf(&t, "; %s",
