@@ -13,12 +13,6 @@ static const struct {
 #undef ART_KERNEL
 };
 
-static const char *const function_ops[] = {
-#define FOP(e, lo, hi, nout) #e,
-    ART_FUNCTION_OP_LIST(FOP)
-#undef FOP
-};
-
 static const char *section_name(uint32_t kind) {
     static const char *const names[] = {"?",          "meta",    "tensors", "weights", "plan",    "tokenizer",
                                         "provenance", "kernels", "report",  "ir",      "function"};
@@ -55,11 +49,11 @@ bool art_view_open(ArtView *v, const char *path, Diag *d) {
     return true;
 }
 
-static const char *art_text(const ArtView *v, uint32_t offset) {
+const char *art_text(const ArtView *v, uint32_t offset) {
     return offset < v->meta->text_bytes ? v->text + offset : "";
 }
 
-static const char *dtype_text(uint32_t t) {
+const char *art_dtype_text(uint32_t t) {
     static const char *const names[] = {"?",  "f32", "f16", "bf16", "i64", "f64", "bool",
                                         "i8", "u8",  "i16", "u16",  "i32", "u32", "u64"};
     return t < COUNT_OF(names) ? names[t] : "?";
@@ -215,41 +209,9 @@ static void report_steps(Report *r, const ArtView *v) {
     }
 }
 
-static void report_nodes(Report *r, const ArtView *v) {
-    const ArtFunction *f = v->function;
-    const ArtNode *nodes =
-        (const ArtNode *)(const void *)((const ArtDim *)(const void *)((const ArtTerm *)(const void *)(f +
-                                                                                                       1) +
-                                                                       f->n_terms) +
-                                        f->n_dims);
-    const ArtValue *values = (const ArtValue *)(const void *)(nodes + f->n_nodes);
-    const uint32_t *operands = (const uint32_t *)(const void *)(values + f->n_values);
-    report_section(r, "nodes", "nodes");
-    for (uint32_t i = 0; i < f->n_nodes; i++) {
-        const ArtNode *n = &nodes[i];
-        Text args = text_new(r->arena), op = text_new(r->arena);
-        for (const char *c = function_ops[n->op]; *c; c++)
-            text_printf(&op, "%c", *c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
-        for (uint32_t k = 0; k < n->n_operands; k++) {
-            uint32_t x = operands[n->first_operand + k];
-            if (x == ART_NO_INDEX)
-                text_add(&args, k ? " _" : "_");
-            else if (values[x].kind == ART_V_TENSOR)
-                text_printf(&args, "%st%u", k ? " " : "", values[x].tensor);
-            else
-                text_printf(&args, "%s%%%u", k ? " " : "", x);
-        }
-        report_row(r);
-        report_number(r, "node", i, "%u", i);
-        report_text(r, "op", "%s", op.data);
-        report_text(r, "operands", "%s", args.count ? args.data : "");
-        report_text(r, "result", "-> %%%u : %s", n->out[0], dtype_text(values[n->out[0]].dtype));
-    }
-}
-
 void art_report_plan(Report *r, const ArtView *v) {
     if (v->plan) report_steps(r, v);
-    if (v->function) report_nodes(r, v);
+    if (v->function) art_report_function(r, v);
 }
 
 void art_report_tensors(Report *r, const ArtView *v) {
@@ -262,7 +224,7 @@ void art_report_tensors(Report *r, const ArtView *v) {
         text_add(&dims, "]");
         report_row(r);
         report_text(r, "tensor", "t%zu", i);
-        report_text(r, "dtype", "%s", dtype_text(t->dtype));
+        report_text(r, "dtype", "%s", art_dtype_text(t->dtype));
         report_text(r, "layout", "%s", t->layout == ART_PANEL16 ? "panel16" : "plain");
         report_text(r, "shape", "%s", dims.data);
         report_number(r, "bytes", (double)t->bytes, "%" PRIu64 " bytes", t->bytes);
