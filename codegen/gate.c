@@ -85,6 +85,7 @@ Tensor gate_input(const Graph *g, const Port *p, const int64_t *bind, const int3
     for (size_t i = 0; i < count; i++) {
         int64_t v = p->role == ROLE_TOKENS      ? tokens[i]
                     : p->role == ROLE_POSITIONS ? (int64_t)i % x.dim[x.rank - 1]
+                    : p->role == ROLE_SEGMENTS  ? 0
                                                 : 1;
         double f = (double)v;
         if (dtype_is_float(x.dtype))

@@ -74,14 +74,15 @@ static bool role_dims(Import *im, size_t i, const PastForm *past, bool has_past,
                           "the token input '%s' has rank %zu; hint: export it as "
                           "[batch, sequence]",
                           info->name, r);
-    if (role == ROLE_TOKENS || (role == ROLE_POSITIONS && r == 2) || (role == ROLE_MASK && r == 2)) {
-        bool shared = role == ROLE_POSITIONS && info->dim[0].param == NULL && info->dim[0].value == 1 &&
+    bool per_token = role == ROLE_POSITIONS || role == ROLE_SEGMENTS;
+    if (role == ROLE_TOKENS || (per_token && r == 2) || (role == ROLE_MASK && r == 2)) {
+        bool shared = per_token && info->dim[0].param == NULL && info->dim[0].value == 1 &&
                       im->g->symbols.data[SYM_BATCH.id].literal == 0;
         dims[0] = shared ? dim_const(1) : batch;
         dims[1] = role == ROLE_MASK ? total : seq;
         return true;
     }
-    if (role == ROLE_POSITIONS && r == 1) {
+    if (per_token && r == 1) {
         dims[0] = seq;
         return true;
     }

@@ -2,6 +2,7 @@
  *
  *   tokens      integers that pick rows of an initializer (the embedding)
  *   positions   integers that pick rows of another initializer, or whose sine or cosine is taken
+ *   segments    integers that pick rows of a table of a few, too short for positions
  *   past        floats of rank 4 and up that are the first part of a Concat along an inner axis, or
  *               the past operand of an attention op
  *   mask        what remains of rank 2 to 4, also when its running sum gives the positions
@@ -12,8 +13,10 @@
 
 #include "frontend/roles.h"
 
+#define SEGMENT_ROWS 8
+
 typedef struct {
-    bool gathers, rotates, sums;
+    bool gathers, rotates, sums, segments;
     int64_t rows;
 } Found;
 
@@ -28,6 +31,7 @@ static void visit_index_use(UseWalk *w, const INode *n, uint32_t slot, Found *f)
         f->gathers = true;
         if (t->dim[0] > f->rows) f->rows = t->dim[0];
     }
+    if (embed && slot == 1) f->segments = true;
     if (strcmp(n->op, "Sin") == 0 || strcmp(n->op, "Cos") == 0) f->rotates = true;
     if (strcmp(n->op, "RotaryEmbedding") == 0 && slot != 0) f->rotates = true;
     if (strcmp(n->op, "CumSum") == 0 && slot == 0) f->sums = true;
@@ -96,6 +100,8 @@ static Role role_of(const Import *im, size_t i, const Found *f, const PastForm *
     if (is_named(im->opt->positions, info->name)) return ROLE_POSITIONS;
     if (is_named(im->opt->mask, info->name)) return ROLE_MASK;
     if (past->past) return ROLE_PAST;
+    if (info->rank <= 2 && (f->segments || (f->gathers && !f->sums && f->rows <= SEGMENT_ROWS)))
+        return ROLE_SEGMENTS;
     if (integer_type(info->type) && (f->gathers || f->rotates) && !f->sums && info->rank <= 2)
         return ROLE_POSITIONS;
     if (info->type == 9 && (info->rank == 0 || (info->rank == 1 && info->dim[0].value == 1)))
@@ -120,6 +126,10 @@ static const char *role_reason(const Import *im, size_t i, const Found *f, const
         if (f->rotates) return "its sine or cosine is taken";
         if (f->gathers) return arena_printf(im->arena, "picks rows of a table of %lld", (long long)f->rows);
         return "integers a token that nothing else explains";
+    case ROLE_SEGMENTS:
+        return f->segments
+                   ? "the segments of an embedding"
+                   : arena_printf(im->arena, "picks rows of a table of %lld alone", (long long)f->rows);
     case ROLE_MASK:
         if (is_named(im->opt->mask, name)) return "named by --mask";
         return f->sums ? "flags whose running sum counts positions" : "flags beside the tokens";

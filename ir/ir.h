@@ -263,6 +263,7 @@ typedef enum {
     ROLE_NONE,
     ROLE_TOKENS,
     ROLE_POSITIONS,
+    ROLE_SEGMENTS, /* which text a token belongs to: 0, there is one */
     ROLE_MASK,
     ROLE_PAST,
     ROLE_USE_CACHE,

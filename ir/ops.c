@@ -57,9 +57,9 @@ bool attr_eq(Op op, const Attr *a, const Attr *b, uint32_t rank) {
 
 const char *role_name(Role r) {
     static const char *const names[ROLE_COUNT] = {
-        [ROLE_NONE] = "none",     [ROLE_TOKENS] = "tokens",   [ROLE_POSITIONS] = "positions",
-        [ROLE_MASK] = "mask",     [ROLE_PAST] = "past",       [ROLE_USE_CACHE] = "use_cache",
-        [ROLE_LOGITS] = "logits", [ROLE_PRESENT] = "present",
+        [ROLE_NONE] = "none",           [ROLE_TOKENS] = "tokens", [ROLE_POSITIONS] = "positions",
+        [ROLE_SEGMENTS] = "segments",   [ROLE_MASK] = "mask",     [ROLE_PAST] = "past",
+        [ROLE_USE_CACHE] = "use_cache", [ROLE_LOGITS] = "logits", [ROLE_PRESENT] = "present",
     };
     return (unsigned)r < ROLE_COUNT ? names[r] : "none";
 }

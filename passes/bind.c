@@ -2,7 +2,8 @@
  *
  *   input %2 "attention_mask"  ->  broadcast(1)            all tokens are there
  *   input %3 "position_ids"    ->  past + iota             counted from the start of the sequence
- *   input %4 "use_cache"       ->  true
+ *   input %4 "token_type_ids"  ->  broadcast(0)            one text
+ *   input %5 "use_cache"       ->  true
  *
  * `past` only when the graph has past state. With --no-kv-cache there is none: past state is empty, past is 0
  * everywhere, and what only a cache needs is no output. leaves alone: tokens, past state, inputs without a role. */
@@ -67,7 +68,8 @@ static ValId positions(Graph *g, const Type *t, bool past, Diag *d) {
 
 static bool bind_port(Graph *g, const Port *p, bool past, Diag *d) {
     Type t = *graph_type(g, p->v);
-    ValId v = p->role == ROLE_POSITIONS ? positions(g, &t, past, d) : filled(g, &t, p->role != ROLE_PAST, d);
+    ValId v = p->role == ROLE_POSITIONS ? positions(g, &t, past, d)
+                                        : filled(g, &t, p->role != ROLE_PAST && p->role != ROLE_SEGMENTS, d);
     if (!val_ok(v)) return false;
     graph_replace(g, p->v, v);
     graph_val(g, p->v)->kind = V_FREE;
@@ -92,7 +94,7 @@ PassResult pass_bind(PassCtx *cx, Graph *g) {
     for (size_t i = 0; i < count; i++) {
         Port p = g->inputs.data[i];
         bool binds = p.role == ROLE_MASK || p.role == ROLE_POSITIONS || p.role == ROLE_USE_CACHE ||
-                     (p.role == ROLE_PAST && !cache);
+                     p.role == ROLE_SEGMENTS || (p.role == ROLE_PAST && !cache);
         if (!binds) {
             g->inputs.data[kept++] = p;
         } else if (!bind_port(g, &p, past, cx->diag)) {

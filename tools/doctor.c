@@ -71,6 +71,7 @@ static const char *bound_to(const Graph *g, Role role) {
     switch (role) {
     case ROLE_MASK: return "bound to 1: all tokens are there";
     case ROLE_POSITIONS: return past ? "bound to past + index" : "bound to the index";
+    case ROLE_SEGMENTS: return "bound to 0: one text";
     case ROLE_USE_CACHE: return "bound to true";
     case ROLE_TOKENS: return "given when running";
     case ROLE_PAST: return "kept by the runtime";

@@ -86,7 +86,7 @@ static bool input_fill(Graph *g, const Port *p, const int64_t *bind, const Optio
     } else if (p->role == ROLE_POSITIONS) {
         int64_t seq = t->rank > 0 ? t->dim[t->rank - 1] : 1;
         for (size_t i = 0; i < count; i++) fill_int(t, i, bind[SYM_PAST.id] + (int64_t)i % seq);
-    } else {
+    } else if (p->role != ROLE_SEGMENTS) { /* those are 0 */
         uint64_t seed = hash_bytes(p->name, strlen(p->name), (uint64_t)o->seed);
         const_fill_seed(t->dtype, seed, t->data, count);
         if (!dtype_is_int(t->dtype)) return true;

@@ -28,7 +28,7 @@ class Encoder(torch.nn.Module):
 
 def main():
     torch.manual_seed(3)
-    config = BertConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    config = BertConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                         intermediate_size=32, max_position_embeddings=32, attn_implementation="eager",
                         initializer_range=0.5)
     model = Encoder(BertForMaskedLM(config)).eval()

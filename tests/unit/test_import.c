@@ -230,6 +230,26 @@ static void test_roles(void) {
     finish();
 }
 
+/* A table of two rows is one of segments, whatever the input is called. */
+static void test_role_segments(void) {
+    start();
+    Buf g = {.n = 0};
+    static float table[64 * 8], few[2 * 8];
+    put_info(&g, 11, "position_ids", 7, "n,m");
+    put_info(&g, 11, "a", 7, "n,m");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "few", (const int64_t[]){2, 8}, 2, few);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "Gather", "few position_ids", "s", NULL);
+    put_node(&g, "Add", "e s", "h", NULL);
+    put_info(&g, 12, "h", 1, "n,m,8");
+    CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+    CU_ASSERT_EQUAL(model.graph->inputs.data[0].role, ROLE_SEGMENTS);
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->inputs.data[0].v), "i64[batch, seq]");
+    CU_ASSERT_EQUAL(model.graph->inputs.data[1].role, ROLE_TOKENS);
+    finish();
+}
+
 /* Positions are the running sum of the mask; the past goes through a Concat of its own. */
 static void test_roles_indirect(void) {
     start();
@@ -745,6 +765,7 @@ int main(void) {
     CU_add_test(made, "fixed shapes become symbols", test_fixed_shape);
     CU_add_test(made, "roles and states", test_roles);
     CU_add_test(made, "roles found on a detour", test_roles_indirect);
+    CU_add_test(made, "segments", test_role_segments);
     CU_add_test(made, "a cut length", test_cut_length);
     CU_add_test(made, "norm weights by head", test_wide_norm);
     CU_add_test(made, "rows by index tuples", test_gather_rows);
