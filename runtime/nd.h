@@ -89,11 +89,11 @@ typedef union {
     double d[ND_TILE];
     int64_t i[ND_TILE];
 } NdTile;
-/* n <= ND_TILE elements from element `at` on, `stride` apart. ND_FLOAT takes floats but f64, and bool; ND_DOUBLE
+/* n <= ND_TILE elements from element `at` on, `stride` apart; tile: an NdTile, or numbers of the class. ND_FLOAT takes floats but f64, and bool; ND_DOUBLE
  * every dtype; ND_INT integers and bool. Storing: floats truncate to integers and saturate, NaN gives 0;
  * integers keep their low bits; to bool is x != 0. */
-void nd_load(NdClass k, uint32_t dtype, const void *data, int64_t at, int64_t stride, size_t n, NdTile *t);
-void nd_store(NdClass k, uint32_t dtype, void *data, int64_t at, int64_t stride, size_t n, const NdTile *t);
+void nd_load(NdClass k, uint32_t dtype, const void *data, int64_t at, int64_t stride, size_t n, void *tile);
+void nd_store(NdClass k, uint32_t dtype, void *data, int64_t at, int64_t stride, size_t n, const void *tile);
 int64_t nd_integer_at(const NdTensor *t, int64_t at);
 
 /* Row-major strides, in elements. */

@@ -139,11 +139,11 @@ static void load_integers(uint32_t dtype, const void *data, int64_t at, int64_t 
     }
 }
 
-void nd_load(NdClass k, uint32_t dtype, const void *data, int64_t at, int64_t stride, size_t n, NdTile *t) {
+void nd_load(NdClass k, uint32_t dtype, const void *data, int64_t at, int64_t stride, size_t n, void *tile) {
     switch (k) {
-    case ND_FLOAT: load_floats(dtype, data, at, stride, n, t->f); break;
-    case ND_DOUBLE: load_doubles(dtype, data, at, stride, n, t->d); break;
-    case ND_INT: load_integers(dtype, data, at, stride, n, t->i); break;
+    case ND_FLOAT: load_floats(dtype, data, at, stride, n, tile); break;
+    case ND_DOUBLE: load_doubles(dtype, data, at, stride, n, tile); break;
+    case ND_INT: load_integers(dtype, data, at, stride, n, tile); break;
     }
 }
 
@@ -203,11 +203,11 @@ static void store_integers(uint32_t dtype, void *data, int64_t at, int64_t strid
     }
 }
 
-void nd_store(NdClass k, uint32_t dtype, void *data, int64_t at, int64_t stride, size_t n, const NdTile *t) {
+void nd_store(NdClass k, uint32_t dtype, void *data, int64_t at, int64_t stride, size_t n, const void *tile) {
     switch (k) {
-    case ND_FLOAT: store_floats(dtype, data, at, stride, n, t->f); break;
-    case ND_DOUBLE: store_doubles(dtype, data, at, stride, n, t->d); break;
-    case ND_INT: store_integers(dtype, data, at, stride, n, t->i); break;
+    case ND_FLOAT: store_floats(dtype, data, at, stride, n, tile); break;
+    case ND_DOUBLE: store_doubles(dtype, data, at, stride, n, tile); break;
+    case ND_INT: store_integers(dtype, data, at, stride, n, tile); break;
     }
 }
 
@@ -282,8 +282,7 @@ const void *nd_fetch(NdCursor *c, NdClass k, const NdTensor *x, size_t n, NdTile
     for (size_t done = 0; done < n;) {
         int64_t run = nd_run_length(c);
         if (run > (int64_t)(n - done)) run = (int64_t)(n - done);
-        NdTile *to = (NdTile *)(void *)((uint8_t *)t + done * each);
-        nd_load(k, x->dtype, x->data, c->at, nd_run_stride(c), (size_t)run, to);
+        nd_load(k, x->dtype, x->data, c->at, nd_run_stride(c), (size_t)run, (uint8_t *)t + done * each);
         nd_advance(c, run);
         done += (size_t)run;
     }
