@@ -351,3 +351,15 @@ bool *graph_taint(const Graph *g, Arena *a) {
     }
     return taint;
 }
+
+bool *graph_live(const Graph *g, Arena *a) {
+    bool *value = arena_array_of(a, g->values.count, bool), *node = arena_array_of(a, g->nodes.count, bool);
+    for (size_t i = 0; i < g->outputs.count; i++) value[g->outputs.data[i].v.id] = true;
+    for (size_t i = 0; i < g->states.count; i++) value[g->states.data[i].out.id] = true;
+    for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
+        const Node *n = graph_node(g, id);
+        for (uint8_t o = 0; o < n->nout; o++) node[id.id] = node[id.id] || value[n->out[o].id];
+        for (uint8_t i = 0; node[id.id] && i < n->nin; i++) value[n->in[i].id] = true;
+    }
+    return node;
+}

@@ -40,8 +40,9 @@ bool lex_word(Lex *x, const char **word, size_t *n);
 bool lex_is(const char *word, size_t n, const char *expected);
 bool lex_u64(Lex *x, uint64_t max, uint64_t *out);
 bool lex_i64(Lex *x, int64_t min, int64_t max, int64_t *out);
-bool lex_string(Lex *x, const char **out);        /* into the arena */
-bool lex_hex(Lex *x, uint8_t *out, size_t bytes); /* "00ff", exactly `bytes` bytes */
+bool lex_string(Lex *x, const char **out);           /* into the arena */
+bool lex_name(Lex *x, const char **name, size_t *n); /* a word, or a string */
+bool lex_hex(Lex *x, uint8_t *out, size_t bytes);    /* "00ff", exactly `bytes` bytes */
 bool lex_element(Lex *x, DType type, uint8_t *out);
 bool lex_dim(Lex *x, Graph *g, Dim *out);
 bool lex_type(Lex *x, Graph *g, Type *out);

@@ -356,6 +356,8 @@ Uses graph_uses(const Graph *g, Arena *a); /* outputs and states count as users 
 bool graph_used_once(const Uses *u, ValId v);
 /* Values computed from tokens or past state ("tainted"), indexed by value id. `dim` cleans. */
 bool *graph_taint(const Graph *g, Arena *a);
+/* Nodes that an output or a state needs, indexed by node id. */
+bool *graph_live(const Graph *g, Arena *a);
 
 /* rows.c: the row view. After the cache proof every token-dependent value is a batch x seq grid of rows
  * that are computed alike, so kernels see rows x features wherever the batch and seq axes stand. */

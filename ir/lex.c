@@ -340,15 +340,17 @@ bool lex_element(Lex *x, DType type, uint8_t *out) {
 
 /* ---- dimensions and types ---- */
 
+bool lex_name(Lex *x, const char **name, size_t *n) {
+    if (!lex_peek(x, '"')) return lex_word(x, name, n);
+    if (!lex_string(x, name)) return false;
+    *n = strlen(*name);
+    return true;
+}
+
 static bool lex_symbol(Lex *x, Graph *g, Dim *out) {
     const char *start = lex_here(x), *name = NULL;
     size_t n = 0;
-    if (lex_peek(x, '"')) {
-        if (!lex_string(x, &name)) return false;
-        n = strlen(name);
-    } else if (!lex_word(x, &name, &n)) {
-        return false;
-    }
+    if (!lex_name(x, &name, &n)) return false;
     SymId s = symbol_find(g, name, n);
     int shown = n < 60 ? (int)n : 60;
     if (s.id == 0)

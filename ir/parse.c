@@ -123,12 +123,7 @@ static bool parse_symbol(Parser *p) {
     Lex *x = &p->x;
     const char *at = lex_here(x), *name = NULL;
     size_t n = 0;
-    if (lex_peek(x, '"')) {
-        if (!lex_string(x, &name)) return false;
-        n = strlen(name);
-    } else if (!lex_word(x, &name, &n)) {
-        return false;
-    }
+    if (!lex_name(x, &name, &n)) return false;
     if (p->g->symbols.count > SYMBOLS_MAX) return lex_error(x, at, "too many symbols");
     SymId s = symbol_add(p->g, name, n);
     while (!at_line_end(p)) {

@@ -251,19 +251,6 @@ static bool visit(Frontier *f, NodeId id) {
     return true;
 }
 
-/* Nodes that an output or a state needs; what raising left behind is not looked at. */
-static bool *live_nodes(const Graph *g, Arena *a) {
-    bool *value = arena_array_of(a, g->values.count, bool), *node = arena_array_of(a, g->nodes.count, bool);
-    for (size_t i = 0; i < g->outputs.count; i++) value[g->outputs.data[i].v.id] = true;
-    for (size_t i = 0; i < g->states.count; i++) value[g->states.data[i].out.id] = true;
-    for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
-        const Node *n = graph_node(g, id);
-        for (uint32_t o = 0; o < n->nout; o++) node[id.id] = node[id.id] || value[n->out[o].id];
-        for (uint32_t i = 0; node[id.id] && i < n->nin; i++) value[n->in[i].id] = true;
-    }
-    return node;
-}
-
 PassResult pass_raise_position(PassCtx *cx, Graph *g) {
     if (!graph_has_tokens(g)) return PASS_UNCHANGED;
     Frontier f;
@@ -275,7 +262,7 @@ PassResult pass_raise_position(PassCtx *cx, Graph *g) {
     f.dyn = graph_dynamic(g, cx->scratch);
     f.known = g->values.count;
     f.to = arena_array_of(cx->scratch, f.known, ValId);
-    const bool *live = live_nodes(g, cx->scratch);
+    const bool *live = graph_live(g, cx->scratch);
     size_t nodes = g->nodes.count;
     FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);

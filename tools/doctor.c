@@ -144,22 +144,10 @@ static bool run_passes(Doctor *d) {
     return ok;
 }
 
-static bool *live_nodes(const Graph *g, Arena *a) {
-    bool *value = arena_array_of(a, g->values.count, bool), *node = arena_array_of(a, g->nodes.count, bool);
-    for (size_t i = 0; i < g->outputs.count; i++) value[g->outputs.data[i].v.id] = true;
-    for (size_t i = 0; i < g->states.count; i++) value[g->states.data[i].out.id] = true;
-    for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
-        const Node *n = graph_node(g, id);
-        for (uint32_t o = 0; o < n->nout; o++) node[id.id] = node[id.id] || value[n->out[o].id];
-        for (uint32_t i = 0; node[id.id] && i < n->nin; i++) value[n->in[i].id] = true;
-    }
-    return node;
-}
-
 static void say_recognised(Doctor *d) {
     static const Op ops[] = {OP_ATTENTION, OP_ROPE, OP_NORM, OP_LINEAR, OP_GELU, OP_SILU};
     static const char *const passes[] = {"masks", "position rows", "tables", "grouped"};
-    const bool *live = live_nodes(d->raised, d->r->arena);
+    const bool *live = graph_live(d->raised, d->r->arena);
     report_section(d->r, "recognised", "recognised");
     for (size_t i = 0; i < COUNT_OF(ops); i++) {
         uint32_t n = 0;

@@ -205,19 +205,10 @@ void arch_read(Arch *a) {
     a->taint = graph_taint(a->g, a->a);
     a->order = arena_array_of(a->a, a->g->nodes.count, uint32_t);
     a->part = arena_array_of(a->a, a->g->nodes.count, uint8_t);
-    bool *value = arena_array_of(a->a, a->g->values.count, bool);
+    const bool *live = graph_live(a->g, a->a);
     uint32_t at = 0;
-    for (size_t i = 0; i < a->g->outputs.count; i++) value[a->g->outputs.data[i].v.id] = true;
-    for (size_t i = 0; i < a->g->states.count; i++) value[a->g->states.data[i].out.id] = true;
-    for (NodeId id = a->g->last; node_ok(id); id = graph_node(a->g, id)->prev) {
-        const Node *n = graph_node(a->g, id);
-        bool live = false;
-        for (uint32_t o = 0; o < n->nout; o++) live = live || value[n->out[o].id];
-        for (uint32_t i = 0; live && i < n->nin; i++) value[n->in[i].id] = true;
-        a->order[id.id] = live;
-    }
     FOR_NODES (a->g, id)
-        if (a->order[id.id]) a->order[id.id] = ++at;
+        if (live[id.id]) a->order[id.id] = ++at;
     climb_logits(a);
     FOR_NODES (a->g, id) {
         const Node *n = graph_node(a->g, id);

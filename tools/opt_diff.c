@@ -44,25 +44,12 @@ static void held_measure(Held *h, Arena *a) {
     qsort(h->sorted, h->count, sizeof(double), double_order);
 }
 
-static bool *needed(const Graph *g, Arena *a) {
-    bool *value = arena_array_of(a, g->values.count, bool);
-    for (size_t i = 0; i < g->outputs.count; i++) value[g->outputs.data[i].v.id] = true;
-    for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
-        const Node *n = graph_node(g, id);
-        bool live = false;
-        for (uint32_t o = 0; o < n->nout; o++) live = live || value[n->out[o].id];
-        for (uint32_t i = 0; live && i < n->nin; i++) value[n->in[i].id] = true;
-    }
-    return value;
-}
-
 static bool side_evaluate(Side *s, const Options *o, bool past, Arena *a, Diag *d) {
-    const bool *taint = graph_taint(s->g, a), *need = needed(s->g, a);
+    const bool *taint = graph_taint(s->g, a), *live = graph_live(s->g, a);
     FOR_NODES (s->g, id) {
         const Node *n = graph_node(s->g, id);
         for (uint32_t i = 0; i < n->nout; i++)
-            if (taint[n->out[i].id] && need[n->out[i].id] &&
-                dtype_is_float(graph_type(s->g, n->out[i])->dtype))
+            if (live[id.id] && taint[n->out[i].id] && dtype_is_float(graph_type(s->g, n->out[i])->dtype))
                 VEC_PUSH(a, &s->held, ((Held){.v = n->out[i], .node = id}));
     }
     size_t n = s->held.count;
