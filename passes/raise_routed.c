@@ -2,6 +2,7 @@
  *
  *   matmul(%x[.., 1, K], gather(@w[E, K, N], %index[.., k]))  ->  routed(%x, %index, @w)
  *   matmul(gather(@w[E, N, K], %index), %x[.., K, 1])         ->  routed(%x, %index, @w) {trans=true}
+ *   routed(%x, %index, @w) + gather(@b[E, N], %index)         ->  routed(%x, %index, @w, @b)
  *   %v, %i = topk(%x), a reader of %v                         ->  gather_elements(%x, %i)
  *   scatter_elements(splat, %i, %u) of topk's places          ->  where(any(%i == iota), ..)
  *
@@ -98,6 +99,37 @@ static ValId share_row(Rewrite *r, NodeId id) {
     if (val_eq(x, n->in[0]) || !val_ok(x)) return NO_VAL;
     n->in[0] = x;
     r->edited = true;
+    return NO_VAL;
+}
+
+static ValId unreshaped(const Graph *g, ValId v) {
+    while (graph_def_op(g, v) == OP_RESHAPE) v = graph_node(g, graph_def(g, v))->in[0];
+    return v;
+}
+
+/* routed(x, index, w) + gather(b, index) -> routed(x, index, w, b), both perhaps reshaped alike. */
+static ValId join_bias(Rewrite *r, NodeId id) {
+    Graph *g = r->g;
+    Node n = *graph_node(g, id), *p = NULL, *b = NULL;
+    Type to = *graph_type(g, n.out[0]);
+    for (uint32_t i = 0; i < 2; i++) {
+        ValId y = unreshaped(g, n.in[i]), row = unreshaped(g, n.in[1 - i]);
+        if (!match_op(g, y, OP_ROUTED, &p) || !match_op(g, row, OP_GATHER, &b) || p->nin > 3) continue;
+        if (!rw_once(r, y) || !rw_once(r, n.in[i]) || !val_eq(b->in[1], p->in[1]) || b->attr.axis != 0)
+            continue;
+        if (!type_eq(graph_type(g, n.in[i]), &to) || !type_eq(graph_type(g, n.in[1 - i]), &to)) continue;
+        Dim bias[2] = {graph_type(g, b->in[0])->dim[0], graph_type(g, y)->dim[graph_type(g, y)->rank - 1]};
+        Type tb = type_make(graph_type(g, b->in[0])->dtype, 2, bias);
+        if (!value_is_weight(g, b->in[0]) ||
+            !dim_eq(type_count(g, &tb), type_count(g, graph_type(g, b->in[0]))))
+            continue;
+        ValId in[4] = {p->in[0], p->in[1], p->in[2], NO_VAL}, table = b->in[0];
+        Attr a = p->attr;
+        in[3] = rw_reshape(r, table, &tb);
+        if (!val_ok(in[3])) return NO_VAL;
+        ValId v = rw_add(r, OP_ROUTED, in, 4, &a, NULL);
+        return val_ok(v) ? rw_reshape(r, v, &to) : v;
+    }
     return NO_VAL;
 }
 
@@ -238,6 +270,7 @@ static bool truth_casts(PassCtx *cx, Graph *g, int64_t *count) {
 
 static const Rule rules[] = {
     {OP_MATMUL, "matmul(x, gather(w, index)) -> routed(x, index, w)", raise_product},
+    {OP_ADD, "routed(x, index, w) + gather(b, index) -> routed(x, index, w, b)", join_bias},
     {OP_ROUTED, "routed(broadcast(x), ..) -> routed(x, ..)", share_row},
     {OP_SCATTER_ELEMENTS, "scatter_elements(splat, places, u) -> where(places == iota, u, splat)",
      raise_scatter},

@@ -202,6 +202,45 @@ static void reduce_wraps(Tiny *t) {
 }
 static void reduce_kind(Tiny *t) { find_step(t, ART_K_REDUCE, 0)->u.reduce.op = ART_RED_COUNT; }
 static void softmax_len(Tiny *t) { find_step(t, ART_K_SOFTMAX, 0)->u.reduce.len = 5; }
+static void topk_none(Tiny *t) {
+    ArtStep *s = find_step(t, ART_K_REDUCE, 0);
+    uint32_t n = s->arg[0].width;
+    s->kernel = ART_K_TOPK;
+    s->u.topk = (ArtTopk){1, n, 0, 0};
+}
+static void topk_more(Tiny *t) {
+    topk_none(t);
+    ArtStep *s = find_step(t, ART_K_TOPK, 0);
+    s->u.topk.count = s->u.topk.len + 1;
+}
+static void pick_wraps(Tiny *t) {
+    ArtStep *s = find_step(t, ART_K_REDUCE, 0);
+    s->kernel = ART_K_PICK;
+    s->arg[2] = s->arg[1];
+    s->arg[1] = s->arg[0];
+    s->u.pick = (ArtPick){65536, 65536, 65536, 1};
+}
+static void pick_into_itself(Tiny *t) {
+    ArtStep *s = find_step(t, ART_K_REDUCE, 0);
+    uint32_t n = s->arg[0].width;
+    s->kernel = ART_K_PICK;
+    s->arg[1] = s->arg[2] = s->arg[0];
+    s->u.pick = (ArtPick){1, n, 1, n};
+}
+static void routed_by_matrix(Tiny *t) { /* one matrix is not experts */
+    ArtStep *s = find_step(t, ART_K_LINEAR, 0);
+    ArtLinear u = s->u.linear;
+    s->kernel = ART_K_ROUTED;
+    s->arg[2] = s->arg[1];
+    s->arg[1] = s->arg[0];
+    s->arg[3].kind = s->arg[4].kind = ART_ARG_NONE;
+    s->u.routed = (ArtRouted){1, u.k, u.k, u.n, 0, 1};
+}
+static void experts_outside(Tiny *t) {
+    ArtTensor *w = &t->tensors[find_step(t, ART_K_LINEAR, 0)->arg[1].value];
+    w->rank = 3;
+    w->dim[2] = w->dim[1], w->dim[1] = w->dim[0], w->dim[0] = (uint64_t)1 << 39;
+}
 static void load_far(Tiny *t) { t->insns[6].div = 4, t->insns[6].mod = 8; }
 static void load_div_0(Tiny *t) { t->insns[6].div = 0; }
 static void load_mod_0(Tiny *t) { t->insns[6].mod = 0; }
@@ -242,18 +281,19 @@ static const struct {
 } mistakes[] = {
 #define M(f)                                                                                                 \
     { #f, f }
-    M(late_store),    M(row_too_short),   M(not_aligned),    M(reads_nothing), M(no_such_tensor),
-    M(no_such_state), M(wrong_k),         M(wrong_n),        M(plain_weight),  M(wrong_act),
-    M(bias_missing),  M(few_positions),   M(few_tokens),     M(odd_rope),      M(long_rope),
-    M(uneven_heads),  M(no_heads),        M(not_a_number),   M(not_stored),    M(output_is_input),
-    M(move_far),      M(move_wraps),      M(move_none),      M(reduce_wraps),  M(reduce_kind),
-    M(softmax_len),   M(load_far),        M(load_div_0),     M(load_mod_0),    M(load_nothing),
-    M(load_in_place), M(register_unset),  M(register_16),    M(unknown_insn),  M(no_store),
-    M(early_store),   M(insns_wrap),      M(unknown_kernel), M(one_too_many),  M(unknown_arg),
-    M(no_output),     M(other_head),      M(head_past),      M(other_logits),  M(tensor_outside),
-    M(tensor_wraps),  M(tensor_huge),     M(tensor_type),    M(tensor_name),   M(state_name),
-    M(state_huge),    M(strings_missing), M(text_unended),   M(stop_outside),  M(stops_many),
-    M(bos_outside),   M(no_vocabulary),
+    M(late_store),      M(row_too_short), M(not_aligned),     M(reads_nothing),    M(no_such_tensor),
+    M(no_such_state),   M(wrong_k),       M(wrong_n),         M(plain_weight),     M(wrong_act),
+    M(bias_missing),    M(few_positions), M(few_tokens),      M(odd_rope),         M(long_rope),
+    M(uneven_heads),    M(no_heads),      M(not_a_number),    M(not_stored),       M(output_is_input),
+    M(move_far),        M(move_wraps),    M(move_none),       M(reduce_wraps),     M(reduce_kind),
+    M(topk_none),       M(topk_more),     M(pick_wraps),      M(pick_into_itself), M(routed_by_matrix),
+    M(experts_outside), M(softmax_len),   M(load_far),        M(load_div_0),       M(load_mod_0),
+    M(load_nothing),    M(load_in_place), M(register_unset),  M(register_16),      M(unknown_insn),
+    M(no_store),        M(early_store),   M(insns_wrap),      M(unknown_kernel),   M(one_too_many),
+    M(unknown_arg),     M(no_output),     M(other_head),      M(head_past),        M(other_logits),
+    M(tensor_outside),  M(tensor_wraps),  M(tensor_huge),     M(tensor_type),      M(tensor_name),
+    M(state_name),      M(state_huge),    M(strings_missing), M(text_unended),     M(stop_outside),
+    M(stops_many),      M(bos_outside),   M(no_vocabulary),
 #undef M
 };
 
