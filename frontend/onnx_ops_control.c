@@ -2,7 +2,8 @@
  *
  * Which one that is follows from what is known when compiling; from a flag between running with and without
  * past state, which is always with; or from lengths, where one branch is the other's special case, as an
- * empty past is. Small values that differ by length (masks) are selected from instead. */
+ * empty past is. Small values that differ by length (masks) are selected from instead. Tables that do, as
+ * those of rotary embeddings made for longer sequences, bound the context: shorter ones take one branch. */
 #include <string.h>
 
 #include "frontend/import.h"
@@ -117,6 +118,45 @@ static bool join(Call *c, size_t o, ValId v, bool covered, bool general) {
     return out_val(c, o, emit(c, OP_WHERE, x, 3, NULL, NULL));
 }
 
+/* v says on which side of a number the whole length is: the branch of the shorter ones, and the longest. */
+static bool length_condition(Call *c, ValId v, Dim total, bool *yes, int64_t *most) {
+    while (graph_def_op(c->g, v) == OP_RESHAPE) v = graph_node(c->g, graph_def(c->g, v))->in[0];
+    Op op = graph_def_op(c->g, v);
+    if (op != OP_LT && op != OP_LE) return false;
+    const Node *n = graph_node(c->g, graph_def(c->g, v));
+    for (uint32_t i = 0; i < 2; i++) {
+        NodeId length = graph_def(c->g, n->in[i]);
+        int64_t number = 0;
+        if (graph_def_op(c->g, n->in[i]) != OP_DIM || !const_get_i64(c->g, n->in[1 - i], 0, &number))
+            continue;
+        if (!dim_eq(graph_node(c->g, length)->attr.value, total) || number < 1 || number > DIM_MAX) continue;
+        *yes = i == 0; /* length < number, length <= number; number < length, number <= length */
+        *most = (op == OP_LT) == *yes ? number - 1 : number;
+        return *most > 1;
+    }
+    return false;
+}
+
+/* Constants chosen by the length: the context ends where the other ones begin. */
+static bool tables_by_length(Call *c, ValId v, bool *yes) {
+    const IBody *b[2] = {branch(c, true), branch(c, false)};
+    Dim total = dim_sym(c->g, SYM_SEQ);
+    int64_t most = 0;
+    for (size_t i = 0; i < c->g->inputs.count; i++)
+        if (c->g->inputs.data[i].role == ROLE_PAST)
+            total = dim_add(c->g, dim_sym(c->g, SYM_PAST), dim_sym(c->g, SYM_SEQ));
+    for (size_t o = 0; o < c->n->nout; o++)
+        for (size_t k = 0; k < 2 && out_used(c, o); k++) {
+            ValId x = tensor_value(c->im, b[k]->out[o], c->loc);
+            if (!val_ok(x) || graph_constant(c->g, x) == NULL) return false;
+        }
+    if (!length_condition(c, v, total, yes, &most)) return false;
+    if (c->g->context == 0 || most < c->g->context) c->g->context = most;
+    diag_warn(c->d, c->loc, "If: sequences of more than %lld tokens use other tables; the context ends there",
+              (long long)most);
+    return true;
+}
+
 static bool by_length(Call *c, ValId v) {
     SymId sym;
     int64_t at = 0;
@@ -126,6 +166,11 @@ static bool by_length(Call *c, ValId v) {
             c, "the condition is not known when compiling, it depends on data; hint: export one branch only");
     if (!run_branch(c, true) || !run_branch(c, false)) return false;
     const IBody *b[2] = {branch(c, true), branch(c, false)};
+    if (tables_by_length(c, v, &special)) {
+        for (size_t o = 0; o < c->n->nout; o++)
+            if (out_used(c, o)) take(c, o, b[!special]->out[o]);
+        return true;
+    }
     bool covered = branch_special(c->im, v, &sym, &at, &special);
     for (size_t o = 0; o < c->n->nout && covered; o++) {
         if (!out_used(c, o)) continue;
