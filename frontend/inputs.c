@@ -38,8 +38,13 @@ static void name_dims(Import *im, const PastForm *pasts) {
         const OInfo *info = im->input_info[i];
         if (im->roles[i] != ROLE_PAST) continue;
         if (pasts[i].batch_axis != NO_AXIS) alias_add(im, &info->dim[pasts[i].batch_axis], batch);
-        alias_add(im, &info->dim[pasts[i].past_axis], dim_sym(im->g, SYM_PAST));
-        literal_set(im, SYM_PAST, &info->dim[pasts[i].past_axis]);
+        const ODim *past = &info->dim[pasts[i].past_axis];
+        alias_add(im, past, dim_sym(im->g, SYM_PAST));
+        bool room = pasts[i].buffer && past->param == NULL && past->value > 0;
+        if (!room)
+            literal_set(im, SYM_PAST, past);
+        else if (im->g->context == 0 || past->value < im->g->context)
+            im->g->context = past->value;
     }
 }
 
@@ -86,6 +91,11 @@ static bool role_dims(Import *im, size_t i, const PastForm *past, bool has_past,
         dims[0] = seq;
         return true;
     }
+    if (role == ROLE_LENGTH) {
+        dims[0] =
+            info->rank == 1 && info->dim[0].value == 1 && info->dim[0].param == NULL ? dim_const(1) : batch;
+        return true;
+    }
     if (!declared_dims(im, info, dims)) return false;
     if (role == ROLE_PAST) {
         if (past->batch_axis != NO_AXIS) dims[past->batch_axis] = batch;
@@ -128,6 +138,20 @@ static bool bind_inputs(Import *im) {
     return true;
 }
 
+/* The number of tokens that an input counts, in the input's place. */
+static bool length_value(Import *im, Tv *tv, Count count, bool has_past) {
+    INode none = {.op = "length", .domain = "", .name = tv->name};
+    Call c = {.im = im, .g = im->g, .d = im->d, .n = &none, .loc = loc_none()};
+    Dim past = has_past ? dim_sym(im->g, SYM_PAST) : dim_const(0),
+        total = dim_add(im->g, past, dim_sym(im->g, SYM_SEQ));
+    tv->filled = true;
+    tv->fill = count == COUNT_PAST    ? past
+               : count == COUNT_TOTAL ? total
+                                      : dim_sub(im->g, total, dim_const(1));
+    tv->val = emit_broadcast(&c, emit_dim(&c, tv->type.dtype, tv->fill), tv->type.rank, tv->type.dim);
+    return val_ok(tv->val);
+}
+
 bool import_inputs(Import *im) {
     if (!bind_inputs(im)) return false;
     PastForm *pasts = arena_array_of(im->scratch, im->ninputs, PastForm);
@@ -144,7 +168,8 @@ bool import_inputs(Import *im) {
                               info->name, info->type);
     }
     const char **reasons = arena_array_of(im->scratch, im->ninputs, const char *);
-    if (!roles_find(im, pasts, reasons)) return false;
+    Count *counts = arena_array_of(im->scratch, im->ninputs, Count);
+    if (!roles_find(im, pasts, counts, reasons)) return false;
     bool has_past = false, tokens = false;
     for (size_t i = 0; i < im->ninputs; i++) {
         has_past |= im->roles[i] == ROLE_PAST;
@@ -166,6 +191,7 @@ bool import_inputs(Import *im) {
         tv->set = true;
         tv->type = t;
         tv->val = v;
+        if (im->roles[i] == ROLE_LENGTH && !length_value(im, tv, counts[i], has_past)) return false;
     }
     return true;
 }

@@ -29,7 +29,12 @@ static bool with_past(Call *c, ValId *kv, size_t i, size_t o) {
 
 /* Keys that are there: the others are padding, and the last query stands at the last one that is. */
 static bool nonpad_keys(Call *c, Attention *a) {
+    Dim fill;
     if (!in_has(c, 6)) return true;
+    if (in_fill(c, 6, &fill) && dim_eq(fill, type_of(c, a->k)->dim[1])) { /* all of them */
+        a->offset = dim_sub(c->g, fill, type_of(c, a->q)->dim[1]);
+        return true;
+    }
     a->lengths = attention_rows(c, in_val(c, 6));
     if (!val_ok(a->lengths)) return false;
     a->starts = emit2(c, OP_SUB, a->lengths, emit_dim(c, DT_I64, type_of(c, a->q)->dim[1]));
@@ -60,7 +65,49 @@ static bool lower_attention(Call *c) {
     return out_val(c, 0, packed ? heads_join(c, y) : emit_transpose(c, y, SWAP_HEADS));
 }
 
+/* ---- TensorScatter: rows written into a cache, each sequence's from its own index on ---- */
+
+/* Rows of the result that are new: index - start, round the end with circular; [batch, 1.., rows, 1..]. */
+static ValId scatter_offsets(Call *c, const Type *cache, uint32_t axis, bool circular) {
+    Dim dims[MAX_RANK];
+    for (uint32_t i = 0; i < cache->rank; i++) dims[i] = i == axis ? cache->dim[axis] : dim_const(1);
+    ValId at = emit_reshape(c, emit_iota(c, DT_I64, cache->dim[axis]), cache->rank, dims);
+    if (!in_has(c, 2)) return at;
+    ValId start = emit_cast(c, in_val(c, 2), DT_I64);
+    if (!val_ok(start)) return start;
+    dims[axis] = dim_const(1);
+    dims[0] = type_of(c, start)->rank == 1 ? type_of(c, start)->dim[0] : dim_const(1);
+    at = emit2(c, OP_SUB, at, emit_reshape(c, start, cache->rank, dims));
+    return circular ? emit2(c, OP_MOD, at, emit_dim(c, DT_I64, cache->dim[axis])) : at;
+}
+
+static bool lower_tensor_scatter(Call *c) {
+    ValId cache = in_val(c, 0), rows = in_val(c, 1);
+    uint32_t axis = 0;
+    Dim start;
+    if (!val_ok(cache) || !val_ok(rows)) return false;
+    Type t = *type_of(c, cache);
+    const char *mode = attr_string(c, "mode", "linear");
+    bool circular = strcmp(mode, "circular") == 0;
+    if (!circular && strcmp(mode, "linear") != 0) return call_error(c, "there is no mode '%s'", mode);
+    if (!axis_norm(c, attr_int(c, "axis", -2), t.rank, &axis)) return false;
+    if (axis == 0 || type_of(c, rows)->rank != t.rank) return call_error(c, "the operands do not fit");
+    /* A cache in use up to where the rows go: they follow. */
+    if (in_fill(c, 2, &start) && dim_eq(start, t.dim[axis]) && !dim_is_const(start)) {
+        ValId both[2] = {cache, rows};
+        return out_val(c, 0, emit_concat(c, both, 2, axis));
+    }
+    ValId at = scatter_offsets(c, &t, axis, circular), zero = graph_const_i64(c->g, 0);
+    ValId count = emit_dim(c, DT_I64, type_of(c, rows)->dim[axis]);
+    ValId fresh = emit2(c, OP_AND, emit2(c, OP_LE, zero, at), emit2(c, OP_LT, at, count));
+    ValId in[2] = {rows, emit_broadcast(c, emit3(c, OP_WHERE, fresh, at, zero), t.rank, t.dim)};
+    Attr a = attr_default();
+    a.axis = axis;
+    return out_val(c, 0, emit3(c, OP_WHERE, fresh, emit(c, OP_GATHER_ELEMENTS, in, 2, &a, NULL), cache));
+}
+
 const OpRule onnx_rules_attention[] = {
+    {"", "TensorScatter", 24, 0, lower_tensor_scatter, 0, T_ANY},
     {"", "Attention", 23, 0, lower_attention, 0, T_FLOATS, "head counts and sizes must be constant"},
     {0},
 };

@@ -7,6 +7,7 @@
  *               the past operand of an attention op
  *   mask        what remains of rank 2 to 4, also when its running sum gives the positions
  *   use_cache   a single bool
+ *   length      integers of rank 0 or 1 that an op takes for the number of tokens
  * A walk over the uses, through ops that keep each element, decides; names only break ties. A graph
  * without tokens is a plain function, and its inputs keep what they declare. */
 #include <string.h>
@@ -17,6 +18,7 @@
 
 typedef struct {
     bool gathers, rotates, sums, segments;
+    bool places; /* an operand that is positions by its op's definition */
     int64_t rows;
 } Found;
 
@@ -29,6 +31,7 @@ static void visit_index_use(UseWalk *w, const INode *n, uint32_t slot, Found *f)
         const OTensor *t = w->im->tensors.data[table].init;
         if (t->rank < 2) return;
         f->gathers = true;
+        f->places |= embed && slot == 8;
         if (t->dim[0] > f->rows) f->rows = t->dim[0];
     }
     if (embed && slot == 1) f->segments = true;
@@ -75,8 +78,8 @@ static void find_tokens(Import *im, const Found *found) {
             if (is_named(im->opt->input_ids, info->name)) best = (int)i;
             continue;
         }
-        if (!found[i].gathers || found[i].sums || is_named(im->opt->positions, info->name) ||
-            is_named(im->opt->mask, info->name))
+        if (!found[i].gathers || found[i].sums || found[i].places ||
+            is_named(im->opt->positions, info->name) || is_named(im->opt->mask, info->name))
             continue;
         bool other = strstr(info->name, "pos") != NULL || strstr(info->name, "type") != NULL;
         int64_t rows = found[i].rows < DIM_MAX / 4 ? found[i].rows : DIM_MAX / 4;
@@ -95,13 +98,14 @@ static bool square_tail(const OInfo *info) {
     return (d[0].param == NULL) == (d[1].param == NULL) || d[0].value == 1;
 }
 
-static Role role_of(const Import *im, size_t i, const Found *f, const PastForm *past) {
+static Role role_of(const Import *im, size_t i, const Found *f, const PastForm *past, Count count) {
     const OInfo *info = im->input_info[i];
     if (is_named(im->opt->positions, info->name)) return ROLE_POSITIONS;
     if (is_named(im->opt->mask, info->name)) return ROLE_MASK;
     if (past->past) return ROLE_PAST;
     if (info->rank <= 2 && (f->segments || (f->gathers && !f->sums && f->rows <= SEGMENT_ROWS)))
         return ROLE_SEGMENTS;
+    if (count != NO_COUNT) return ROLE_LENGTH;
     if (integer_type(info->type) && (f->gathers || f->rotates) && !f->sums && info->rank <= 2)
         return ROLE_POSITIONS;
     if (info->type == 9 && (info->rank == 0 || (info->rank == 1 && info->dim[0].value == 1)))
@@ -136,11 +140,12 @@ static const char *role_reason(const Import *im, size_t i, const Found *f, const
     case ROLE_PAST:
         return arena_printf(im->arena, "new rows are appended to it along axis %u", past->past_axis);
     case ROLE_USE_CACHE: return "a single bool";
+    case ROLE_LENGTH: return "the operand of an attention op or a cache that counts tokens";
     default: return "no token, position, mask or past by its use";
     }
 }
 
-bool roles_find(Import *im, PastForm *forms, const char **reasons) {
+bool roles_find(Import *im, PastForm *forms, Count *counts, const char **reasons) {
     Found *found = arena_array_of(im->scratch, im->ninputs, Found);
     UseWalk w;
     if (!option_ok(im, im->opt->input_ids, "tokens") || !option_ok(im, im->opt->positions, "positions") ||
@@ -157,7 +162,8 @@ bool roles_find(Import *im, PastForm *forms, const char **reasons) {
         const OInfo *info = im->input_info[i];
         if (float_type(info->type) && info->rank >= 3 && info->rank <= MAX_RANK)
             forms[i] = past_find(&w, im->inputs[i], info, tokens);
-        if (im->roles[i] == ROLE_NONE) im->roles[i] = role_of(im, i, &found[i], &forms[i]);
+        if (integer_type(info->type) && info->rank <= 1) counts[i] = count_find(&w, im->inputs[i]);
+        if (im->roles[i] == ROLE_NONE) im->roles[i] = role_of(im, i, &found[i], &forms[i], counts[i]);
     }
     for (size_t i = 0; i < im->ninputs; i++) reasons[i] = role_reason(im, i, &found[i], &forms[i]);
     return true;

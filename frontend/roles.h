@@ -35,13 +35,17 @@ bool known_ints(const UseWalk *w, uint32_t tensor, const int64_t **v, size_t *n,
 #define NO_AXIS MAX_RANK
 typedef struct {
     bool past, operand;             /* operand: an attention op takes it */
+    bool buffer;                    /* its length is what it has room for, not what is in it */
     uint32_t past_axis, batch_axis; /* batch_axis may be NO_AXIS: merged with another one */
 } PastForm;
+/* What an integer input of rank 0 or 1 counts, by the operand that it is; NO_COUNT when it is none. */
+typedef enum { NO_COUNT, COUNT_PAST, COUNT_LAST, COUNT_TOTAL } Count;
+Count count_find(UseWalk *w, uint32_t input);
 PastForm past_find(UseWalk *w, uint32_t input, const OInfo *info, const OInfo *tokens);
 
 /* ---- roles.c ---- */
 /* Finds im->roles; forms[] of those that are the past; reasons[], for people. */
-bool roles_find(Import *im, PastForm *forms, const char **reasons);
+bool roles_find(Import *im, PastForm *forms, Count *counts, const char **reasons);
 
 static inline bool integer_type(int type) { return type == 6 || type == 7; }
 static inline bool float_type(int type) { return type == 1 || type == 10 || type == 11 || type == 16; }

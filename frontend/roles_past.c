@@ -40,6 +40,43 @@ static bool is_past_operand(const INode *n, uint32_t slot) {
     return false;
 }
 
+/* Operands that hold a fixed room for the rows, of which the first are in use. */
+static bool is_buffer_operand(const INode *n) {
+    return (op_is(n, "TensorScatter") && n->domain[0] == '\0') ||
+           (op_is(n, "GroupQueryAttention") && strcmp(n->domain, "com.microsoft") == 0);
+}
+
+static Count count_operand(const INode *n, uint32_t slot) {
+    static const struct {
+        const char *domain, *op;
+        uint32_t slot;
+        Count count;
+    } operands[] = {
+        {"", "TensorScatter", 2, COUNT_PAST},
+        {"", "Attention", 6, COUNT_TOTAL},
+        {"com.microsoft", "GroupQueryAttention", 5, COUNT_LAST},
+        {"com.microsoft", "GroupQueryAttention", 6, COUNT_TOTAL},
+    };
+    for (size_t i = 0; i < COUNT_OF(operands); i++)
+        if (strcmp(n->op, operands[i].op) == 0 && strcmp(n->domain, operands[i].domain) == 0 &&
+            slot == operands[i].slot)
+            return operands[i].count;
+    return NO_COUNT;
+}
+
+Count count_find(UseWalk *w, uint32_t input) {
+    uint32_t t = 0;
+    uses_start(w, input);
+    while (uses_next(w, &t))
+        for (uint32_t i = 0; i < w->count[t]; i++) {
+            Use u = w->uses[w->first[t] + i];
+            Count c = count_operand(u.node, u.slot);
+            if (c != NO_COUNT) return c;
+            if (keeps_elements(u.node) && u.slot == 0 && u.node->nout > 0) uses_push(w, u.node->out[0]);
+        }
+    return NO_COUNT;
+}
+
 static bool same_dim(const ODim *a, const ODim *b) {
     if (a->param != NULL || b->param != NULL)
         return a->param != NULL && b->param != NULL && strcmp(a->param, b->param) == 0;
@@ -174,6 +211,7 @@ static void follow(Follow *f, uint32_t tensor, const Axes *x, uint32_t depth) {
         } else if (is_past_operand(n, u.slot)) {
             grows(f, x, -2);
             f->form.operand = f->form.past;
+            f->form.buffer = f->form.past && is_buffer_operand(n);
         } else if (depth > 0 && u.slot == 0 && through(f, n, &now)) {
             for (size_t o = 0; o < n->nout; o++) follow(f, n->out[o], &now, depth - 1);
         }

@@ -267,6 +267,7 @@ typedef enum {
     ROLE_MASK,
     ROLE_PAST,
     ROLE_USE_CACHE,
+    ROLE_LENGTH, /* how many tokens there are; the import puts the number in its place */
     ROLE_LOGITS,
     ROLE_PRESENT,
     ROLE_COUNT

@@ -59,7 +59,8 @@ const char *role_name(Role r) {
     static const char *const names[ROLE_COUNT] = {
         [ROLE_NONE] = "none",           [ROLE_TOKENS] = "tokens", [ROLE_POSITIONS] = "positions",
         [ROLE_SEGMENTS] = "segments",   [ROLE_MASK] = "mask",     [ROLE_PAST] = "past",
-        [ROLE_USE_CACHE] = "use_cache", [ROLE_LOGITS] = "logits", [ROLE_PRESENT] = "present",
+        [ROLE_USE_CACHE] = "use_cache", [ROLE_LENGTH] = "length", [ROLE_LOGITS] = "logits",
+        [ROLE_PRESENT] = "present",
     };
     return (unsigned)r < ROLE_COUNT ? names[r] : "none";
 }

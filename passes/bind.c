@@ -94,7 +94,7 @@ PassResult pass_bind(PassCtx *cx, Graph *g) {
     for (size_t i = 0; i < count; i++) {
         Port p = g->inputs.data[i];
         bool binds = p.role == ROLE_MASK || p.role == ROLE_POSITIONS || p.role == ROLE_USE_CACHE ||
-                     p.role == ROLE_SEGMENTS || (p.role == ROLE_PAST && !cache);
+                     p.role == ROLE_SEGMENTS || p.role == ROLE_LENGTH || (p.role == ROLE_PAST && !cache);
         if (!binds) {
             g->inputs.data[kept++] = p;
         } else if (!bind_port(g, &p, past, cx->diag)) {

@@ -73,6 +73,7 @@ static const char *bound_to(const Graph *g, Role role) {
     case ROLE_POSITIONS: return past ? "bound to past + index" : "bound to the index";
     case ROLE_SEGMENTS: return "bound to 0: one text";
     case ROLE_USE_CACHE: return "bound to true";
+    case ROLE_LENGTH: return "bound to how many tokens there are";
     case ROLE_TOKENS: return "given when running";
     case ROLE_PAST: return "kept by the runtime";
     default: return "no value: a compiled GPT takes tokens alone";

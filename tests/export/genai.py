@@ -41,7 +41,7 @@ MODELS.update({
     "phi-gqa": ("phi", dict(GATED, partial_rotary_factor=0.5, num_attention_heads=4, hidden_size=128, num_key_value_heads=2)),
     "olmo": ("olmo", GATED),
     "llama-tied": ("llama", dict(GROUPED, tie_word_embeddings=True)),
-    "phi3-long": ("phi3", dict(GROUPED, original_max_position_embeddings=64, max_position_embeddings=128,
+    "phi3-long": ("phi3", dict(GROUPED, original_max_position_embeddings=96, max_position_embeddings=128,
                                rope_scaling=dict(type="longrope", short_factor=[1.0 + 0.1 * i for i in range(8)],
                                                  long_factor=[1.5 + 0.3 * i for i in range(8)]))),
 })
