@@ -1,6 +1,7 @@
 /* gate.c: the first gate of a verified compile. The reference interpreter runs the imported graph and the
  * runtime runs the artifact on the same random tokens; the logits must agree within TOL_LOGITS_F32 (_F16 where
- * the graph itself rounds to 16 bits). The reference's work is budgeted, so a large model is compared on fewer tokens. */
+ * the graph itself rounds to 16 bits, _QUANT where it quantises activations). The reference's work is budgeted, so
+ * a large model is compared on fewer tokens. */
 #include "codegen/gate.h"
 #include "ir/tolerance.h"
 #include "runtime/gptc.h"
@@ -18,11 +19,27 @@
 typedef struct {
     const float *ref; /* [batch][tokens][vocab] */
     int64_t tokens, vocab;
-    double max, sum2;
+    double max, sum2, divergence; /* divergence: of the rows' distributions, summed */
     int64_t count;
     const char *mode, *worst;
     int64_t row0; /* of `ref`, of the running sequence */
 } Compare;
+
+/* KL divergence of softmax(b) from softmax(a), in nats. */
+static double row_divergence(const float *a, const float *b, int64_t n) {
+    double top_a = -INFINITY, top_b = -INFINITY, sum_a = 0, sum_b = 0, cross = 0;
+    for (int64_t i = 0; i < n; i++) {
+        top_a = fmax(top_a, (double)a[i]);
+        top_b = fmax(top_b, (double)b[i]);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        double p = exp((double)a[i] - top_a);
+        sum_a += p;
+        sum_b += exp((double)b[i] - top_b);
+        cross += p * (((double)a[i] - top_a) - ((double)b[i] - top_b));
+    }
+    return cross / sum_a - log(sum_a) + log(sum_b);
+}
 
 static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
     Compare *c = user;
@@ -36,6 +53,8 @@ static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t row
         }
         c->sum2 += e * e;
     }
+    for (int32_t i = 0; i < rows; i++)
+        c->divergence += row_divergence(ref + i * c->vocab, logits + i * c->vocab, c->vocab);
     c->count += (int64_t)rows * c->vocab;
     return 0;
 }
@@ -54,22 +73,33 @@ static double constant_elements(const Graph *g) {
     double n = 0;
     for (size_t i = 1; i < g->values.count; i++) {
         const Value *v = &g->values.data[i];
-        size_t bytes;
-        if (v->kind == V_CONST && type_static_bytes(&v->type, &bytes))
-            n += (double)bytes / (double)dtype_size(v->type.dtype);
+        size_t count;
+        if (v->kind == V_CONST && type_static_count(&v->type, &count)) n += (double)count;
     }
     return n;
 }
 
-/* Whether the graph computes in floats narrower than fp32 (weights stored so do not count). */
-static bool computes_narrow(const Graph *g, Arena *a) {
+/* What the graph computes in decides how far its logits may be off. */
+typedef struct {
+    double max, rms, kl; /* of the logits' deviation; kl in nats */
+    const char *kind;
+} Tolerance;
+
+static Tolerance tolerance_of(const Graph *g, Arena *a) {
     const bool *taint = graph_taint(g, a);
+    bool narrow = false, rounds = false;
     FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
-        DType t = graph_type(g, n->out[0])->dtype;
-        if (taint[n->out[0].id] && (t == DT_F16 || t == DT_BF16)) return true;
+        DType t = graph_type(g, n->out[0])->dtype; /* weights stored narrow do not count */
+        if (!taint[n->out[0].id]) continue;
+        narrow = narrow || t == DT_F16 || t == DT_BF16;
+        rounds = rounds || n->op == OP_QUANTIZE || (n->op == OP_ROUND && dtype_is_float(t));
     }
-    return false;
+    if (rounds)
+        return (Tolerance){TOL_LOGITS_QUANT, TOL_LOGITS_QUANT_RMS, TOL_LOGITS_QUANT_KL,
+                           "quantised activations"};
+    double most = narrow ? TOL_LOGITS_F16 : TOL_LOGITS_F32;
+    return (Tolerance){most, most, INFINITY, narrow ? "16-bit floats" : "fp32"};
 }
 
 Tensor gate_input(const Graph *g, const Port *p, const int64_t *bind, const int32_t *tokens, Arena *a) {
@@ -249,13 +279,20 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     double std = deviation(ref.data, (int64_t)tensor_count(&ref));
     *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst,
                         GATE_BATCH * tokens};
-    double tolerance = computes_narrow(g, a) ? TOL_LOGITS_F16 : TOL_LOGITS_F32;
-    if (c.max <= tolerance * std) return true;
+    double kl = c.divergence * (double)info.vocab / (double)(c.count ? c.count : 1);
+    Tolerance tol = tolerance_of(g, a);
+    if (c.max <= tol.max * std && out->rms_err <= tol.rms * std && kl <= tol.kl) return true;
+    if (c.max <= tol.max * std)
+        return diag_error(
+            d, loc_none(),
+            "verification failed: logits differ by %.3g of their deviation on average, %.2g nats "
+            "(allowed for %s: %.0e, %.0e); no file was written",
+            out->rms_err / std, kl, tol.kind, tol.rms, tol.kl);
     return diag_error(
         d, loc_none(),
-        "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed %.0e), worst %s; "
+        "verification failed: logits differ by %.3g (%.2g of their deviation %.3g; allowed for %s: %.0e), "
+        "worst %s; "
         "no file was written; hint: compile with --dump-dir D, then gptc-opt --diff D/00-imported.gir "
-        "D/LAST.gir "
-        "--weights MODEL_FOLDER names the first value that differs",
-        c.max, c.max / std, std, tolerance, c.worst);
+        "D/LAST.gir --weights MODEL_FOLDER names the first value that differs",
+        c.max, c.max / std, std, tol.kind, tol.max, c.worst);
 }

@@ -312,6 +312,7 @@ static bool fold_worth(const Call *c, Op op, const ValId *in, size_t nin, ValId 
     size_t bytes = 0;
     if (op_info(op)->nout != 1 || !type_static_bytes(t, &bytes)) return false;
     if (bytes > FOLD_MAX * dtype_size(t->dtype)) return false;
+    if (op == OP_DEQUANTIZE && t->rank > 1) return false; /* a compressed weight */
     if (op == OP_DIM && !dim_is_const(graph_node(c->g, graph_def(c->g, v))->attr.value)) return false;
     size_t total = 0;
     for (size_t i = 0; i < nin; i++) {
@@ -337,17 +338,14 @@ static ValId fold(Call *c, const ValId *in, size_t nin, ValId v) {
     const Tensor **list = arena_array_of(c->im->scratch, nin + 1, const Tensor *);
     for (size_t i = 0; i < nin; i++) {
         if (!val_ok(in[i])) continue;
-        const Type *t = graph_type(c->g, in[i]);
-        operands[i] = (Tensor){
-            .dtype = t->dtype, .rank = t->rank, .data = (void *)(uintptr_t)graph_constant(c->g, in[i])->data};
-        for (uint32_t k = 0; k < t->rank; k++) operands[i].dim[k] = t->dim[k].v;
+        operands[i] = const_tensor(c->g, in[i], c->im->scratch);
         list[i] = &operands[i];
     }
     Tensor out = {0};
-    if (!eval_node(c->g, node, list, NULL, 0, &out, c->im->arena, c->d)) return NO_VAL;
+    if (!eval_node(c->g, node, list, NULL, 0, &out, c->im->scratch, c->d)) return NO_VAL;
     Type t = *graph_type(c->g, v);
     graph_erase(c->g, node);
-    return graph_const(c->g, t, out.data, NULL);
+    return graph_const_tensor(c->g, t, &out, NULL);
 }
 
 ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result) {

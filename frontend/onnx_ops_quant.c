@@ -1,35 +1,14 @@
-/* onnx_ops_quant.c: quantised ONNX ops, put together from primitives in their plain meaning. */
+/* onnx_ops_quant.c: quantised ONNX ops, put together from primitives, quantize and dequantize in their plain
+ * meaning. */
 #include "frontend/import.h"
 
-/* Scale or zero point i, shaped to broadcast along `axis` of x: scalar, per axis, or in blocks. */
-static ValId along_axis(Call *c, ValId v, const Type *x, uint32_t axis, int64_t block) {
+/* Scale or zero point i as quantize and dequantize take it: a vector of one element is a scalar. */
+static ValId scale_operand(Call *c, size_t i) {
+    if (!in_has(c, i)) return NO_VAL;
+    ValId v = in_val(c, i);
     if (!val_ok(v)) return v;
-    Type t = *type_of(c, v);
-    if (t.rank == 0) return v;
-    if (t.rank == 1 && dim_eq(t.dim[0], dim_const(1))) return emit_reshape(c, v, 0, NULL);
-    if (block == 0 && t.rank == 1) {
-        Dim dims[MAX_RANK];
-        for (uint32_t i = 0; i < x->rank; i++) dims[i] = i == axis ? t.dim[0] : dim_const(1);
-        return emit_reshape(c, v, x->rank, dims);
-    }
-    if (block <= 0 || t.rank != x->rank || x->rank == MAX_RANK) {
-        call_error(c, "the scale's shape does not fit the operand's");
-        return NO_VAL;
-    }
-    /* Each entry stands for `block` elements; the last block may be short. */
-    Dim length = dim_mul(c->g, t.dim[axis], dim_const(block)), want = x->dim[axis];
-    v = emit_insert_axis(c, v, axis + 1);
-    if (!val_ok(v)) return v;
-    Type wide = *type_of(c, v);
-    wide.dim[axis + 1] = dim_const(block);
-    v = emit_broadcast(c, v, wide.rank, wide.dim);
-    t.dim[axis] = length;
-    v = emit_reshape(c, v, t.rank, t.dim);
-    if (!dim_less_equal(c->g, want, length)) {
-        call_error(c, "too few blocks of scales");
-        return NO_VAL;
-    }
-    return emit_slice(c, v, axis, dim_const(0), 1, want);
+    const Type *t = type_of(c, v);
+    return t->rank == 1 && dim_eq(t->dim[0], dim_const(1)) ? emit_reshape(c, v, 0, NULL) : v;
 }
 
 static bool quant_axis(Call *c, const Type *x, uint32_t *axis) {
@@ -39,20 +18,29 @@ static bool quant_axis(Call *c, const Type *x, uint32_t *axis) {
     return axis_norm(c, attr_int(c, "axis", def), x->rank, axis);
 }
 
+/* x, scale, zero? with the axis and block of the ONNX op. */
+static bool quant_operands(Call *c, ValId in[3], Attr *a) {
+    uint32_t axis = 0;
+    for (size_t i = 0; i < 3; i++) in[i] = i == 0 ? in_val(c, 0) : scale_operand(c, i);
+    if (!val_ok(in[0]) || !val_ok(in[1]) || (in_has(c, 2) && !val_ok(in[2]))) return false;
+    if (!quant_axis(c, type_of(c, in[0]), &axis)) return false;
+    *a = attr_default();
+    if (type_of(c, in[1])->rank == 0) return true;
+    a->axis = axis;
+    a->block = attr_int(c, "block_size", 0);
+    return true;
+}
+
 /* (x - zero) * scale */
 static bool lower_dequantize(Call *c) {
-    ValId x = in_val(c, 0), scale = in_val(c, 1);
-    if (!val_ok(x) || !val_ok(scale)) return false;
-    Type t = *type_of(c, x);
-    DType to = type_of(c, scale)->dtype;
-    uint32_t axis = 0;
-    int64_t block = attr_int(c, "block_size", 0);
-    if (!quant_axis(c, &t, &axis)) return false;
-    scale = along_axis(c, scale, &t, axis, block);
-    ValId v = emit_cast(c, x, DT_I32);
-    if (in_has(c, 2))
-        v = emit2(c, OP_SUB, v, along_axis(c, emit_cast(c, in_val(c, 2), DT_I32), &t, axis, block));
-    return out_val(c, 0, emit2(c, OP_MUL, emit_cast(c, v, to), scale));
+    ValId in[3];
+    Attr a;
+    if (!quant_operands(c, in, &a)) return false;
+    int64_t to = attr_int(c, "output_dtype", 0);
+    ValId v = emit(c, OP_DEQUANTIZE, in, 3, &a, NULL);
+    if (to > 0 && to < 64 && dtype_is_float(dtype_from_onnx((int)to)))
+        v = emit_cast(c, v, dtype_from_onnx((int)to));
+    return out_val(c, 0, v);
 }
 
 static bool int_range(Call *c, DType t, double *low, double *high) {
@@ -76,23 +64,16 @@ static ValId quantise(Call *c, ValId v, ValId zero, DType t) {
 }
 
 static bool lower_quantize(Call *c) {
-    ValId x = in_val(c, 0), scale = in_val(c, 1), zero = NO_VAL;
-    if (!val_ok(x) || !val_ok(scale)) return false;
-    Type t = *type_of(c, x);
-    uint32_t axis = 0;
-    int64_t block = attr_int(c, "block_size", 0), out = attr_int(c, "output_dtype", 0);
+    ValId in[3];
+    Attr a;
+    if (!quant_operands(c, in, &a)) return false;
+    int64_t out = attr_int(c, "output_dtype", 0);
     DType to = out == 0 ? DT_U8 : out > 0 && out < 64 ? dtype_from_onnx((int)out) : DT_NONE;
-    if (!quant_axis(c, &t, &axis)) return false;
-    scale = along_axis(c, emit_cast(c, scale, DT_F32), &t, axis, block);
-    if (in_has(c, 2)) {
-        zero = in_val(c, 2);
-        if (!val_ok(zero)) return false;
-        to = type_of(c, zero)->dtype;
-        zero = along_axis(c, zero, &t, axis, block);
-        if (!val_ok(zero)) return false;
-    }
-    ValId v = emit2(c, OP_DIV, emit_cast(c, x, DT_F32), scale);
-    return out_val(c, 0, quantise(c, v, zero, to));
+    if (val_ok(in[2])) to = type_of(c, in[2])->dtype;
+    if (!dtype_is_int(to)) return call_error(c, "to element type %s is not supported", dtype_name(to));
+    Type t = *type_of(c, in[0]);
+    t.dtype = to;
+    return out_val(c, 0, emit(c, OP_QUANTIZE, in, 3, &a, &t));
 }
 
 /* scale = (max(x, 0) - min(x, 0)) / 255, zero = saturate(round(-min / scale)) */
@@ -141,8 +122,8 @@ static bool lower_qlinear_matmul(Call *c) {
 
 const OpRule onnx_rules_quant[] = {
     {"", "DequantizeLinear", 10, 0, lower_dequantize, 0, T_INTS,
-     "from 8, 16 or 32 bits; per tensor, axis or block"},
-    {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS, "to 8 or 16 bits"},
+     "from 2 to 32 bits; per tensor, axis or block"},
+    {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS, "to 2 to 32 bits; per tensor, axis or block"},
     {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0, T_FLOATS},
     {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0, T_INTS},
     {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0, T_INTS},

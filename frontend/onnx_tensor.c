@@ -30,7 +30,10 @@ static bool tensor_shape(const OTensor *t, TensorData *out, Loc loc, Diag *d) {
             return tensor_error(t, loc, d, "more elements than memory can address");
         out->dim[i] = t->dim[i];
     }
-    if (!mul_size(out->count, dtype_size(out->dtype), &out->bytes))
+    uint32_t bits = dtype_bits(out->dtype);
+    if (bits < 8)
+        out->bytes = out->count / (8 / bits) + (out->count % (8 / bits) != 0);
+    else if (!mul_size(out->count, dtype_size(out->dtype), &out->bytes))
         return tensor_error(t, loc, d, "more bytes than memory can address");
     return true;
 }
@@ -121,7 +124,12 @@ static bool load_typed(const OTensor *t, const TensorSource *src, TensorData *ou
         return true;
     }
     default: {
-        if (!typed_count(t, out, t->nint32s, loc, d)) return false;
+        /* Below 8 bits an entry holds a packed byte. */
+        size_t have = dtype_bits(out->dtype) < 8 ? out->bytes : out->count;
+        if (t->nint32s != have)
+            return diag_error(d, loc, "tensor '%s': needs %zu elements, holds %zu", t->name, have,
+                              t->nint32s);
+        n = have;
         size_t size = dtype_size(out->dtype);
         uint8_t *p = arena_alloc(src->arena, out->bytes);
         for (size_t i = 0; i < n; i++) {

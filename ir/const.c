@@ -23,11 +23,62 @@ uint64_t const_hash(Graph *g, ValId v) {
     return c->hash;
 }
 
-/* Where element i is, or NULL. Data may be unaligned: read it with memcpy. */
-static const uint8_t *const_at(const Graph *g, ValId v, size_t i) {
+/* ---- below 8 bits ---- */
+
+static bool is_packed(DType t) { return dtype_bits(t) > 0 && dtype_bits(t) < 8; }
+
+void const_unpack(DType t, const void *packed, size_t first, size_t count, uint8_t *out) {
+    uint32_t bits = dtype_bits(t), mask = (1u << bits) - 1, sign = 1u << (bits - 1);
+    const uint8_t *p = packed;
+    if (dtype_class(t) != DC_INT) sign = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = (first + i) * bits;
+        uint32_t x = (uint32_t)p[at / 8] >> at % 8 & mask;
+        out[i] = (uint8_t)((x ^ sign) - sign);
+    }
+}
+
+void const_pack(DType t, const uint8_t *elements, size_t count, void *packed) {
+    uint32_t bits = dtype_bits(t), mask = (1u << bits) - 1;
+    uint8_t *p = packed;
+    memset(p, 0, (count * bits + 7) / 8);
+    for (size_t i = 0; i < count; i++) p[i * bits / 8] |= (uint8_t)((elements[i] & mask) << i * bits % 8);
+}
+
+Tensor const_tensor(const Graph *g, ValId v, Arena *a) {
+    const Type *type = graph_type(g, v);
+    const Const *c = graph_constant(g, v);
+    Tensor t = {.dtype = type->dtype, .rank = type->rank};
+    for (uint32_t i = 0; i < type->rank; i++) t.dim[i] = type->dim[i].v;
+    t.data = (void *)(uintptr_t)c->data; /* operands are only read */
+    if (!is_packed(t.dtype)) return t;
+    size_t count = tensor_count(&t);
+    t.data = arena_alloc(a, count);
+    const_unpack(t.dtype, c->data, 0, count, t.data);
+    return t;
+}
+
+ValId graph_const_tensor(Graph *g, Type type, const Tensor *x, const char *name) {
+    size_t count = tensor_count(x), bytes = count * dtype_size(x->dtype);
+    if (!is_packed(x->dtype)) return graph_const(g, type, arena_dup(g->arena, x->data, bytes), name);
+    uint8_t *packed = arena_alloc(g->arena, (count * dtype_bits(x->dtype) + 7) / 8);
+    const_pack(x->dtype, x->data, count, packed);
+    return graph_const(g, type, packed, name);
+}
+
+/* ---- elements ---- */
+
+/* Element i in `room` or where it lies, or NULL. Data may be unaligned: read it with memcpy. */
+static const uint8_t *const_at(const Graph *g, ValId v, size_t i, uint8_t *room) {
     const Const *c = graph_constant(g, v);
     if (c == NULL || c->data == NULL) return NULL;
-    size_t size = dtype_size(graph_type(g, v)->dtype);
+    DType t = graph_type(g, v)->dtype;
+    size_t size = dtype_size(t), count = 0;
+    if (is_packed(t)) {
+        if (!type_static_count(graph_type(g, v), &count) || i >= count) return NULL;
+        const_unpack(t, c->data, i, 1, room);
+        return room;
+    }
     if (size == 0 || i >= c->bytes / size) return NULL;
     return (const uint8_t *)c->data + i * size;
 }
@@ -57,6 +108,8 @@ READER(float) READER(double)
 
 static int64_t int_at(DType t, const uint8_t *p) {
     switch (t) {
+    case DT_I2:
+    case DT_I4:
     case DT_I8: return READ(int8_t, p);
     case DT_I16: return READ(int16_t, p);
     case DT_U16: return READ(uint16_t, p);
@@ -69,7 +122,8 @@ static int64_t int_at(DType t, const uint8_t *p) {
 }
 
 bool const_get_f64(const Graph *g, ValId v, size_t i, double *out) {
-    const uint8_t *p = const_at(g, v, i);
+    uint8_t room[1];
+    const uint8_t *p = const_at(g, v, i, room);
     if (p == NULL) return false;
     DType t = graph_type(g, v)->dtype;
     if (dtype_is_float(t))
@@ -82,7 +136,8 @@ bool const_get_f64(const Graph *g, ValId v, size_t i, double *out) {
 }
 
 bool const_get_i64(const Graph *g, ValId v, size_t i, int64_t *out) {
-    const uint8_t *p = const_at(g, v, i);
+    uint8_t room[1];
+    const uint8_t *p = const_at(g, v, i, room);
     if (p == NULL) return false;
     DType t = graph_type(g, v)->dtype;
     if (dtype_is_float(t)) {
@@ -100,10 +155,11 @@ bool const_get_i64(const Graph *g, ValId v, size_t i, int64_t *out) {
 bool const_scalar(const Graph *g, ValId v, double *out) {
     const Const *c = graph_constant(g, v);
     if (c == NULL) return false;
-    size_t size = dtype_size(graph_type(g, v)->dtype);
-    size_t count = size == 0 ? 0 : c->bytes / size;
+    size_t count = 0;
     double first = 0;
-    if (count == 0 || count > 4096 || !const_get_f64(g, v, 0, &first)) return false;
+    if (!type_static_count(graph_type(g, v), &count) || count == 0 || count > 4096 ||
+        !const_get_f64(g, v, 0, &first))
+        return false;
     for (size_t i = 1; i < count; i++) {
         double x = 0;
         if (!const_get_f64(g, v, i, &x) || x != first) return false;
@@ -131,6 +187,10 @@ static void fill_one(DType t, uint64_t random, uint8_t *at) {
     case DT_F16:
     case DT_BF16: memcpy(at, &h, sizeof(h)); return;
     default: break;
+    }
+    if (is_packed(t)) {
+        small &= (1u << dtype_bits(t)) - 1;
+        if (dtype_class(t) == DC_INT) small -= (small >> (dtype_bits(t) - 1)) << dtype_bits(t);
     }
     for (size_t i = 0; i < dtype_size(t); i++) at[i] = (uint8_t)(i == 0 ? small : 0);
 }

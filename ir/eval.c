@@ -141,14 +141,32 @@ static void mark_needed(Run *r, const ValId *want, size_t nwant) {
     }
 }
 
+static bool unpack_const(Run *r, ValId v, Slot *s, size_t bytes) {
+    if (bytes > r->max || r->held > r->max - bytes)
+        return diag_error(r->d, loc_none(),
+                          "constant %%%u: evaluating it needs %zu bytes and the limit is %zu", v.id,
+                          r->held + bytes, r->max);
+    s->t.data = malloc(bytes == 0 ? 1 : bytes);
+    if (s->t.data == NULL)
+        return diag_error(r->d, loc_none(), "constant %%%u: no memory for %zu bytes", v.id, bytes);
+    s->owned = true;
+    s->bytes = bytes;
+    r->held += bytes;
+    const_unpack(s->t.dtype, graph_constant(r->g, v)->data, 0, bytes, s->t.data);
+    return true;
+}
+
 static bool bind_const(Run *r, ValId v) {
     const Const *c = graph_constant(r->g, v);
     Slot *s = &r->slot[v.id];
     size_t bytes = 0;
     if (!tensor_shape(r->g, v, r->bind, r->nbind, loc_none(), &s->t, &bytes, r->d)) return false;
-    if (c->bytes != bytes || (bytes != 0 && c->data == NULL))
+    size_t stored = 0;
+    if (!type_static_bytes(graph_type(r->g, v), &stored)) stored = bytes;
+    if (c->bytes != stored || (bytes != 0 && c->data == NULL))
         return diag_error(r->d, loc_none(), "constant %%%u holds %zu bytes where its type has %zu", v.id,
-                          c->bytes, bytes);
+                          c->bytes, stored);
+    if (dtype_bits(s->t.dtype) < 8) return unpack_const(r, v, s, bytes);
     /* Operands are only read. */
     s->t.data = (void *)(uintptr_t)c->data;
     return true;

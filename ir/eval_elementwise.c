@@ -130,7 +130,7 @@ bool eval_test(EvalCtx *e) {
 /* Truncates; what does not fit becomes the nearest value that does, NaN becomes 0. */
 static int64_t float_to_int(double x, DType t) {
     bool is_unsigned = dtype_class(t) == DC_UINT;
-    int bits = (int)dtype_size(t) * 8;
+    int bits = (int)dtype_bits(t);
     double high = ldexp(1, is_unsigned ? bits : bits - 1), low = is_unsigned ? 0 : -high;
     if (isnan(x)) return 0;
     x = trunc(x);

@@ -66,7 +66,11 @@ void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, doub
     case DT_F16: LOAD(uint16_t, half_to_float(v)); break;
     case DT_BF16: LOAD(uint16_t, bf16_to_float(v)); break;
     case DT_BOOL: LOAD(uint8_t, v != 0 ? 1.0 : 0.0); break;
+    case DT_I2:
+    case DT_I4:
     case DT_I8: LOAD(int8_t, v); break;
+    case DT_U2:
+    case DT_U4:
     case DT_U8: LOAD(uint8_t, v); break;
     case DT_I16: LOAD(int16_t, v); break;
     case DT_U16: LOAD(uint16_t, v); break;
@@ -82,7 +86,11 @@ void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, doub
 void tensor_load_i64(const Tensor *t, int64_t at, int64_t stride, size_t n, int64_t *out) {
     switch (t->dtype) {
     case DT_BOOL: LOAD(uint8_t, v != 0); break;
+    case DT_I2:
+    case DT_I4:
     case DT_I8: LOAD(int8_t, v); break;
+    case DT_U2:
+    case DT_U4:
     case DT_U8: LOAD(uint8_t, v); break;
     case DT_I16: LOAD(int16_t, v); break;
     case DT_U16: LOAD(uint16_t, v); break;
@@ -113,6 +121,10 @@ void tensor_store_f64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, c
 void tensor_store_i64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, const int64_t *v) {
     switch (t->dtype) {
     case DT_BOOL: STORE(uint8_t, v[i] != 0); break;
+    case DT_I2: STORE(int8_t, ((v[i] & 3) ^ 2) - 2); break;
+    case DT_U2: STORE(uint8_t, v[i] & 3); break;
+    case DT_I4: STORE(int8_t, ((v[i] & 15) ^ 8) - 8); break;
+    case DT_U4: STORE(uint8_t, v[i] & 15); break;
     case DT_I8: STORE(int8_t, v[i]); break;
     case DT_U8: STORE(uint8_t, v[i]); break;
     case DT_I16: STORE(int16_t, v[i]); break;

@@ -495,6 +495,46 @@ static bool infer_routed(Infer *c) {
     return push_dim(&t, n) ? set_type(c, 0, t) : fail(c, "the result's rank is above 8");
 }
 
+/* Operand i: a scalar, one entry per element of axis, or one per block of it. */
+static bool scale_ok(const Infer *c, uint32_t i) {
+    const Type *x = operand(c, 0), *s = operand(c, i);
+    const Attr *a = &c->n->attr;
+    if (s == NULL || s->rank == 0) return true;
+    if (!axis_ok(c, x)) return false;
+    Dim along = x->dim[a->axis];
+    if (a->block == 0) return s->rank == 1 && dim_eq(s->dim[0], along);
+    if (a->block < 0 || s->rank != x->rank) return false;
+    for (uint32_t k = 0; k < x->rank; k++)
+        if (k != (uint32_t)a->axis && !dim_eq(s->dim[k], x->dim[k])) return false;
+    Dim blocks = s->dim[a->axis];
+    return dim_is_const(along) && dim_eq(blocks, dim_const(along.v / a->block + (along.v % a->block != 0)));
+}
+
+static bool infer_dequantize(Infer *c) {
+    const Type *x = operand(c, 0), *s = operand(c, 1), *z = operand(c, 2);
+    if (!is_numeric(x->dtype) || !dtype_is_float(s->dtype)) return fail(c, "not defined for this dtype");
+    if (z != NULL && z->dtype != x->dtype && !dtype_is_float(z->dtype))
+        return fail(c, "the zero point has another dtype");
+    if (!scale_ok(c, 1) || !scale_ok(c, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
+        return fail(c, "the scale or zero point does not fit the operand");
+    Type t = *x;
+    t.dtype = s->dtype;
+    return set_type(c, 0, t);
+}
+
+static bool infer_quantize(Infer *c) {
+    const Type *x = operand(c, 0), *s = operand(c, 1), *z = operand(c, 2);
+    if (!given_ok(c)) return false;
+    if (!dims_eq(x, given(c))) return fail(c, "the result's shape is not the operand's");
+    if (!dtype_is_float(x->dtype) || !dtype_is_float(s->dtype) || !dtype_is_int(given(c)->dtype) ||
+        dtype_bits(given(c)->dtype) > 32)
+        return fail(c, "not defined for this dtype");
+    if (z != NULL && z->dtype != given(c)->dtype) return fail(c, "the zero point has another dtype");
+    if (!scale_ok(c, 1) || !scale_ok(c, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
+        return fail(c, "the scale or zero point does not fit the operand");
+    return true;
+}
+
 static bool infer_norm(Infer *c) {
     const Type *x = operand(c, 0);
     if (!dtype_is_float(x->dtype)) return fail(c, "not defined for this dtype");

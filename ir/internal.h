@@ -54,7 +54,7 @@ typedef struct {
     VEC(FileView) files;           /* mapped while parsing */
 } ConstSource;
 /* Reads "= ..." of a constant of c->bytes bytes and sets the rest of c; data is in the arena. */
-bool const_parse(Lex *x, ConstSource *from, DType type, Const *c);
+bool const_parse(Lex *x, ConstSource *from, const Type *t, Const *c);
 void const_source_close(ConstSource *from);
 
 /* Letters, digits, underscore and dot, not starting with a digit or a dot. */

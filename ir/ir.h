@@ -58,7 +58,8 @@ const char *dtype_name(DType t);
 DType dtype_parse(const char *name, size_t n); /* DT_NONE when unknown */
 DType dtype_from_onnx(int number);             /* DT_NONE when unsupported */
 DClass dtype_class(DType t);
-size_t dtype_size(DType t); /* bytes */
+uint32_t dtype_bits(DType t); /* of a value */
+size_t dtype_size(DType t);   /* bytes of an element of a Tensor; one for 2 and 4 bits */
 static inline bool dtype_is_float(DType t) { return dtype_class(t) == DC_FLOAT; }
 static inline bool dtype_is_int(DType t) {
     DClass c = dtype_class(t);
@@ -127,8 +128,10 @@ Type type_make(DType t, uint32_t rank, const Dim *dims);
 Type type_scalar(DType t);
 bool type_eq(const Type *a, const Type *b);
 bool type_is_static(const Type *t);
-Dim type_count(Graph *g, const Type *t);            /* elements */
-bool type_static_bytes(const Type *t, size_t *out); /* false when symbolic or overflowing */
+Dim type_count(Graph *g, const Type *t); /* elements */
+/* Bytes of a constant (below 8 bits packed without gaps); false when symbolic or overflowing. */
+bool type_static_bytes(const Type *t, size_t *out);
+bool type_static_count(const Type *t, size_t *out);
 /* numpy broadcasting of shapes; false when they do not fit. Dims equal, or one is 1. */
 bool type_broadcast(const Type *a, const Type *b, Type *out);
 void type_print(Text *t, const Graph *g, const Type *ty);
@@ -169,6 +172,7 @@ typedef enum {
 #define ATTR_FIELDS(ATTR)                                                                                    \
     ATTR(AXIS, axis, INT, 0)                                                                                 \
     ATTR(AXES, axes, AXES, 0)                                                                                \
+    ATTR(BLOCK, block, INT, 0)                                                                               \
     ATTR(KEEP, keep, BOOL, 0)                                                                                \
     ATTR(PERM, perm, INTS, 0)                                                                                \
     ATTR(STARTS, starts, DIMS, 0)                                                                            \
@@ -204,7 +208,7 @@ enum {
 #undef ATTR
 };
 typedef struct Attr {
-    int64_t axis, batch_dims, reduce, diagonal, count,
+    int64_t axis, block, batch_dims, reduce, diagonal, count,
         window;    /* axis >= 0 always; reduce: 0 set 1 add 2 mul 3 max 4 min */
     uint32_t axes; /* bit i = axis i */
     bool keep, last, exclusive, reverse, smallest, trans, rms, tanh, interleaved, causal;
@@ -230,7 +234,7 @@ Op op_parse(const char *name, size_t n); /* OP_NONE when unknown */
 typedef enum { V_FREE, V_INPUT, V_CONST, V_NODE } ValKind;
 typedef enum { CF_DATA, CF_SEED, CF_SPLAT, CF_FILE } ConstForm;
 typedef struct {
-    const void *data; /* row-major, little-endian; borrowed from a mapped file or the arena */
+    const void *data; /* row-major, little-endian, packed; borrowed from a mapped file or the arena */
     size_t bytes;
     uint64_t hash;    /* of dtype, dims and bytes; 0 = not computed yet (const_hash) */
     ConstForm form;   /* how the text shows it */
@@ -337,6 +341,9 @@ NodeId graph_def(const Graph *g, ValId v);            /* none for inputs and con
 Op graph_def_op(const Graph *g, ValId v);             /* OP_NONE for inputs and constants */
 const Const *graph_constant(const Graph *g, ValId v); /* NULL when v is no constant */
 uint64_t const_hash(Graph *g, ValId v);               /* computes on demand */
+/* Elements of a type below 8 bits: one a byte (sign extended) from packed ones, and back. */
+void const_unpack(DType t, const void *packed, size_t first, size_t count, uint8_t *out);
+void const_pack(DType t, const uint8_t *elements, size_t count, void *packed);
 /* Element i of a constant of any dtype, or false when v is no constant / out of range. */
 bool const_get_f64(const Graph *g, ValId v, size_t i, double *out);
 bool const_get_i64(const Graph *g, ValId v, size_t i, int64_t *out);
@@ -374,7 +381,8 @@ bool row_is_view(Graph *g, NodeId n);
 ValId row_source(Graph *g, ValId v);      /* v without the views above it */
 bool row_is_positions(Graph *g, ValId v); /* past + index along seq, any row-like shape */
 bool row_is_tokens(Graph *g, ValId v);    /* the token input, reshaped or cast to another integer */
-/* A constant seen through casts, transposes, slices and joins: what linear and gather take as their table. */
+/* A constant seen through casts, transposes, slices, joins and dequantize: what linear and gather take as their
+ * table. */
 bool value_is_weight(const Graph *g, ValId v);
 
 /* infer.c: result types from operand types; for F_TYPED ops checks them. */
@@ -414,6 +422,10 @@ bool eval_graph(Graph *g, const EvalArgs *args, const ValId *want, size_t nwant,
 /* One node on given operands (used for folding). out[] are the node's outputs. */
 bool eval_node(Graph *g, NodeId n, const Tensor *const *in, const int64_t *bind, size_t nbind, Tensor *out,
                Arena *a, Diag *d);
+/* The constant v as an operand of the reference; unpacked into the arena where it has to be. */
+Tensor const_tensor(const Graph *g, ValId v, Arena *a);
+/* A tensor's elements as a new constant, copied into the graph's arena. */
+ValId graph_const_tensor(Graph *g, Type t, const Tensor *x, const char *name);
 size_t tensor_count(const Tensor *t);
 double tensor_get_f64(const Tensor *t, size_t i);
 int64_t tensor_get_i64(const Tensor *t, size_t i);

@@ -315,7 +315,7 @@ bool lex_element(Lex *x, DType type, uint8_t *out) {
     switch (dtype_class(type)) {
     case DC_FLOAT: return lex_float(x, type, out);
     case DC_INT: {
-        int64_t most = (int64_t)((UINT64_C(1) << (8 * size - 1)) - 1), number = 0;
+        int64_t most = (int64_t)((UINT64_C(1) << (dtype_bits(type) - 1)) - 1), number = 0;
         if (!lex_i64(x, -most - 1, most, &number)) return false;
         bits = (uint64_t)number;
         break;
@@ -328,7 +328,7 @@ bool lex_element(Lex *x, DType type, uint8_t *out) {
             if (!lex_word(x, &word, &n)) return false;
             bits = lex_is(word, n, "true");
             if (bits == 0 && !lex_is(word, n, "false")) return lex_error(x, start, "expected true or false");
-        } else if (!lex_u64(x, UINT64_MAX >> (64 - 8 * size), &bits)) {
+        } else if (!lex_u64(x, UINT64_MAX >> (64 - dtype_bits(type)), &bits)) {
             return false; /* a bool of another byte than 0 or 1 is a number too */
         }
         break;

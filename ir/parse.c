@@ -222,7 +222,7 @@ static bool parse_const(Parser *p) {
     Const c = {0};
     if (!type_is_static(&t)) return lex_error(x, at, "a constant has no symbolic dimensions");
     if (!type_static_bytes(&t, &c.bytes)) return lex_error(x, at, "this constant is too large");
-    if (!const_parse(x, &p->from, t.dtype, &c)) return false;
+    if (!const_parse(x, &p->from, &t, &c)) return false;
     ValId v = graph_const(p->g, t, c.data, name);
     p->g->consts.data[graph_val(p->g, v)->cidx] = c;
     define(p, number, v);

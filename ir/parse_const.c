@@ -110,16 +110,33 @@ static bool parse_file(Lex *x, ConstSource *from, const char *at, Const *c) {
     return true;
 }
 
-bool const_parse(Lex *x, ConstSource *from, DType type, Const *c) {
+/* A list, seed() or splat(): one element a byte or more, packed afterwards where the type is. */
+static bool parse_made(Lex *x, ConstSource *from, const char *at, char form, const Type *t, Const *c) {
+    size_t packed = c->bytes, count = 0;
+    DType type = t->dtype;
+    if (!type_static_count(t, &count)) return lex_error(x, at, "this constant is too large");
+    if (dtype_bits(type) < 8) c->bytes = count;
+    bool ok = form == '{'   ? parse_list(x, type, c)
+              : form == 's' ? parse_seed(x, from, at, type, c)
+                            : parse_splat(x, from, at, type, c);
+    if (!ok || dtype_bits(type) >= 8) return ok;
+    uint8_t *data = arena_alloc(x->arena, packed);
+    const_pack(type, c->data, count, data);
+    c->data = data;
+    c->bytes = packed;
+    return true;
+}
+
+bool const_parse(Lex *x, ConstSource *from, const Type *t, Const *c) {
     const char *at = lex_here(x), *word = NULL;
     size_t n = 0;
-    if (lex_peek(x, '{')) return parse_list(x, type, c);
+    if (lex_peek(x, '{')) return parse_made(x, from, at, '{', t, c);
     if (!lex_word(x, &word, &n) || !lex_expect(x, '(')) return false;
     bool ok;
     if (lex_is(word, n, "seed"))
-        ok = parse_seed(x, from, at, type, c);
+        ok = parse_made(x, from, at, 's', t, c);
     else if (lex_is(word, n, "splat"))
-        ok = parse_splat(x, from, at, type, c);
+        ok = parse_made(x, from, at, 'p', t, c);
     else if (lex_is(word, n, "hex"))
         ok = parse_hex(x, c);
     else if (lex_is(word, n, "file"))

@@ -107,17 +107,25 @@ static bool all_equal(const uint8_t *data, size_t count, size_t size) {
     return count > 0 && memcmp(data, data + size, (count - 1) * size) == 0;
 }
 
-static void const_print(Text *t, DType type, const Const *c) {
-    size_t size = dtype_size(type);
-    size_t count = size == 0 || c->data == NULL ? 0 : c->bytes / size;
+static void const_print(Text *t, const Type *ty, const Const *c) {
+    DType type = ty->dtype;
+    size_t size = dtype_size(type), count = 0;
     const uint8_t *data = c->data;
+    uint8_t unpacked[LIST_MAX];
+    if (data == NULL || !type_static_count(ty, &count)) count = 0;
+    bool packed = count > 0 && dtype_bits(type) < 8;
+    if (packed) {
+        const_unpack(type, c->data, 0, count < LIST_MAX ? count : LIST_MAX, unpacked);
+        data = unpacked;
+    }
     if (c->form == CF_SEED) {
         text_printf(t, "seed(%llu)", (unsigned long long)c->seed);
     } else if (c->form == CF_FILE && c->path != NULL) {
         text_add(t, "file(");
         string_print(t, c->path);
         text_printf(t, ", %llu)", (unsigned long long)c->offset);
-    } else if (count > 0 && (c->form == CF_SPLAT || (count >= SPLAT_MIN && all_equal(data, count, size)))) {
+    } else if (count > 0 && (c->form == CF_SPLAT || (count >= SPLAT_MIN && (!packed || count <= LIST_MAX) &&
+                                                     all_equal(data, count, size)))) {
         text_add(t, "splat(");
         element_print(t, type, data);
         text_add(t, ")");
@@ -129,7 +137,7 @@ static void const_print(Text *t, DType type, const Const *c) {
         }
         text_add(t, "}");
     } else {
-        hex_print(t, data, c->bytes);
+        hex_print(t, c->data, c->bytes);
     }
 }
 
@@ -300,7 +308,7 @@ static void consts_print(Printer *p, const bool *used) {
         text_add(p->t, " : ");
         type_print(p->t, g, &v->type);
         text_add(p->t, " = ");
-        const_print(p->t, v->type.dtype, c);
+        const_print(p->t, &v->type, c);
         text_add(p->t, "\n");
     }
 }

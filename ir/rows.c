@@ -144,22 +144,26 @@ bool row_is_tokens(Graph *g, ValId v) {
     return false;
 }
 
-static bool is_weight(const Graph *g, ValId v, uint32_t joins) {
-    for (uint32_t depth = 0; depth < 8; depth++) {
-        if (graph_constant(g, v)) return true;
+static bool weight_at(const Graph *g, ValId v, uint32_t depth, uint32_t joins) {
+    for (; depth > 0; depth--) {
+        if (!val_ok(v) || graph_constant(g, v)) return true;
         NodeId id = graph_def(g, v);
         if (!node_ok(id)) return false;
         const Node *n = graph_node(g, id);
         if (n->op == OP_CONCAT) { /* experts that were constants of their own */
             for (uint32_t i = 0; i < n->nin; i++)
-                if (joins == 0 || !is_weight(g, n->in[i], joins - 1)) return false;
+                if (joins == 0 || !weight_at(g, n->in[i], depth - 1, joins - 1)) return false;
             return true;
         }
-        if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE)
+        bool quantised = (n->op == OP_DEQUANTIZE || n->op == OP_QUANTIZE) &&
+                         weight_at(g, n->in[1], depth - 1, joins) &&
+                         (n->nin < 3 || weight_at(g, n->in[2], depth - 1, joins));
+        if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE &&
+            !quantised)
             return false;
         v = n->in[0];
     }
     return false;
 }
 
-bool value_is_weight(const Graph *g, ValId v) { return is_weight(g, v, 2); }
+bool value_is_weight(const Graph *g, ValId v) { return val_ok(v) && weight_at(g, v, 8, 2); }

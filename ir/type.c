@@ -37,7 +37,9 @@ DType dtype_from_onnx(int number) {
 
 DClass dtype_class(DType t) { return dtype_info(t)->cls; }
 
-size_t dtype_size(DType t) { return dtype_info(t)->bits / 8u; }
+uint32_t dtype_bits(DType t) { return dtype_info(t)->bits; }
+
+size_t dtype_size(DType t) { return (dtype_info(t)->bits + 7u) / 8u; }
 
 static float float_of_bits(uint32_t bits) {
     float f;
@@ -127,8 +129,8 @@ Dim type_count(Graph *g, const Type *t) {
     return count;
 }
 
-bool type_static_bytes(const Type *t, size_t *out) {
-    size_t bytes = dtype_size(t->dtype);
+bool type_static_count(const Type *t, size_t *out) {
+    size_t count = 1;
     bool zero = false;
     for (uint32_t i = 0; i < t->rank; i++) {
         Dim d = t->dim[i];
@@ -136,9 +138,20 @@ bool type_static_bytes(const Type *t, size_t *out) {
         if (d.v == 0) zero = true;
     }
     for (uint32_t i = 0; !zero && i < t->rank; i++)
-        if (!mul_size(bytes, (size_t)t->dim[i].v, &bytes)) return false;
-    *out = zero ? 0 : bytes;
+        if (!mul_size(count, (size_t)t->dim[i].v, &count)) return false;
+    *out = zero ? 0 : count;
     return true;
+}
+
+bool type_static_bytes(const Type *t, size_t *out) {
+    uint32_t bits = dtype_bits(t->dtype);
+    size_t count = 0, per_byte = bits > 0 && bits < 8 ? 8 / bits : 1;
+    if (!type_static_count(t, &count)) return false;
+    if (per_byte > 1) {
+        *out = count / per_byte + (count % per_byte != 0);
+        return true;
+    }
+    return mul_size(count, dtype_size(t->dtype), out);
 }
 
 bool type_broadcast(const Type *a, const Type *b, Type *out) {

@@ -5,7 +5,7 @@
  *   %5 = reshape(%1) : same type ->  %1
  *
  * A node whose operands are all constants and whose result is static is evaluated by the reference.
- * leaves alone: movement and casts of large constants (weights stay as they are stored), results of
+ * leaves alone: movement and casts of large constants and dequantised ones (weights stay as stored), results of
  * more than a million elements, x * 0 of floats (x may be infinite). */
 #include <string.h>
 
@@ -35,29 +35,23 @@ static bool attrs_static(const Node *n, uint32_t rank) {
 
 static bool worth_folding(const Graph *g, const Node *n) {
     int64_t out = 0, in = 0;
+    int64_t most = n->op == OP_QUANTIZE ? INT64_MAX : FOLD_ELEMENTS; /* its result is the smaller one */
     for (uint8_t i = 0; i < n->nout; i++)
-        if (!static_count(graph_type(g, n->out[i]), &out) || out > FOLD_ELEMENTS) return false;
+        if (!static_count(graph_type(g, n->out[i]), &out) || out > most) return false;
+    /* A weight stays compressed. */
+    if (n->op == OP_DEQUANTIZE && graph_type(g, n->out[0])->rank > 1) return false;
     bool moves = (op_info(n->op)->flags & F_MOVE) != 0 || n->op == OP_CAST;
     if (moves && out > MOVE_ELEMENTS) return false;
     for (uint8_t i = 0; i < n->nin; i++) {
         if (!val_ok(n->in[i])) continue;
         if (graph_constant(g, n->in[i]) == NULL) return false;
-        if (!static_count(graph_type(g, n->in[i]), &in) || in > FOLD_ELEMENTS) return false;
+        if (!static_count(graph_type(g, n->in[i]), &in) || in > most) return false;
         /* A row picked from a table is small; the table is not touched. */
         if (moves && in > MOVE_ELEMENTS && n->op != OP_GATHER && n->op != OP_SLICE) return false;
     }
     /* One value spread out is known better as that. */
     if (n->op == OP_BROADCAST && out > 64) return false;
     return attrs_static(n, graph_type(g, n->out[0])->rank);
-}
-
-static void tensor_of(const Graph *g, ValId v, Tensor *t) {
-    const Type *type = graph_type(g, v);
-    t->dtype = type->dtype;
-    t->rank = type->rank;
-    for (uint32_t i = 0; i < type->rank; i++) t->dim[i] = type->dim[i].v;
-    /* eval reads operands only */
-    t->data = (void *)(uintptr_t)graph_constant(g, v)->data;
 }
 
 /* op(constants) -> constant */
@@ -71,7 +65,7 @@ static ValId fold_constant(Rewrite *r, NodeId id) {
     memset(out, 0, sizeof(out));
     for (uint8_t i = 0; i < n.nin; i++) {
         if (!val_ok(n.in[i])) continue;
-        tensor_of(r->g, n.in[i], &in[i]);
+        in[i] = const_tensor(r->g, n.in[i], a);
         ptr[i] = &in[i];
     }
     Diag quiet;
@@ -80,11 +74,8 @@ static ValId fold_constant(Rewrite *r, NodeId id) {
     diag_free(&quiet);
     if (!ok) return NO_VAL; /* an index out of range: it is reported where it is run */
     ValId v[2] = {NO_VAL, NO_VAL};
-    for (uint8_t i = 0; i < n.nout; i++) {
-        size_t bytes = tensor_count(&out[i]) * dtype_size(out[i].dtype);
-        v[i] =
-            graph_const(r->g, *graph_type(r->g, n.out[i]), arena_dup(r->g->arena, out[i].data, bytes), NULL);
-    }
+    for (uint8_t i = 0; i < n.nout; i++)
+        v[i] = graph_const_tensor(r->g, *graph_type(r->g, n.out[i]), &out[i], NULL);
     if (n.nout == 2) graph_replace(r->g, n.out[1], v[1]);
     return v[0];
 }
@@ -176,7 +167,7 @@ static ValId undo_twice(Rewrite *r, NodeId id) {
 static bool cast_is_exact(DType from, DType to) {
     static const int digits[DT_COUNT] = {[DT_F16] = 11, [DT_BF16] = 8, [DT_F32] = 24, [DT_F64] = 53};
     DClass a = dtype_class(from), b = dtype_class(to);
-    int bits = (int)dtype_size(from) * 8;
+    int bits = (int)dtype_bits(from);
     if (from == to || a == DC_BOOL) return true;
     if (b == DC_BOOL) return false;
     if (a == DC_FLOAT && b == DC_FLOAT) return dtype_size(to) > dtype_size(from);

@@ -18,6 +18,8 @@ const Pass pass_table[] = {
 
 const PassOrder pass_order[] = {
     {"bind", "fold", "mask and positions become foldable only once they are bound"},
+    {"fold", "integers", "zero points and scales are constants"},
+    {"integers", "simplify", "written out, quantisation is arithmetic like any other"},
     {"fold", "simplify", "rules look at constants, not at the arithmetic that makes them"},
     {"simplify", "cse", "equal values are found by structure, so they must have one form"},
     {"cse", "raise-norm", "the variance squares one value, not two equal ones"},

@@ -99,7 +99,7 @@ static int64_t tie_equal(PassCtx *cx, Graph *g) {
 static bool large_matrix(const Graph *g, ValId v) {
     const Type *t = graph_type(g, v);
     const Const *c = graph_constant(g, v);
-    if (c == NULL || c->data == NULL || t->rank != 2) return false;
+    if (c == NULL || c->data == NULL || t->rank != 2 || dtype_bits(t->dtype) < 8) return false;
     return c->bytes / dtype_size(t->dtype) >= TRANSPOSE_ELEMENTS;
 }
 

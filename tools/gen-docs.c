@@ -62,9 +62,9 @@ static void write_ops(Text *t) {
 
 static void write_dtypes(Text *t) {
     static const char *const classes[] = {"", "bool", "signed integer", "unsigned integer", "float"};
-    text_add(t, "\n## Dtypes\n\n| dtype | bytes | class |\n|---|---|---|\n");
+    text_add(t, "\n## Dtypes\n\n| dtype | bits | class |\n|---|---|---|\n");
     for (int i = 1; i < DT_COUNT; i++)
-        text_printf(t, "| `%s` | %zu | %s |\n", dtype_name((DType)i), dtype_size((DType)i),
+        text_printf(t, "| `%s` | %u | %s |\n", dtype_name((DType)i), dtype_bits((DType)i),
                     classes[dtype_class((DType)i)]);
 }
 

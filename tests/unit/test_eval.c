@@ -118,6 +118,7 @@ static void test_reduce(void) { run_cases("reduce"); }
 static void test_product(void) { run_cases("product"); }
 static void test_transformer(void) { run_cases("transformer"); }
 static void test_routed(void) { run_cases("routed"); }
+static void test_quantize(void) { run_cases("quantize"); }
 
 /* ---- products ---- */
 
@@ -427,6 +428,7 @@ int main(void) {
     CU_add_test(suite, "product", test_product);
     CU_add_test(suite, "transformer", test_transformer);
     CU_add_test(suite, "routed", test_routed);
+    CU_add_test(suite, "quantize", test_quantize);
     CU_add_test(suite, "product sizes", test_product_sizes);
     CU_add_test(suite, "product of unaligned data", test_product_unaligned);
     CU_add_test(suite, "product of halves", test_product_halves);

@@ -135,8 +135,9 @@ static void test_pipeline_stops(void) {
     case_open(&c, gpt);
     CU_ASSERT_TRUE(
         run(&c, (PassRun){.stop_after = "raise-linear", .disable = "tie,cse", .after = note, .user = &s}, 1));
-    CU_ASSERT_STRING_EQUAL(s.names, "raise-hits bind fold simplify dce raise-slots raise-dense raise-routed "
-                                    "raise-norm raise-act raise-linear ");
+    CU_ASSERT_STRING_EQUAL(s.names,
+                           "raise-hits bind fold integers simplify dce raise-slots raise-dense raise-routed "
+                           "raise-norm raise-act raise-linear ");
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
 }
@@ -146,8 +147,9 @@ static void test_level_zero_shares_nothing(void) {
     Seen s = {0};
     case_open(&c, gpt);
     CU_ASSERT_TRUE(run(&c, (PassRun){.stop_after = "raise-linear", .after = note, .user = &s}, 0));
-    CU_ASSERT_STRING_EQUAL(s.names, "raise-hits bind fold simplify dce raise-slots raise-dense raise-routed "
-                                    "raise-norm raise-act raise-linear ");
+    CU_ASSERT_STRING_EQUAL(s.names,
+                           "raise-hits bind fold integers simplify dce raise-slots raise-dense raise-routed "
+                           "raise-norm raise-act raise-linear ");
     case_close(&c);
 }
 
@@ -172,8 +174,9 @@ static void test_functions(void) {
     case_open(&c, function);
     CU_ASSERT_TRUE(run(&c, (PassRun){.after = note, .user = &s}, 1));
     CU_ASSERT_STRING_EQUAL(
-        s.names, "bind bound lower-attention fold simplify cse dce tie raise-norm raise-act raise-linear "
-                 "simplify-raised cse-raised dce-raised last-token ");
+        s.names,
+        "bind bound lower-attention fold integers simplify cse dce tie raise-norm raise-act raise-linear "
+        "simplify-raised cse-raised dce-raised last-token ");
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
     expect_error(function, (PassRun){.stop_after = "memplan"}, 1,

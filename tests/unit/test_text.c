@@ -113,6 +113,10 @@ static void test_constants(void) {
                HEAD "const %1 : i64[9] = splat(5)\noutput %1\n");
     round_trip(HEAD "const %1 : f32[1] = {nan}\noutput %1\n",
                HEAD "const %1 : f32[1] = {nan(0x7fc00000)}\noutput %1\n");
+    round_trip(HEAD "const %1 : i4[3] = {-8, 7, -1}\nconst %2 : u2[5] = {0, 1, 2, 3, 1}\n"
+                    "const %3 : u4[200] = splat(9)\nconst %4 : i2[7] = seed(4)\n"
+                    "output %1\noutput %2\noutput %3\noutput %4\n",
+               NULL);
     round_trip(HEAD "const %1 : f32[0] = seed(3)\nconst %2 : f32[0] = splat(3)\n"
                     "output %1\noutput %2\n",
                NULL);
@@ -134,6 +138,8 @@ static void test_constant_bits(void) {
                 state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
                 data[i] = (uint8_t)(state >> 56);
             }
+            size_t bits = (size_t)n * dtype_bits((DType)t); /* of the last byte, the rest says nothing */
+            if (bits % 8 != 0) data[bits / 8] &= (uint8_t)((1u << bits % 8) - 1);
             graph_output(g, graph_const(g, type_make((DType)t, 1, dims), data, NULL), NULL, ROLE_NONE);
         }
     }

@@ -1,0 +1,140 @@
+/* onnx_ops_quant_ms.c: ONNX Runtime's operators (domain com.microsoft) with quantised weights. Weights keep
+ * their bytes: a packed uint8 tensor is looked at as the 2, 4 or 8 bits that it holds. */
+#include "frontend/import.h"
+
+#include <string.h>
+
+/* Constant v with another dtype or shape over the same bytes; NO_VAL with the diag set. */
+static ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank,
+                           const int64_t *dim) {
+    if (!val_ok(v)) return v;
+    const Const *k = graph_constant(c->g, v);
+    Type t = {.dtype = dtype, .rank = (uint8_t)rank};
+    for (uint32_t i = 0; i < rank; i++) t.dim[i] = dim_const(dim[i]);
+    size_t bytes = 0;
+    if (k == NULL) {
+        call_error(c, "%s are computed; only constant ones are supported", what);
+        return NO_VAL;
+    }
+    if (!type_static_bytes(&t, &bytes) || bytes != k->bytes) {
+        call_error(c, "%s hold %zu bytes where K, N, bits and block_size ask for %zu", what, k->bytes, bytes);
+        return NO_VAL;
+    }
+    Const copy = *k;
+    copy.hash = 0;
+    ValId w = graph_const(c->g, t, k->data, graph_val(c->g, v)->name);
+    c->g->consts.data[graph_val(c->g, w)->cidx] = copy;
+    return w;
+}
+
+static DType unsigned_of(int64_t bits) {
+    return bits == 2 ? DT_U2 : bits == 4 ? DT_U4 : bits == 8 ? DT_U8 : DT_NONE;
+}
+
+/* Zero points of [rows, blocks]: floats, or packed so that every row starts a byte. */
+static ValId block_zeros(Call *c, ValId v, int64_t bits, int64_t rows, int64_t blocks) {
+    if (!val_ok(v)) return v;
+    int64_t dim[2] = {rows, blocks}, per_byte = 8 / bits;
+    DType t = type_of(c, v)->dtype;
+    if (t != DT_U8) return view_constant(c, v, "zero points", t, 2, dim);
+    dim[1] = (blocks + per_byte - 1) / per_byte * per_byte;
+    v = view_constant(c, v, "zero points", unsigned_of(bits), 2, dim);
+    return val_ok(v) ? emit_slice(c, v, 1, dim_const(0), 1, dim_const(blocks)) : v;
+}
+
+/* An order of columns is refused unless it is the plain one. */
+static bool plain_groups(Call *c, size_t i, int64_t block) {
+    if (!in_has(c, i)) return true;
+    ValId v = in_val(c, i);
+    int64_t group = 0;
+    if (!val_ok(v)) return false;
+    for (size_t k = 0; const_get_i64(c->g, v, k, &group); k++)
+        if (group != (int64_t)k / block) return call_error(c, "g_idx reorders the columns; not supported");
+    return graph_constant(c->g, v) != NULL || call_error(c, "g_idx is computed; not supported");
+}
+
+typedef struct {
+    int64_t k, n, bits, block, blocks;
+} NBits;
+
+static bool nbits_attrs(Call *c, NBits *a) {
+    *a = (NBits){attr_int(c, "K", 0), attr_int(c, "N", 0), attr_int(c, "bits", 4),
+                 attr_int(c, "block_size", 0), 0};
+    if (unsigned_of(a->bits) == DT_NONE)
+        return call_error(c, "%lld bits are not supported", (long long)a->bits);
+    if (a->k < 1 || a->n < 1 || a->k > INT32_MAX || a->n > INT32_MAX || a->block < 16 || a->block > 1 << 20 ||
+        (a->block & (a->block - 1)) != 0)
+        return call_error(c, "K, N or block_size is out of range");
+    if (attr_int(c, "weight_prepacked", 0) != 0)
+        return call_error(c, "weight_prepacked is a layout of one device; export without prepacking");
+    a->blocks = (a->k + a->block - 1) / a->block;
+    return true;
+}
+
+/* A, B, scales, zero_points?, g_idx?, bias? -> A times dequantised B^T. accuracy_level only permits. */
+static bool lower_matmul_nbits(Call *c) {
+    NBits a;
+    ValId x = in_val(c, 0), b = in_val(c, 1), scale = in_val(c, 2);
+    if (!val_ok(x) || !val_ok(b) || !val_ok(scale) || !nbits_attrs(c, &a) || !plain_groups(c, 4, a.block))
+        return false;
+    int64_t whole[2] = {a.n, a.blocks * a.block}, groups[2] = {a.n, a.blocks};
+    uint64_t half = UINT64_C(1) << (a.bits - 1);
+    DType code = unsigned_of(a.bits);
+    ValId in[3] = {view_constant(c, b, "weights", code, 2, whole),
+                   view_constant(c, scale, "scales", type_of(c, scale)->dtype, 2, groups)};
+    if (!val_ok(in[0]) || !val_ok(in[1])) return false;
+    in[2] = in_has(c, 3) ? block_zeros(c, in_val(c, 3), a.bits, a.n, a.blocks)
+                         : emit_const(c, type_scalar(code), &half, 1);
+    if (!val_ok(in[2])) return false;
+    Attr attr = attr_default();
+    attr.axis = 1;
+    attr.block = a.block;
+    ValId w = emit(c, OP_DEQUANTIZE, in, 3, &attr, NULL);
+    if (a.k != whole[1] && val_ok(w)) w = emit_slice(c, w, 1, dim_const(0), 1, dim_const(a.k));
+    w = emit_cast(c, w, type_of(c, x)->dtype);
+    if (!val_ok(w)) return false;
+    ValId y = emit2(c, OP_MATMUL, x, emit_transpose(c, w, (const uint8_t[]){1, 0}));
+    if (in_has(c, 5)) y = emit2(c, OP_ADD, y, in_val(c, 5));
+    return out_val(c, 0, y);
+}
+
+/* data, indices, scales, zero_points?: rows of a table that is quantised in blocks along its last axis */
+static bool lower_gather_block_quantized(Call *c) {
+    ValId data = in_val(c, 0), index = in_val(c, 1), scale = in_val(c, 2);
+    if (!val_ok(data) || !val_ok(index) || !val_ok(scale)) return false;
+    const Type t = *type_of(c, data), ts = *type_of(c, scale);
+    uint32_t gather = 0, axis = 0;
+    int64_t block = attr_int(c, "block_size", 128), bits = attr_int(c, "bits", 4);
+    if (!axis_norm(c, attr_int(c, "gather_axis", 0), t.rank, &gather) ||
+        !axis_norm(c, attr_int(c, "quantize_axis", 1), t.rank, &axis))
+        return false;
+    if (t.rank != 2 || axis != 1 || !type_is_static(&t) || !type_is_static(&ts) || ts.rank != 2)
+        return call_error(c, "only tables of two axes, quantised along the last, are supported");
+    bool bytes = t.dtype == DT_U8;
+    DType code = bytes ? unsigned_of(bits) : t.dtype;
+    if (code == DT_NONE || block < 16) return call_error(c, "bits or block_size is out of range");
+    int64_t dim[2] = {t.dim[0].v, t.dim[1].v * (bytes ? 8 / bits : 1)};
+    ValId in[3] = {bytes ? view_constant(c, data, "weights", code, 2, dim) : data, scale, NO_VAL};
+    if (!val_ok(in[0])) return false;
+    uint64_t half = UINT64_C(1) << (bits - 1);
+    if (in_has(c, 3))
+        in[2] = bytes ? block_zeros(c, in_val(c, 3), bits, dim[0], ts.dim[1].v) : in_val(c, 3);
+    else if (bytes)
+        in[2] = emit_const(c, type_scalar(code), &half, 1);
+    if ((bytes || in_has(c, 3)) && !val_ok(in[2])) return false;
+    Attr a = attr_default();
+    a.axis = axis;
+    a.block = block;
+    ValId pair[2] = {emit(c, OP_DEQUANTIZE, in, 3, &a, NULL), index};
+    a = attr_default();
+    a.axis = gather;
+    return val_ok(pair[0]) && out_val(c, 0, emit(c, OP_GATHER, pair, 2, &a, NULL));
+}
+
+const OpRule onnx_rules_quant_ms[] = {
+    {"com.microsoft", "MatMulNBits", 1, 0, lower_matmul_nbits, 0, T_FLOATS,
+     "constant weights of 2, 4 or 8 bits; no g_idx that reorders, not prepacked"},
+    {"com.microsoft", "GatherBlockQuantized", 1, 0, lower_gather_block_quantized, 0, T_INTS,
+     "a constant table of two axes, quantised along the last"},
+    {0},
+};
