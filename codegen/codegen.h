@@ -14,9 +14,25 @@ typedef struct {
     int64_t dim[4], stride[4], offset;
 } WeightView;
 
+/* A matrix that the graph dequantises: its codes, and where the scale and zero point of element (row, column) are: at
+ * offset + sum of (start + index) / block * stride, in their own views. */
+typedef struct {
+    int64_t start[2], block[2], stride[2];
+} GroupPlace;
+typedef struct {
+    WeightView codes, scale, zero;
+    GroupPlace scale_at, zero_at;
+    bool has_zero;
+    int shift;     /* added to codes and zero points, so that codes count from 0 */
+    int64_t group; /* columns that share an entry */
+    ValId scale_of, zero_of;
+    const char *name; /* of the constant with the codes */
+} GroupView;
+
 typedef struct {
     ArtTensor art;             /* offset is set by the packer */
     WeightView view;           /* PANEL16: dim[0] = outputs, dim[1] = inputs */
+    const GroupView *groups;   /* of a GROUP16; NULL otherwise */
     const WeightView *experts; /* of a PANEL16 of rank 3: one such matrix each; NULL otherwise */
     const char *name;          /* may be NULL */
 } ProgramTensor;
@@ -49,10 +65,20 @@ typedef struct {
 
 /* weights.c */
 bool weight_view(Graph *g, ValId v, Arena *a, WeightView *out, Diag *d);
+bool same_elements(const WeightView *a, const WeightView *b);
+void view_contiguous(WeightView *w, const Type *t);
+bool view_apply(WeightView *w, const Graph *g, const Node *n); /* false: no view of w is n's result */
 double weight_get(const WeightView *w, const int64_t *index);
 /* Index of the tensor in p, added when it is new. Equal data in an equal layout is stored once; a PLAIN
  * matrix is found in a PANEL16 of the same elements. */
 uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const char *name);
+/* groups.c: compressed weights. group_view: false when w is none, or of a form that is not stored so. */
+bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d);
+uint32_t program_groups(Program *p, const GroupView *v);
+size_t group_block_bytes(const ArtTensor *t);
+void group_block(const ProgramTensor *t, int64_t row0, int64_t col0, uint8_t *to); /* group_block_bytes */
+/* Matrix w (rows = outputs) as a GROUP16 where it is one, else in `layout`. */
+bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t layout, uint32_t *out, Diag *d);
 /* The matrices that routed weights w[E, A, B] hold, which may be a concat of E constants; transposed: [B, A]
  * each. All of one dtype. */
 bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d);

@@ -68,11 +68,9 @@ static bool lower_weights_first(Lower *lw) {
     Graph *g = lw->g;
     FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
-        WeightView w;
+        uint32_t at;
         if (n->op != OP_LINEAR || !n->region) continue;
-        if (!weight_view(g, n->in[1], lw->arena, &w, lw->diag)) return false;
-        if (!n->attr.trans) weight_transpose(&w);
-        program_tensor(lw->p, &w, ART_PANEL16, graph_val(g, n->in[1])->name);
+        if (!program_matrix(lw->p, g, n->in[1], !n->attr.trans, ART_PANEL16, &at, lw->diag)) return false;
     }
     return true;
 }

@@ -150,6 +150,18 @@ static void put_plain(Packer *k, const ProgramTensor *t) {
     put(k, buffer, used);
 }
 
+static void put_groups(Packer *k, const ProgramTensor *t) {
+    Arena *a = arena_new();
+    size_t bytes = group_block_bytes(&t->art);
+    uint8_t *block = arena_alloc(a, bytes);
+    for (int64_t r = 0; r < t->view.dim[0]; r += PANEL)
+        for (int64_t c = 0; c < t->view.dim[1]; c += t->groups->group) {
+            group_block(t, r, c, block);
+            put(k, block, bytes);
+        }
+    arena_free(a);
+}
+
 static void put_weights(Packer *k, Program *p) {
     begin(k, ART_WEIGHTS, 4096);
     uint64_t start = k->sections[k->nsections].offset;
@@ -157,7 +169,9 @@ static void put_weights(Packer *k, Program *p) {
         ProgramTensor *t = &p->tensors.data[i];
         put_pad(k, start, 64);
         t->art.offset = file_offset(k->w) - start;
-        if (t->experts != NULL)
+        if (t->groups != NULL)
+            put_groups(k, t);
+        else if (t->experts != NULL)
             put_experts(k, t);
         else if (t->art.layout == ART_PANEL16)
             put_panels(k, t);

@@ -34,7 +34,7 @@ static bool cast_is_exact(DType from, DType to) {
     return dtype_size(to) > dtype_size(from);
 }
 
-static void view_contiguous(WeightView *w, const Type *t) {
+void view_contiguous(WeightView *w, const Type *t) {
     w->dtype = t->dtype;
     w->rank = t->rank;
     int64_t run = 1;
@@ -45,7 +45,7 @@ static void view_contiguous(WeightView *w, const Type *t) {
     }
 }
 
-static bool view_apply(WeightView *w, const Graph *g, const Node *n) {
+bool view_apply(WeightView *w, const Graph *g, const Node *n) {
     WeightView old = *w;
     const Type *to = graph_type(g, n->out[0]);
     switch (n->op) {
@@ -110,7 +110,7 @@ double weight_get(const WeightView *w, const int64_t *index) {
     return tensor_get_f64(&t, (size_t)at);
 }
 
-static bool same_elements(const WeightView *a, const WeightView *b) {
+bool same_elements(const WeightView *a, const WeightView *b) {
     if (a->data != b->data || a->dtype != b->dtype || a->rank != b->rank || a->offset != b->offset)
         return false;
     for (uint32_t i = 0; i < a->rank; i++)
@@ -204,7 +204,7 @@ uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, cons
 uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const char *name) {
     for (size_t i = 0; i < p->tensors.count; i++) {
         const ProgramTensor *t = &p->tensors.data[i];
-        if (t->experts == NULL && same_elements(&t->view, w) &&
+        if (t->experts == NULL && t->groups == NULL && same_elements(&t->view, w) &&
             (t->art.layout == layout || (layout == ART_PLAIN && w->rank == 2)))
             return (uint32_t)i;
     }

@@ -46,19 +46,27 @@ typedef struct {
 
 /* TENSORS: ArtTensor[bytes / sizeof]. Data lies in WEIGHTS at offset (64-byte aligned). */
 enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64, ART_F64, ART_BOOL, ART_I8, ART_U8, ART_I16, ART_U16, ART_I32, ART_U32,
-       ART_U64, ART_DTYPE_COUNT };
+       ART_U64, ART_U4, ART_U2 /* codes of GROUP16 alone */, ART_DTYPE_COUNT };
 enum {
     ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
     ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
                                            rows padded with zeros. dim[0] = rows (outputs), dim[1] = cols.
                                            Of rank 3: dim[0] such matrices, one after the other */
+    ART_GROUP16,                        /* a matrix of compressed weights, value = (code - zero) * scale: panels of 16 rows,
+                                           [rows/16][ceil(cols/group)] blocks. A block: 16 scales, 16 zero points where
+                                           they are stored, then its columns' codes, in rows of 16 bytes that hold
+                                           8 / bits columns each, the first in the lowest bits. dtype is the codes'
+                                           (U8, U4, U2); what pads rows and columns has scale 0 */
 };
+enum { ART_ZERO_SAME /* one for all, in flags */, ART_ZERO_BYTE, ART_ZERO_FLOAT, ART_ZERO_COUNT };
 typedef struct {
     uint32_t dtype, layout;
-    uint32_t rank, flags;
+    uint32_t rank;
+    uint32_t flags;                     /* GROUP16: scales' dtype | ART_ZERO_ << 8 | the zero point of all << 16 */
     uint64_t dim[4];
     uint64_t offset, bytes;             /* in WEIGHTS */
-    uint32_t name_offset, reserved;     /* into META's text, 0xffffffff = none */
+    uint32_t name_offset;               /* into META's text, 0xffffffff = none */
+    uint32_t group;                     /* GROUP16: columns that share a scale; a multiple of 8 / bits */
 } ArtTensor;                            /* 72 bytes */
 
 /* PLAN: ArtPlan, then states, steps, instructions.
@@ -95,9 +103,9 @@ typedef struct { uint32_t kind, width; uint64_t value; } ArtArg;   /* 16 bytes *
 
 /* KERNEL(enum, text, inputs, meaning). Arguments are inputs, then one output. Optional inputs are NONE. */
 #define ART_KERNEL_LIST(KERNEL) \
-    KERNEL(GATHER, "gather", 2, "out[width] = table row picked by tokens or positions (table PLAIN or PANEL16)") \
+    KERNEL(GATHER, "gather", 2, "out[width] = table row picked by tokens or positions (table in any layout)") \
     KERNEL(NORM, "norm", 3, "x, gamma?, beta?: norm over the last of groups x width") \
-    KERNEL(LINEAR, "linear", 5, "x, w (PANEL16), bias?, gate?, residual?: act(x w + bias) * gate + residual") \
+    KERNEL(LINEAR, "linear", 5, "x, w (PANEL16 or GROUP16), bias?, gate?, residual?: act(x w + bias) * gate + residual") \
     KERNEL(ROPE, "rope", 3, "x, cos, sin (PLAIN tables, row = position): rotates heads x dim") \
     KERNEL(STORE, "store", 2, "x, state: writes heads x dim floats at the row's position") \
     KERNEL(ATTENTION, "attention", 5, "q, k state, v state, slopes?, sinks?: causal attention over the row's sequence") \

@@ -170,8 +170,15 @@ static gptc_status rows_or_vector(const Check *c, uint32_t i, uint64_t n) {
 static gptc_status matrix_arg(const Check *c, uint32_t i) {
     if (c->step->arg[i].kind != ART_ARG_TENSOR) return bad(c, "argument %u is not a tensor", i);
     const ArtTensor *t = tensor_of(c, i);
-    if (t->rank != 2 || t->dtype > ART_BF16) return bad(c, "argument %u is not a matrix of floats", i);
+    if (t->rank != 2 || t->layout == ART_GROUP16 || t->dtype > ART_BF16)
+        return bad(c, "argument %u is not a matrix of floats", i);
     return GPTC_OK;
+}
+
+/* A matrix of floats or of compressed weights. */
+static gptc_status weights_arg(const Check *c, uint32_t i) {
+    bool grouped = c->step->arg[i].kind == ART_ARG_TENSOR && tensor_of(c, i)->layout == ART_GROUP16;
+    return grouped ? GPTC_OK : matrix_arg(c, i);
 }
 
 static gptc_status shape_check(const Check *c, uint64_t a, uint64_t b, uint64_t each, uint64_t total) {
@@ -183,7 +190,7 @@ static gptc_status shape_check(const Check *c, uint64_t a, uint64_t b, uint64_t 
 static gptc_status gather_check(const Check *c) {
     const ArtMeta *meta = c->m->meta;
     uint32_t width = c->step->u.gather.width;
-    OK(matrix_arg(c, 0));
+    OK(weights_arg(c, 0));
     const ArtTensor *t = tensor_of(c, 0);
     uint32_t by = c->step->arg[1].kind;
     if (by != ART_ARG_TOKENS && by != ART_ARG_POSITIONS)
@@ -208,10 +215,10 @@ static gptc_status norm_check(const Check *c) {
 
 static gptc_status linear_check(const Check *c) {
     const ArtLinear *u = &c->step->u.linear;
-    OK(matrix_arg(c, 1));
+    OK(weights_arg(c, 1));
     const ArtTensor *w = tensor_of(c, 1);
-    if (w->layout != ART_PANEL16 || w->dim[0] != u->n || w->dim[1] != u->k)
-        return bad(c, "the weight is not PANEL16 of n x k");
+    if (w->layout == ART_PLAIN || w->dim[0] != u->n || w->dim[1] != u->k)
+        return bad(c, "the weight is not PANEL16 or GROUP16 of n x k");
     if (u->act >= ART_ACT_COUNT) return bad(c, "activation %u is not known", u->act);
     OK(rows_arg(c, 0, u->k));
     OK(none_or(c, 2, vector_arg, u->n));

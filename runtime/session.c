@@ -138,12 +138,22 @@ static void resolve_norm(const gptc_session *s, const ArtStep *t, CpuNorm *o) {
                    .out = rows_at(s, &t->arg[3])};
 }
 
+static CpuGroups groups_of(const ArtTensor *t) {
+    if (t->layout != ART_GROUP16) return (CpuGroups){0};
+    return (CpuGroups){.bits = tensor_code_bits(t->dtype),
+                       .group = t->group,
+                       .scale = t->flags & 0xff,
+                       .zeros = t->flags >> 8 & 0xff,
+                       .zero = (float)(t->flags >> 16)};
+}
+
 static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o) {
     const ArtLinear *u = &t->u.linear;
     *o = (CpuLinear){.k = u->k,
                      .n = u->n,
                      .act = u->act,
                      .dtype = s->model->tensors[t->arg[1].value].dtype,
+                     .groups = groups_of(&s->model->tensors[t->arg[1].value]),
                      .x = rows_at(s, &t->arg[0]),
                      .w = tensor_at(s, &t->arg[1]),
                      .bias = tensor_at(s, &t->arg[2]),
@@ -238,6 +248,7 @@ static void resolve(const gptc_session *s, uint32_t index, Launch *l) {
         l->u.gather = (CpuGather){.width = t->u.gather.width,
                                   .dtype = table->dtype,
                                   .layout = table->layout,
+                                  .groups = groups_of(table),
                                   .table = tensor_at(s, &t->arg[0]),
                                   .out = rows_at(s, out),
                                   .out_stride = out->width,

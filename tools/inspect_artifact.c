@@ -54,8 +54,8 @@ const char *art_text(const ArtView *v, uint32_t offset) {
 }
 
 const char *art_dtype_text(uint32_t t) {
-    static const char *const names[] = {"?",  "f32", "f16", "bf16", "i64", "f64", "bool",
-                                        "i8", "u8",  "i16", "u16",  "i32", "u32", "u64"};
+    static const char *const names[] = {"?",  "f32", "f16", "bf16", "i64", "f64", "bool", "i8",
+                                        "u8", "i16", "u16", "i32",  "u32", "u64", "u4",   "u2"};
     return t < COUNT_OF(names) ? names[t] : "?";
 }
 
@@ -225,8 +225,15 @@ void art_report_tensors(Report *r, const ArtView *v) {
         report_row(r);
         report_text(r, "tensor", "t%zu", i);
         report_text(r, "dtype", "%s", art_dtype_text(t->dtype));
-        report_text(r, "layout", "%s", t->layout == ART_PANEL16 ? "panel16" : "plain");
+        report_text(r, "layout", "%s",
+                    t->layout == ART_GROUP16   ? arena_printf(r->arena, "group16/%u", t->group)
+                    : t->layout == ART_PANEL16 ? "panel16"
+                                               : "plain");
         report_text(r, "shape", "%s", dims.data);
+        double count = 1;
+        for (uint32_t k = 0; k < t->rank; k++) count *= (double)t->dim[k];
+        report_number(r, "bits", 8 * (double)t->bytes / (count > 0 ? count : 1), "%.2f bits",
+                      8 * (double)t->bytes / (count > 0 ? count : 1));
         report_number(r, "bytes", (double)t->bytes, "%" PRIu64 " bytes", t->bytes);
         report_text(r, "name", "%s", art_text(v, t->name_offset));
     }

@@ -71,15 +71,11 @@ static bool emit_linear(Lower *lw) {
     Graph *g = lw->g;
     const Node *n = rule_node(lw);
     ArtStep s = {.kernel = ART_K_LINEAR};
-    WeightView w;
-    if (!weight_view(g, n->in[1], lw->arena, &w, lw->diag)) return false;
-    if (!n->attr.trans) {
-        int64_t dim = w.dim[0], stride = w.stride[0];
-        w.dim[0] = w.dim[1], w.stride[0] = w.stride[1];
-        w.dim[1] = dim, w.stride[1] = stride;
-    }
-    s.arg[1] = (ArtArg){ART_ARG_TENSOR, 0, program_tensor(lw->p, &w, ART_PANEL16, NULL)};
-    s.u.linear = (ArtLinear){(uint32_t)w.dim[1], (uint32_t)w.dim[0], ART_ACT_NONE};
+    uint32_t w;
+    if (!program_matrix(lw->p, g, n->in[1], !n->attr.trans, ART_PANEL16, &w, lw->diag)) return false;
+    s.arg[1] = (ArtArg){ART_ARG_TENSOR, 0, w};
+    const ArtTensor *t = &lw->p->tensors.data[w].art;
+    s.u.linear = (ArtLinear){(uint32_t)t->dim[1], (uint32_t)t->dim[0], ART_ACT_NONE};
     if (!lower_row_arg(lw, n->in[0], &s.arg[0])) return false;
     if (n->nin > 2 && !rule_vector(lw, n->in[2], &s.arg[2])) return false;
     ValId v = n->out[0];
@@ -110,7 +106,11 @@ static bool emit_gather(Lower *lw) {
     ArtArg table = {0}, index = {0}, out;
     if (n->attr.axis != 0 || graph_type(lw->g, n->in[0])->rank != 2)
         return rule_refuse(lw, "only rows of a matrix can be picked");
-    if (!tensor_arg(lw, n->in[0], ART_PLAIN, &table) || !index_arg(lw, n->in[1], &index)) return false;
+    uint32_t t;
+    if (!value_is_weight(lw->g, n->in[0])) return rule_refuse(lw, "the table has to be a constant");
+    if (!program_matrix(lw->p, lw->g, n->in[0], false, ART_PLAIN, &t, lw->diag)) return false;
+    table = (ArtArg){ART_ARG_TENSOR, 0, t};
+    if (!index_arg(lw, n->in[1], &index)) return false;
     if (!lower_row_arg(lw, n->out[0], &out)) return false;
     ArtStep *s = lower_step(lw, ART_K_GATHER, n->out[0]);
     s->arg[0] = table, s->arg[1] = index, s->arg[2] = out;

@@ -35,10 +35,17 @@ typedef struct {
 #define CPU_LOCAL_BYTES ((size_t)512 << 10)
 #define CPU_MAX_HEAD 1024 /* largest dim and vdim that attention takes */
 
+/* How compressed weights are stored (ART_GROUP16); bits 0: they are plain floats. */
+typedef struct {
+    uint32_t bits, group, scale /* dtype */, zeros /* ART_ZERO_ */;
+    float zero; /* of all, with ART_ZERO_SAME */
+} CpuGroups;
+
 /* out[rows][width] = table[ids[row]]. table: ART_F32/F16/BF16, ART_PLAIN [n][width] or
- * ART_PANEL16 [n/16][width][16]. */
+ * ART_PANEL16 [n/16][width][16], or ART_GROUP16. */
 typedef struct {
     uint32_t rows, width, dtype, layout;
+    CpuGroups groups;
     const void *table;
     const int32_t *ids; /* one a row, each < n */
     float *out;
@@ -57,9 +64,10 @@ typedef struct {
 } CpuNorm;
 
 /* out[rows][n] = act(x[rows][k] w + bias) * gate + residual. w: ART_F32/F16/BF16 in PANEL16,
- * [ceil(n/16)][k][16]. out may be gate or residual (same stride), never x. */
+ * [ceil(n/16)][k][16], or GROUP16. out may be gate or residual (same stride), never x. */
 typedef struct {
     uint32_t rows, k, n, act, dtype;
+    CpuGroups groups;
     const float *x;
     const void *w;
     const float *bias, *gate, *residual; /* each may be NULL; bias: n floats */

@@ -6,10 +6,12 @@
  * Many rows: bound by arithmetic (blocking after Goto and van de Geijn). All workers pack a chunk of x as
  * blocks of at most MR rows, [k][rows], into shared scratch. Then they draw groups of panels; for a group
  * and KC of k, a piece of a panel stays in L1 while all row blocks pass by from L2, and the sums stay in
- * local scratch until the epilogue writes out once. 16-bit weights are widened a piece at a time. */
+ * local scratch until the epilogue writes out once. 16-bit and compressed weights are widened a piece at a time;
+ * one row multiplies compressed ones in registers. */
 #ifndef RUNTIME_CPU_LINEAR_H
 #define RUNTIME_CPU_LINEAR_H
 
+#include "runtime/cpu/groups.h"
 #include "runtime/cpu/sizes.h"
 #include "runtime/cpu/tile.h"
 #include "runtime/cpu/vec_math.h"
@@ -91,6 +93,32 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
     }
 }
 
+/* The same with compressed weights: one row in registers, several from a decoded piece of the panel. */
+static void linear_few_groups(const CpuWorker *w, const CpuLinear *l) {
+    size_t panels = (l->n + 15u) / 16, k = l->k, draw = l->rows == 1 ? DRAW_PANELS : 1;
+    size_t panel_bytes = panel_blocks(&l->groups, k) * block_bytes(&l->groups);
+    float sum[MR * 16 * DRAW_PANELS], *wide = w->local;
+    for (size_t p; (p = pool_ticket(w->pool) * draw) < panels;) {
+        size_t n = min_size(draw, panels - p);
+        const char *from = (const char *)l->w + p * panel_bytes;
+        TileC c = {sum, 16, l->rows == 1 ? 16 : MR * 16};
+        if (l->rows == 1) { group_row(&l->groups, from, n, k, l->x, sum); }
+        for (size_t k0 = 0; l->rows > 1 && k0 < k; k0 += KC) {
+            size_t kc = min_size(KC, k - k0);
+            group_decode(&l->groups, from, k0, kc, wide);
+            switch (l->rows) {
+#define CASE(mr)                                                                                             \
+    case mr:                                                                                                 \
+        tile_sum(mr, 1, ART_F32, kc, (TileA){l->x + k0, l->x_stride, 1}, (TileB){wide, 16, 0}, c, k0 > 0);   \
+        break;
+                TILE_CASES(CASE)
+#undef CASE
+            }
+        }
+        epilogue_block(l, 0, l->rows, p, n, c);
+    }
+}
+
 /* Rows first.. of a chunk, cut into blocks of size + 1 (the first `larger` ones) or size rows, MR at most. */
 typedef struct {
     size_t first, rows, blocks, size, larger;
@@ -166,7 +194,14 @@ static void multiply_group(const CpuLinear *l, const Chunk *ch, size_t panel, si
         for (size_t p = 0; p < panels; p += NP) {
             size_t np = min_size(NP, panels - p), at = ((panel + p) * l->k + k0) * 16;
             TileB b = {(const float *)l->w + at, 16, (size_t)l->k * 16};
-            if (l->dtype != ART_F32) {
+            if (l->groups.bits) {
+                size_t bytes = panel_blocks(&l->groups, l->k) * block_bytes(&l->groups);
+                const char *from = (const char *)l->w + (panel + p) * bytes;
+                for (size_t i = 0; i < np; i++) {
+                    group_decode(&l->groups, from + i * bytes, k0, kc, wide + i * KC * 16);
+                }
+                b = (TileB){wide, 16, KC * 16};
+            } else if (l->dtype != ART_F32) {
                 b = (TileB){widen(l, np, kc, (const uint16_t *)l->w + at, wide), 16, KC * 16};
             }
             for (size_t i = 0; i < ch->blocks; i++) {
@@ -199,7 +234,9 @@ static void linear_many(const CpuWorker *w, const CpuLinear *l) {
 }
 
 static void linear(const CpuWorker *w, const CpuLinear *l) {
-    if (l->rows <= MR) {
+    if (l->rows <= MR && l->groups.bits) {
+        linear_few_groups(w, l);
+    } else if (l->rows <= MR) {
         linear_few(w, l);
     } else {
         linear_many(w, l);

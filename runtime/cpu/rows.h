@@ -2,6 +2,7 @@
 #ifndef RUNTIME_CPU_ROWS_H
 #define RUNTIME_CPU_ROWS_H
 
+#include "runtime/cpu/groups.h"
 #include "runtime/cpu/vec_math.h"
 
 #include <math.h>
@@ -21,6 +22,10 @@ static void gather(const CpuWorker *w, const CpuGather *g) {
     for (size_t r = begin; r < end; r++) {
         size_t id = (size_t)g->ids[r];
         float *out = g->out + r * g->out_stride;
+        if (g->layout == ART_GROUP16) {
+            for (size_t i = 0; i < width; i++) { out[i] = group_get(&g->groups, g->table, width, id, i); }
+            continue;
+        }
         if (g->layout == ART_PANEL16) {
             const char *t = (const char *)g->table + (id / 16 * width * 16 + id % 16) * es;
             for (size_t i = 0; i < width; i++, t += 16 * es) {
