@@ -83,6 +83,7 @@ typedef struct {
     const Tensor *k, *v, *mask;
     int64_t mask_stride[4];
     const double *slopes, *sinks;
+    double rounding[6]; /* of scores and of weights: step, low, high */
     float *out;
     AttentionScratch *scratch; /* per worker */
 } Attention;
@@ -94,6 +95,12 @@ static void visible_keys(const Attention *a, int64_t pos, int64_t *from, int64_t
     *to = a->n->attr.causal && pos + 1 < a->total ? pos + 1 : a->total;
     if (*to < 0) *to = 0;
     if (*from > *to) *from = *to;
+}
+
+/* x as quantisation to some bits rounds it; r: step, low, high. */
+static double rounded(double x, const double *r) {
+    if (!(r[0] > 0)) return x;
+    return fmin(fmax(rint((double)(float)(x / r[0])), r[1]), r[2]) * r[0];
 }
 
 /* Turns q.k of query i into weights over keys [0, n). */
@@ -109,7 +116,7 @@ static void attention_row(const Attention *a, const AttentionScratch *s, int64_t
         tensor_load_f64(a->mask, b * st[0] + h * st[1] + i * st[2], st[3], (size_t)n, s->mask);
     }
     for (int64_t j = 0; j < n; j++) {
-        double x = scale * (double)score[j];
+        double x = rounded(scale * (double)score[j], a->rounding);
         if (cap > 0) x = cap * tanh(x / cap);
         if (a->slopes != NULL) x += a->slopes[h] * (double)(j - pos);
         if (a->mask != NULL && !boolean) x += s->mask[j];
@@ -123,7 +130,7 @@ static void attention_row(const Attention *a, const AttentionScratch *s, int64_t
     }
     for (int64_t j = 0; j < n; j++) sum += s->row[j] = exp(s->row[j] - max);
     if (a->sinks != NULL) sum += exp(a->sinks[h] - max);
-    for (int64_t j = 0; j < n; j++) score[j] = (float)(s->row[j] / sum);
+    for (int64_t j = 0; j < n; j++) score[j] = (float)rounded(s->row[j] / sum, a->rounding + 3);
 }
 
 static void attention_task(void *ctx, size_t task, size_t worker) {
@@ -203,6 +210,7 @@ bool eval_attention(EvalCtx *e) {
     if (a.mask != NULL) tensor_broadcast_strides(a.mask, 4, a.mask_stride);
     a.slopes = head_values(e, 4, a.heads);
     a.sinks = head_values(e, 5, a.heads);
+    if (eval_operand(e, 6) != NULL) tensor_load_f64(eval_operand(e, 6), 0, 1, 6, a.rounding);
     a.out = out->dtype == DT_F32 ? out->data : arena_array_of(e->scratch, total, float);
     size_t tasks = (size_t)(q->dim[0] * a.heads);
     double flops = 2.0 * (double)tasks * (double)a.seq * (double)a.total * (double)(a.d + a.dv + 8);

@@ -589,6 +589,10 @@ static bool infer_attention(Infer *c) {
     if (!row_ok(c, 4, heads)) return fail(c, "slopes are not floats, one for each head");
     if (!row_ok(c, 5, heads)) return fail(c, "sinks are not floats, one for each head");
     if (c->n->attr.window < 0) return fail(c, "the window is negative");
+    const Type *r = operand(c, 6);
+    if (r != NULL && (r->dtype != DT_F32 || r->rank != 2 || !dim_eq(r->dim[0], dim_const(2)) ||
+                      !dim_eq(r->dim[1], dim_const(3))))
+        return fail(c, "the rounding is not f32[2, 3]");
     Type t = *q;
     t.dim[3] = v->dim[3];
     return set_type(c, 0, t);

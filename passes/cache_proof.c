@@ -308,7 +308,7 @@ static const char *rule_attention(Proof *p, const Node *n, Label *out) {
     if (!n->attr.causal) return "sees later tokens (no causal mask)";
     for (uint32_t i = 4; i < n->nin; i++)
         if (val_ok(n->in[i]) && in_label(p, n, i)->status != S_CONST)
-            return "has slopes or sinks that are no constants";
+            return "has slopes, sinks or roundings that are no constants";
     for (uint32_t i = 0; i < 2; i++) out->axis[i] = q->axis[i];
     return NULL;
 }

@@ -31,7 +31,7 @@ static bool attention_tidy(PassCtx *cx, Graph *g, NodeId id, bool *did) {
         v = v1;
     }
     g->insert_before = id;
-    ValId in[6] = {NO_VAL};
+    ValId in[7] = {NO_VAL};
     for (uint32_t i = 3; i < n.nin; i++) in[i] = n.in[i];
     in[0] = view_emit(g, &q, n.loc, cx->diag);
     in[1] = view_emit(g, &k, n.loc, cx->diag);
@@ -39,7 +39,7 @@ static bool attention_tidy(PassCtx *cx, Graph *g, NodeId id, bool *did) {
     n.attr.scale = (float)(n.attr.scale * q.scale * k.scale);
     ValId o = NO_VAL;
     if (val_ok(in[0]) && val_ok(in[1]) && val_ok(in[2]))
-        o = graph_add(g, OP_ATTENTION, in, 6, &n.attr, NULL, n.loc, cx->diag);
+        o = graph_add(g, OP_ATTENTION, in, 7, &n.attr, NULL, n.loc, cx->diag);
     g->insert_before = NO_NODE;
     if (!val_ok(o)) return false;
     graph_replace(g, n.out[0], o);

@@ -6,8 +6,8 @@
  *
  *   %7 = reshape(transpose(attention(q', k', v', mask)))       q'[batch, seq, heads, d]
  *
- * Scores and weights that activation quantisation rounds to a few bits are taken unrounded, which is
- * reported.
+ * Scores and weights that activation quantisation rounds to a few bits become attention's rounding, when nothing
+ * masks or caps scores before they are rounded.
  * The match goes up from the second product. What the scores pass on the way is collected; anything
  * else ends the match and leaves the primitives. The mask operand is one expression without tokens. */
 #include <math.h>
@@ -32,7 +32,9 @@ typedef struct {
     size_t ntaint;
     ValId q, kt, v, out, sink;
     double scale, softcap;
-    bool sliced, rounded, turned; /* turned: scores^T = k q^T */
+    bool sliced, turned;  /* turned: scores^T = k q^T */
+    float rounding[2][3]; /* of scores and weights: step, low, high; as attention takes it */
+    uint32_t masks_after; /* masks that the rounded scores pass */
     MaskPart mask[MAX_MASKS];
     uint32_t nmasks;
     Dim batch, heads;
@@ -100,25 +102,29 @@ static bool drops_last_column(const Match *m, const Node *n) {
     return true;
 }
 
-/* mul(cast(.. round(div(x, s)) ..), s): x rounded to a few bits, as activation quantisation writes it.
- * Returns x, or NO_VAL. The zero point must cancel. */
-static ValId unrounded(const Match *m, ValId v) {
-    double up = 0, down = 0, c = 0, zero = 0;
-    bool rounded = false;
+/* mul(min(max(round(div(x, s)) ..))), s): x rounded to a few bits, as activation quantisation writes it. Returns x,
+ * or NO_VAL. The zero point must cancel; bounds are moved to where it has. */
+static ValId unrounded(const Match *m, ValId v, float r[3]) {
+    double up = 0, c = 0, zero = 0, low = -INFINITY, high = INFINITY;
+    bool rounds = false;
     for (uint32_t depth = 0; depth < 16; depth++) {
         const Node *n = def_of(m, v);
         if (n == NULL) return NO_VAL;
         bool scalar = n->nin == 2 && is_scalar(m, n->in[1], &c);
         switch (n->op) {
         case OP_MUL:
-            if (!scalar || up != 0) return NO_VAL;
-            up = c;
-            break;
         case OP_DIV:
-            if (!scalar || !rounded) return NO_VAL;
-            down = c;
-            return up == down && zero == 0 ? n->in[0] : NO_VAL;
-        case OP_ROUND: rounded = true; break;
+            if (!scalar || c <= 0) return NO_VAL;
+            if (n->op == OP_MUL && up == 0) {
+                up = c;
+                break;
+            }
+            if (!rounds || zero != 0 || (n->op == OP_MUL ? c * up != 1 : c != up)) return NO_VAL;
+            r[0] = (float)up;
+            r[1] = (float)low;
+            r[2] = (float)high;
+            return n->in[0];
+        case OP_ROUND: rounds = true; break;
         case OP_ADD:
         case OP_SUB:
             if (!scalar) return NO_VAL;
@@ -126,10 +132,15 @@ static ValId unrounded(const Match *m, ValId v) {
             break;
         case OP_MIN:
         case OP_MAX:
-            if (!scalar) return NO_VAL;
+        case OP_RELU:
+            if (n->op == OP_RELU) c = 0;
+            if ((n->op != OP_RELU && !scalar) || rounds) return NO_VAL;
+            if (n->op == OP_MIN)
+                high = fmin(high, c + zero);
+            else
+                low = fmax(low, c + zero);
             break;
-        case OP_CAST:
-        case OP_RELU: break;
+        case OP_CAST: break;
         default: return NO_VAL;
         }
         if (up == 0) return NO_VAL;
@@ -188,9 +199,8 @@ static ValId climb_weights(Match *m, ValId p) {
             p = n->in[0];
             break;
         case OP_MUL: {
-            ValId x = unrounded(m, p);
+            ValId x = m->rounding[1][0] == 0 ? unrounded(m, p, m->rounding[1]) : NO_VAL;
             if (!val_ok(x)) return between(m, p);
-            m->rounded = true;
             p = x;
             break;
         }
@@ -293,9 +303,11 @@ static bool climb_scores(Match *m, ValId s) {
     for (uint32_t depth = 0; depth < 40; depth++) {
         const Node *n = def_of(m, s);
         if (n == NULL || !tainted(m, s)) return false;
-        ValId x = n->op == OP_MUL ? unrounded(m, s) : NO_VAL;
-        if (val_ok(x)) {
-            m->rounded = true;
+        bool first = m->rounding[0][0] == 0 && m->softcap == 0 && m->scale > 0;
+        ValId x = n->op == OP_MUL && first ? unrounded(m, s, m->rounding[0]) : NO_VAL;
+        if (val_ok(x)) { /* what scales the rounded scores scales their steps */
+            m->rounding[0][0] = (float)((double)m->rounding[0][0] * m->scale);
+            m->masks_after = m->nmasks;
             s = x;
             continue;
         }
@@ -351,6 +363,8 @@ static bool climb_scores(Match *m, ValId s) {
         case OP_MATMUL:
             m->q = n->in[m->turned];
             m->kt = n->in[!m->turned];
+            if (m->rounding[0][0] > 0 && (m->masks_after != m->nmasks || m->softcap != 0))
+                return stop(m, s, "scores are masked or capped before they are rounded");
             return m->sliced == val_ok(m->sink) ||
                    stop(m, s, "a column of scores is dropped that no sink added");
         default: return stop(m, s, "it stands between the product of queries and keys and the softmax");
@@ -552,7 +566,7 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     token_major(q);
     token_major(k);
     token_major(v);
-    ValId in[6] = {NO_VAL};
+    ValId in[7] = {NO_VAL};
     View *const views[3] = {q, k, v};
     bool alike = true;
     for (uint32_t i = 0; i < 3; i++) {
@@ -573,10 +587,14 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
             return true;
         }
     }
+    if (m->rounding[0][0] > 0 || m->rounding[1][0] > 0) {
+        Type t = type_make(DT_F32, 2, (Dim[]){dim_const(2), dim_const(3)});
+        in[6] = graph_const(g, t, arena_dup(g->arena, m->rounding, sizeof(m->rounding)), NULL);
+    }
     Attr a = attr_default();
     a.scale = (float)(m->scale * q->scale * k->scale);
     a.softcap = (float)m->softcap;
-    ValId o = graph_add(g, OP_ATTENTION, in, 6, &a, NULL, m->loc, d);
+    ValId o = graph_add(g, OP_ATTENTION, in, 7, &a, NULL, m->loc, d);
     o = val_ok(o) ? typed_as(m, o, graph_type(g, m->out)->dtype) : NO_VAL;
     if (!val_ok(o)) return false;
     View w;
@@ -638,7 +656,5 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
     bool ok = build(&m, &q, &k, &v, did);
     if (ok && !*did) unmatched(&m);
     g->insert_before = NO_NODE;
-    if (*did && m.rounded)
-        diag_note(cx->diag, m.loc, "the rounding of attention's scores and weights is left out");
     return ok;
 }

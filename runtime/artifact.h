@@ -136,6 +136,7 @@ typedef struct {
     uint32_t heads, kv_heads, dim, vdim;
     float scale, softcap;               /* softcap 0 = off */
     uint32_t window;                    /* 0 = all; W = the last W positions, the row's own included */
+    float rounding[2][3];               /* of scaled scores and of weights: step, low, high; step 0 = off */
 } ArtAttention;
 typedef struct { uint32_t first, count, width; } ArtPointwise;           /* ArtInsn range */
 typedef struct { uint32_t op, outer, len, inner; } ArtReduce;            /* also SOFTMAX (op unused) */

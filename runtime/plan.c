@@ -274,6 +274,14 @@ static gptc_status attention_check(const Check *c) {
     if (!u->kv_heads || u->heads % u->kv_heads) return bad(c, "%u heads on %u", u->heads, u->kv_heads);
     if (!isfinite(u->scale) || !isfinite(u->softcap) || u->softcap < 0)
         return bad(c, "scale or softcap out of range");
+    bool rounds = false;
+    for (int i = 0; i < 2; i++) {
+        const float *r = u->rounding[i];
+        if (!(r[0] >= 0) || !isfinite(r[0]) || !(r[1] <= r[2])) return bad(c, "rounding out of range");
+        rounds |= r[0] > 0;
+    }
+    if (rounds && c->m->meta->context > CPU_ROUNDED_KEYS)
+        return bad(c, "rounded scores of more than %d positions", CPU_ROUNDED_KEYS);
     OK(state_arg(c, 1, u->kv_heads, u->dim));
     OK(state_arg(c, 2, u->kv_heads, u->vdim));
     OK(stored_before(c, 1));

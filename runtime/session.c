@@ -167,6 +167,7 @@ static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o
 static void resolve_attention(const gptc_session *s, const ArtStep *t, const RowInfo *info, CpuAttention *o) {
     const ArtAttention *u = &t->u.attention;
     *o = (CpuAttention){.heads = u->heads,
+                        .rounding = u->rounding,
                         .kv_heads = u->kv_heads,
                         .dim = u->dim,
                         .vdim = u->vdim,

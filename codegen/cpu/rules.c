@@ -195,6 +195,11 @@ static bool emit_attention(Lower *lw) {
     s->u.attention = (ArtAttention){(uint32_t)tq->dim[2].v,  (uint32_t)tk->dim[2].v, (uint32_t)tq->dim[3].v,
                                     (uint32_t)tv->dim[3].v,  n->attr.scale,          n->attr.softcap,
                                     (uint32_t)n->attr.window};
+    for (uint32_t i = 0; n->nin > 6 && val_ok(n->in[6]) && i < 6; i++) {
+        double r = 0;
+        if (!const_get_f64(g, n->in[6], i, &r)) return rule_refuse(lw, "the rounding has to be a constant");
+        s->u.attention.rounding[i / 3][i % 3] = (float)r;
+    }
     for (int i = 0; i < 2; i++) { /* the widest of all readers; 0 sees all */
         uint32_t *w = &lw->p->states.data[i ? v : k].window, mine = (uint32_t)n->attr.window;
         if (*w == UINT32_MAX || mine == 0 || (*w != 0 && mine > *w)) *w = mine;

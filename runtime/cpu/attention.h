@@ -9,6 +9,7 @@
 #ifndef RUNTIME_CPU_ATTENTION_H
 #define RUNTIME_CPU_ATTENTION_H
 
+#include "runtime/cpu/attention_rounded.h"
 #include "runtime/cpu/rows.h"
 #include "runtime/cpu/sizes.h"
 #include "runtime/cpu/tile.h"
@@ -255,6 +256,10 @@ static void join_parts(const CpuWorker *w, const Plan *p) {
 }
 
 static void attention(const CpuWorker *w, const CpuAttention *a) {
+    if (a->rounding && (a->rounding[0][0] > 0 || a->rounding[1][0] > 0)) {
+        attention_rounded(w, a);
+        return;
+    }
     Plan p = plan_attention(w, a);
     bool split = false;
     size_t row = 0, first = 0, ticket = pool_ticket(w->pool);

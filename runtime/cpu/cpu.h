@@ -33,7 +33,8 @@ typedef struct {
                                    and cpu_attention_shared over the program's steps */
 } CpuWorker;
 #define CPU_LOCAL_BYTES ((size_t)512 << 10)
-#define CPU_MAX_HEAD 1024 /* largest dim and vdim that attention takes */
+#define CPU_ROUNDED_KEYS 65536 /* positions that attention with rounding takes */
+#define CPU_MAX_HEAD 1024      /* largest dim and vdim that attention takes */
 
 /* How compressed weights are stored (ART_GROUP16); bits 0: they are plain floats. */
 typedef struct {
@@ -116,6 +117,7 @@ typedef struct {
     uint32_t rows, heads, kv_heads, dim, vdim, window;
     float scale, softcap;
     const float *q, *slopes, *sinks; /* slopes, sinks: heads floats or NULL */
+    const float (*rounding)[3];      /* of scaled scores and weights: step, low, high; NULL or step 0 = off */
     size_t q_stride, out_stride;
     const int32_t *positions, *sequences;
     CpuState k, v;
