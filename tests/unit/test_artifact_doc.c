@@ -44,7 +44,7 @@ static const Field fields[] = {
     FIELD(ArtTensor, offset),
     FIELD(ArtTensor, bytes),
     FIELD(ArtTensor, name_offset),
-    FIELD(ArtTensor, reserved),
+    FIELD(ArtTensor, group),
     FIELD(ArtPlan, n_states),
     FIELD(ArtPlan, n_steps),
     FIELD(ArtPlan, n_insns),
