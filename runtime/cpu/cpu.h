@@ -46,11 +46,11 @@ typedef struct {
  * ART_PANEL16 [n/16][width][16], or ART_GROUP16. */
 typedef struct {
     uint32_t rows, width, dtype, layout;
-    CpuGroups groups;
     const void *table;
     const int32_t *ids; /* one a row, each < n */
     float *out;
     size_t out_stride;
+    CpuGroups groups; /* of an ART_GROUP16 */
 } CpuGather;
 
 /* Each of groups x width floats of a row: (x - mean) / sqrt(var + eps) * gamma + beta, or with rms
