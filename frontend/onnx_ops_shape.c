@@ -101,31 +101,123 @@ static bool range_constant(Call *c, DType t) {
     return out_val(c, 0, x);
 }
 
+/* ---- Range ---- */
+
+/* The one number that v holds, or its first or last one along the sequence, as a length; positions are past +
+ * index, as a compiled GPT has them. */
+typedef struct {
+    Call *c;
+    int64_t at; /* 0 or -1, once an element has been picked */
+    bool picked;
+} Element;
+
+static bool element_length(Element *e, ValId v, Dim *out, uint32_t depth);
+
+/* gather(x, i) or a slice of length 1: which element, where the axis is the sequence. */
+static bool element_pick(Element *e, const Node *n) {
+    Graph *g = e->c->g;
+    const Type *t = graph_type(g, n->in[0]);
+    int64_t at = 0;
+    uint32_t axis = 0;
+    if (n->op == OP_GATHER) {
+        axis = (uint32_t)n->attr.axis;
+        if (!const_get_i64(g, n->in[1], 0, &at)) return false;
+        if (!dim_eq(type_count(g, graph_type(g, n->in[1])), dim_const(1))) return false;
+    } else {
+        while (axis < t->rank && dim_eq(t->dim[axis], graph_type(g, n->out[0])->dim[axis])) axis++;
+        if (axis == t->rank) return true;
+        for (uint32_t i = axis + 1; i < t->rank; i++)
+            if (!dim_eq(t->dim[i], graph_type(g, n->out[0])->dim[i])) return false;
+        Dim back = dim_sub(g, t->dim[axis], n->attr.starts[axis]);
+        if (!dim_eq(graph_type(g, n->out[0])->dim[axis], dim_const(1))) return false;
+        at = dim_eq(back, dim_const(1)) ? -1 : dim_eq(n->attr.starts[axis], dim_const(0)) ? 0 : 1;
+    }
+    if (!dim_depends(g, t->dim[axis], SYM_SEQ)) return true; /* sequences are alike */
+    if (e->picked || (at != 0 && at != -1)) return false;
+    e->picked = true;
+    e->at = at;
+    return true;
+}
+
+static bool element_source(const Element *e, ValId v, Dim *out) {
+    Graph *g = e->c->g;
+    Dim seq = dim_sym(g, SYM_SEQ);
+    for (size_t i = 0; i < g->inputs.count; i++) {
+        if (!val_eq(g->inputs.data[i].v, v)) continue;
+        *out = dim_add(g, dim_sym(g, SYM_PAST), e->at == 0 ? dim_const(0) : dim_sub(g, seq, dim_const(1)));
+        return e->picked && g->inputs.data[i].role == ROLE_POSITIONS;
+    }
+    return false;
+}
+
+static bool element_length(Element *e, ValId v, Dim *out, uint32_t depth) {
+    Graph *g = e->c->g;
+    double number = 0;
+    if (const_scalar(g, v, &number)) {
+        *out = dim_const((int64_t)number);
+        return number > -1e9 && number < 1e9 && (double)out->v == number;
+    }
+    NodeId id = graph_def(g, v);
+    if (!node_ok(id)) return element_source(e, v, out);
+    const Node *n = graph_node(g, id);
+    Dim other;
+    if (depth == 0) return false;
+    switch (n->op) {
+    case OP_DIM: *out = n->attr.value; return true;
+    case OP_IOTA:
+        *out = e->at == 0 ? dim_const(0) : dim_sub(g, graph_type(g, v)->dim[n->attr.axis], dim_const(1));
+        return e->picked;
+    case OP_ADD: {
+        Element copy = *e;
+        if (!element_length(e, n->in[0], out, depth - 1) ||
+            !element_length(&copy, n->in[1], &other, depth - 1))
+            return false;
+        *out = dim_add(g, *out, other);
+        return dim_known(*out);
+    }
+    case OP_GATHER:
+    case OP_SLICE:
+        if (!element_pick(e, n)) return false;
+        return element_length(e, n->in[0], out, depth - 1);
+    case OP_CAST:
+    case OP_RESHAPE:
+    case OP_BROADCAST: return element_length(e, n->in[0], out, depth - 1);
+    default: return false;
+    }
+}
+
+static bool range_length(Call *c, size_t i, Dim *out) {
+    uint32_t n = 0;
+    const Dim *d = in_dims(c, i, &n);
+    if (d != NULL && n == 1) {
+        *out = d[0];
+        return true;
+    }
+    Element e = {.c = c};
+    ValId x = in_val(c, i);
+    return val_ok(x) && element_length(&e, x, out, 16);
+}
+
 static bool lower_range(Call *c) {
-    const Dim one = dim_const(1), *v[3] = {NULL, NULL, &one};
-    uint32_t n[3];
-    for (size_t i = 0; i < 3; i++) {
-        if (i == 2 && !in_has(c, i)) break; /* ONNX Runtime's own: 1 */
+    Dim v[3] = {dim_const(0), dim_const(0), dim_const(1)};
+    for (size_t i = 0; i < 2u + in_has(c, 2); i++) {
         if (!in_has(c, i)) return call_error(c, "an operand is missing");
-        v[i] = in_dims(c, i, &n[i]);
-        if (v[i] == NULL || n[i] != 1) {
-            DType type = in_type(c, i)->dtype;
-            ValId x = in_val(c, i);
-            if (!val_ok(x)) return false;
-            if (graph_constant(c->g, x) == NULL)
-                return call_error(c, "start, limit and delta do not follow from the shapes of the "
-                                     "inputs; hint: the length must not depend on data");
-            return range_constant(c, type);
-        }
+        if (range_length(c, i, &v[i])) continue;
+        ValId x = in_val(c, i);
+        if (!val_ok(x)) return false;
+        if (graph_constant(c->g, x) == NULL)
+            return call_error(c, "start, limit and delta do not follow from the shapes of the "
+                                 "inputs; hint: the length must not depend on data");
+        return range_constant(c, in_type(c, 0)->dtype);
     }
     DType t = in_type(c, 0)->dtype;
-    Dim start = v[0][0], limit = v[1][0], delta = v[2][0];
+    Dim start = v[0], limit = v[1], delta = v[2];
     if (dim_is_const(start) && dim_is_const(limit) && dim_is_const(delta)) return range_constant(c, t);
     Dim count = dim_div(c->g, dim_sub(c->g, limit, start), delta);
     if (!dim_known(count)) return call_error(c, "the length cannot be expressed");
     ValId x = emit_iota(c, t, count);
-    if (!dim_eq(delta, dim_const(1))) x = emit2(c, OP_MUL, x, emit_dim(c, t, delta));
-    if (!dim_eq(start, dim_const(0))) x = emit2(c, OP_ADD, x, emit_dim(c, t, start));
+    if (!dim_eq(delta, dim_const(1))) x = emit2(c, OP_MUL, x, emit_cast(c, emit_dim(c, DT_I64, delta), t));
+    if (!dim_eq(start, dim_const(0))) x = emit2(c, OP_ADD, x, emit_cast(c, emit_dim(c, DT_I64, start), t));
     return out_val(c, 0, x);
 }
 

@@ -329,6 +329,39 @@ static void test_cut_length(void) {
 }
 
 /* GatherND by tuples of one index is Gather. */
+/* As many rows as the last position says, counted in floats: the length of the table follows the sequence. */
+static void test_range_of_positions(void) {
+    static float table[64 * 8];
+    start();
+    Buf g = {.n = 0}, to = {.n = 0}, keep = {.n = 0};
+    put_info(&g, 11, "a", 7, "n,m");
+    put_info(&g, 11, "position_ids", 7, "n,m");
+    put_floats(&g, "table", (const int64_t[]){64, 8}, 2, table);
+    put_floats(&g, "start", NULL, 0, (const float[]){0});
+    put_floats(&g, "step", NULL, 0, (const float[]){1});
+    put_scalar(&g, "zero", 0);
+    put_scalar(&g, "last", -1);
+    put_scalar(&g, "one", 1);
+    put_ints(&g, "lasts", (const int64_t[]){-1}, 1);
+    attr_put_int(&keep, "keepdims", 0);
+    attr_put_int(&to, "to", 1);
+    put_node(&g, "Gather", "position_ids zero", "first", NULL);
+    put_node(&g, "Gather", "first last", "end", NULL);
+    put_node(&g, "Add", "end one", "length", NULL);
+    put_node(&g, "Cast", "length", "limit", &to);
+    put_node(&g, "Range", "start limit step", "rows", NULL);
+    put_node(&g, "Gather", "rows position_ids", "angle", NULL);
+    put_node(&g, "Gather", "table a", "e", NULL);
+    put_node(&g, "ReduceSum", "e lasts", "sum", &keep);
+    put_node(&g, "Add", "angle sum", "h", NULL);
+    put_info(&g, 12, "h", 1, "n,m");
+    put_info(&g, 12, "rows", 1, "t");
+    bool ok = import(&g, NULL);
+    CU_ASSERT_TRUE_FATAL(ok);
+    CU_ASSERT_STRING_EQUAL(type_text(model.graph->outputs.data[1].v), "f32[past + seq]");
+    finish();
+}
+
 static void test_gather_rows(void) {
     start();
     Buf g = {.n = 0};
@@ -768,6 +801,7 @@ int main(void) {
     CU_add_test(made, "segments", test_role_segments);
     CU_add_test(made, "a cut length", test_cut_length);
     CU_add_test(made, "norm weights by head", test_wide_norm);
+    CU_add_test(made, "range of positions", test_range_of_positions);
     CU_add_test(made, "rows by index tuples", test_gather_rows);
     CU_add_test(made, "options override roles", test_options);
     CU_add_test(made, "bound inputs", test_bound_input);
