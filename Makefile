@@ -32,7 +32,7 @@ asan: ## tests under AddressSanitizer and UBSan
 
 tsan: ## the runtime's tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory all BUILD=build-tsan CONFIG="-DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPTC_SANITIZE=thread"
-	@cd build-tsan && ctest --output-on-failure -R 'threads|kernels|runtime'
+	@cd build-tsan && ctest --output-on-failure -R 'threads|kernels|runtime|function_workers'
 
 fuzz: ## libFuzzer on every parser and loader, FUZZ_SECONDS each (300)
 	@sh tools/setup.sh fuzz

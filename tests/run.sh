@@ -50,7 +50,7 @@ build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPTC_SANITIZE=address,undef
 
 note "ThreadSanitizer"
 build build-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGPTC_SANITIZE=thread &&
-    run_tests build-tsan -R 'threads|kernels|runtime'
+    run_tests build-tsan -R 'threads|kernels|runtime|function_workers'
 
 note "clang"
 if command -v clang >/dev/null 2>&1; then
