@@ -13,7 +13,11 @@ static bool heads_attr(Call *c, const char *name, int64_t *out) {
 }
 
 static ValId slice_last(Call *c, ValId v, Dim start, Dim length) {
-    return val_ok(v) ? emit_slice(c, v, type_of(c, v)->rank - 1u, start, 1, length) : v;
+    if (!val_ok(v)) return v;
+    uint32_t rank = type_of(c, v)->rank;
+    if (rank > 0) return emit_slice(c, v, rank - 1, start, 1, length);
+    call_error(c, "an operand is a scalar");
+    return NO_VAL;
 }
 
 /* Element i of axis `axis`, which goes. */
@@ -37,6 +41,11 @@ static ValId filter(Call *c, ValId allowed) {
  * running sums that say the same. */
 static ValId bounds_mask(Call *c, ValId m, Dim batch, Dim nk) {
     Dim n = type_of(c, m)->dim[0], two = dim_mul(c->g, dim_const(2), batch);
+    Dim sums = dim_add(c->g, dim_mul(c->g, dim_const(3), batch), dim_const(2));
+    if (!dim_eq(n, batch) && !dim_eq(n, dim_const(1)) && !dim_eq(n, two) && !dim_eq(n, sums)) {
+        call_error(c, "the mask's length is no form of the batch's");
+        return NO_VAL;
+    }
     ValId key = emit_iota(c, DT_I64, nk);
     ValId ends =
         dim_eq(n, batch) || dim_eq(n, dim_const(1)) ? m : emit_slice(c, m, 0, dim_const(0), 1, batch);
@@ -115,10 +124,9 @@ static bool joint_projection(Call *c, Attention *a) {
     if (in_has(c, 2)) x = emit2(c, OP_ADD, x, in_val(c, 2));
     if (!heads_attr(c, "num_heads", &heads) || !val_ok(x)) return false;
     const int64_t *sizes = attr_ints(c, "qkv_hidden_sizes", &n);
-    Dim width = type_of(c, x)->dim[type_of(c, x)->rank - 1u], at = dim_const(0), third;
     if (type_of(c, x)->rank != 3 || (sizes != NULL && n != 3))
         return call_error(c, "the operands do not fit");
-    third = dim_div(c->g, width, dim_const(3));
+    Dim width = type_of(c, x)->dim[2], at = dim_const(0), third = dim_div(c->g, width, dim_const(3));
     ValId *part[3] = {&a->q, &a->k, &a->v};
     for (size_t i = 0; i < 3; i++) {
         Dim size = sizes == NULL ? third : dim_const(sizes[i]);
@@ -326,6 +334,8 @@ static bool grouped_places(Call *c, Attention *a, Dim *total) {
     const Dim *given = in_has(c, TOTAL) ? in_dims(c, TOTAL, &n) : NULL;
     if (given == NULL || n != 1)
         return call_error(c, "the total length does not follow from the inputs' shapes");
+    if (!dim_less_equal(c->g, seq, given[0]))
+        return call_error(c, "the total length is less than what is new");
     ValId one = graph_const_i64(c->g, 1);
     a->lengths = emit2(c, OP_ADD, attention_rows(c, in_val(c, SEQLENS)), one);
     if (!val_ok(a->lengths)) return false;

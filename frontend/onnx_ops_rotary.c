@@ -22,7 +22,7 @@ ValId rotary_emit(Call *c, ValId x, const Rotary *r) {
     if (!val_ok(x) || !val_ok(r->cosine) || !val_ok(r->sine)) return NO_VAL;
     Type t = *type_of(c, x), table = *type_of(c, r->cosine);
     uint32_t head_axis = r->token_major ? 2 : 1;
-    Dim d = t.dim[t.rank - 1], half = table.dim[table.rank - 1];
+    Dim d = t.dim[3], half = table.dim[2]; /* of the ranks that are asked for */
     if (t.rank != 4 || table.rank != 3 || !dim_is_const(d) || !dim_is_const(half) || half.v < 1 ||
         half.v > d.v / 2) {
         call_error(c, "the cosines do not fit heads of %lld", dim_is_const(d) ? (long long)d.v : -1LL);
