@@ -46,7 +46,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--prompt", "-p", CLI_STRING, &o->prompt, "TEXT", "continue TEXT"},
         {"--file", "-f", CLI_STRING, &o->file, "FILE", "continue the text in FILE (- = standard input)"},
         {"--interactive", "-i", CLI_FLAG, &o->interactive, NULL,
-         "prompts line by line, the session is kept; an empty line ends"},
+         "prompts line by line, as they are; the session is kept; an empty line ends"},
         {"--tokens", NULL, CLI_STRING, &o->tokens, "IDS", "continue these token ids (1,2,3)"},
         {"--count", "-n", CLI_INT, &o->count, "N", "tokens to generate (128)"},
         {"--temp", NULL, CLI_FLOAT, &o->temperature, "T", "temperature; 0 takes the likeliest token (0)"},
@@ -262,8 +262,13 @@ static bool run_line(Run *r, const char *line, size_t bytes, int *status) {
     return !st || st == GPTC_E_TOKEN;
 }
 
-/* Line by line; the session remembers what was said. */
+/* Line by line; the session remembers what was said. A chat template is a program in Jinja, which nothing here
+ * runs: who wants turns writes them as the template would. */
 static int run_interactive(Run *r) {
+    if (gptc_model_meta(r->model, "chat_template") && !r->o->quiet)
+        fputs("gptc-run: the model has a chat template, which is not applied: lines go in as they are "
+              "(gptc-inspect --json shows it)\n",
+              stderr);
     char *line = NULL;
     size_t cap = 0;
     int status = EXIT_DONE;

@@ -63,7 +63,7 @@ static void report_strings(Report *r, const ArtView *v) {
     const char *s = v->text;
     for (uint32_t i = 0; i < v->meta->n_strings; i++) {
         const char *value = s + strlen(s) + 1;
-        report_text(r, s, "%.100s%s", value, strlen(value) > 100 ? "…" : "");
+        report_text(r, s, "%s", value);
         s = value + strlen(value) + 1;
     }
 }

@@ -91,6 +91,15 @@ static void print_rows(const Section *s, Text *t) {
     }
 }
 
+/* A long text, or one of many lines, is cut: JSON and HTML have it whole. */
+static void add_line(Text *t, const char *s) {
+    size_t n = strcspn(s, "\n");
+    if (n > 240) n = 240;
+    while (n > 0 && ((unsigned char)s[n] & 0xC0) == 0x80) n--;
+    text_addn(t, s, n);
+    text_add(t, s[n] ? " …\n" : "\n");
+}
+
 void report_print(const Report *r, Text *t) {
     for (size_t i = 0; i < r->sections.count; i++) {
         const Section *s = &r->sections.data[i];
@@ -102,7 +111,7 @@ void report_print(const Report *r, Text *t) {
         for (size_t k = 0; k < s->facts.count; k++) {
             text_add(t, "  ");
             padded(t, s->facts.data[k].key, wide + 2);
-            text_printf(t, "%s\n", s->facts.data[k].text);
+            add_line(t, s->facts.data[k].text);
         }
         print_rows(s, t);
     }

@@ -111,6 +111,10 @@ grep -q 'not a list' "$work/err" && grep -q 'id 99999' "$work/err" || fail "-i: 
 first=$(sed -n 1p d)
 "$build/gptc-run" bare/m.bin -q --tokens "1 2 3 ${first}4" -n 2 >e || fail "--tokens"
 [ "1 2 3 $first""4 $(sed -n 2p d)" = "$(cat e)" ] || fail "-i forgets what was said"
+"$build/gptc" -q bare/model.onnx --chat-template '{{ messages }}' -o chat.bin || fail "--chat-template"
+echo | "$build/gptc-run" chat.bin -i 2>&1 | grep -q 'chat template, which is not applied' || fail "-i: a chat template"
+if echo | "$build/gptc-run" m.bin -i 2>&1 | grep -q 'chat template'; then fail "-i: a chat template that is not there"; fi
+"$build/gptc-inspect" chat.bin | grep -q 'chat_template  *{{ messages }}' || fail "gptc-inspect: no chat template"
 # a reader that leaves ends the writer
 "$build/gptc-run" m.bin -q -p x -n 400 --ignore-eos | head -c 1 >/dev/null || fail "a closed pipe"
 
