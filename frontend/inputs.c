@@ -185,7 +185,8 @@ bool import_inputs(Import *im) {
         Tv *tv = &im->tensors.data[im->inputs[i]];
         ValId v = graph_input(im->g, info->name, t, im->roles[i]);
         VEC_PUSH(im->arena, &im->out->reasons, reasons[i]);
-        dynamic_set(im, v, true);
+        /* A mask is bound to ones, so a number among its axes is one that the exporter wrote. */
+        dynamic_set(im, v, !tokens || im->roles[i] != ROLE_MASK);
         tv->filled = tokens && im->roles[i] == ROLE_MASK && !dtype_is_float(t.dtype);
         tv->fill = dim_const(1);
         tv->set = true;

@@ -37,12 +37,40 @@ static bool lower_gather(Call *c) {
     return out_val(c, 0, emit(c, OP_GATHER, in, 2, &a, NULL));
 }
 
+/* Constant tuples that walk through all of x in order, in a graph of fixed shape: x in another shape. */
+static bool walks_through(const Call *c, const Type *x, ValId index, const Type *t) {
+    int64_t size[MAX_RANK], count = 1, rows = 1, at = 0;
+    if (!c->im->fixed || graph_constant(c->g, index) == NULL || t->rank == 0) return false;
+    if (x->rank == 0 || !dim_eq(t->dim[t->rank - 1], dim_const(x->rank))) return false;
+    for (uint32_t i = 0; i < x->rank; i++) {
+        size[i] = dim_literal(c->g, x->dim[i]);
+        if (size[i] <= 0 || !mul_i64(count, size[i], &count) || count > FOLD_MAX) return false;
+    }
+    for (uint32_t i = 0; i + 1 < t->rank; i++)
+        if (!mul_i64(rows, t->dim[i].v, &rows)) return false;
+    if (rows != count) return false;
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t rest = row;
+        for (uint32_t i = x->rank; i-- > 0; rest /= size[i]) {
+            if (!const_get_i64(c->g, index, (size_t)row * x->rank + i, &at)) return false;
+            if (at != rest % size[i]) return false;
+        }
+    }
+    return true;
+}
+
 static bool lower_gather_nd(Call *c) {
     ValId in[2] = {in_val(c, 0), in_val(c, 1)};
     Attr a = attr_default();
     a.batch_dims = attr_int(c, "batch_dims", 0);
     if (!val_ok(in[0]) || !val_ok(in[1])) return false;
     const Type *t = type_of(c, in[1]);
+    if (a.batch_dims == 0 && walks_through(c, type_of(c, in[0]), in[1], t)) {
+        Dim dims[MAX_RANK];
+        uint32_t rank = t->rank - 1u;
+        if (!shape_reshape_target(c, type_of(c, in[0]), t->dim, rank, true, dims)) return false;
+        return out_val(c, 0, emit_reshape(c, in[0], rank, dims));
+    }
     if (a.batch_dims == 0 && t->rank > 0 && type_of(c, in[0])->rank > 0 &&
         dim_eq(t->dim[t->rank - 1], dim_const(1))) { /* tuples of one: rows of the first axis */
         Dim dims[MAX_RANK];
