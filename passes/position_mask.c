@@ -218,8 +218,10 @@ static bool check_long(MaskEval *m, MaskForm *f, NodeId n) {
             int64_t side = ctx < SQUARE_MAX ? ctx : SQUARE_MAX;
             if (!square_value(m, 1, (Len){0, side}, &t)) return false;
             read_window(m, f, &t, side - 1, side - 1, side);
-            diag_note(m->cx->diag, graph_node(g, n)->loc, "the mask was checked up to %lld tokens, not %lld",
-                      (long long)side, (long long)ctx);
+            if (side < ctx)
+                diag_note(m->cx->diag, graph_node(g, n)->loc,
+                          "the mask was checked up to %lld tokens, not %lld", (long long)side,
+                          (long long)ctx);
             return check_square(m, f, 1, (Len){0, side});
         }
         ctx = most;

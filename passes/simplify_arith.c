@@ -283,6 +283,23 @@ static ValId concat_slices(Rewrite *r, NodeId id) {
     return type_eq(graph_type(g, x), graph_type(g, n.out[0])) ? x : NO_VAL;
 }
 
+/* matmul(x, c[1, k, n]) -> matmul(x, c[k, n]): the constant's data serves both shapes */
+static ValId matmul_leading_ones(Rewrite *r, NodeId id) {
+    Graph *g = r->g;
+    Node n = *graph_node(g, id);
+    const Const *c = graph_constant(g, n.in[1]);
+    Type t = *graph_type(g, n.in[1]), flat = t;
+    if (c == NULL || t.rank < 3 || graph_type(g, n.in[0])->rank < t.rank) return NO_VAL;
+    for (uint32_t i = 0; i + 2 < t.rank; i++)
+        if (!dim_eq(t.dim[i], dim_const(1))) return NO_VAL;
+    flat.rank = 2;
+    memcpy(flat.dim, &t.dim[t.rank - 2], 2 * sizeof(Dim));
+    Const same = *c;
+    ValId w = graph_const(g, flat, c->data, graph_val(g, n.in[1])->name);
+    g->consts.data[graph_val(g, w)->cidx] = same;
+    return rw_binary(r, OP_MATMUL, n.in[0], w);
+}
+
 static const Rule rules[] = {
     {OP_NONE, "op(c, x) -> op(x, c)", const_right},
     {OP_NONE, "op(x, c[1]) -> op(x, c)", const_rank0},
@@ -301,5 +318,6 @@ static const Rule rules[] = {
     {OP_SLICE, "slice(concat(a, b)) -> a", slice_concat},
     {OP_SLICE, "slice(slice(x)) -> slice(x)", slice_twice},
     {OP_CONCAT, "concat(slices of x) -> x", concat_slices},
+    {OP_MATMUL, "matmul(x, c[1, k, n]) -> matmul(x, c[k, n])", matmul_leading_ones},
 };
 const RuleSet arith_rules = {rules, COUNT_OF(rules)};
