@@ -67,11 +67,22 @@ static bool option_ok(const Import *im, const char *option, const char *what) {
     return diag_error(im->d, loc_none(), "there is no input '%s' for the %s", option, what);
 }
 
-/* The input that picks rows of the largest table; among equals the one not called a position or a
- * segment, then the first. */
+/* How many tokens there are, as the declared logits say: the widest float output of rank 3; 0 when none does. */
+static int64_t declared_vocabulary(const Import *im) {
+    int64_t most = 0;
+    for (size_t i = 0; i < im->noutputs; i++) {
+        const OInfo *info = &im->model.graph.outputs[i];
+        if (is_named(im->opt->logits, info->name) && info->rank > 0) return info->dim[info->rank - 1].value;
+        if (info->rank == 3 && float_type(info->type) && info->dim[2].value > most) most = info->dim[2].value;
+    }
+    return most;
+}
+
+/* The input that picks rows of a table with a row for each logit, else of the largest table; among equals
+ * the one not called a position or a segment, then the first. */
 static void find_tokens(Import *im, const Found *found) {
     int best = -1;
-    int64_t best_score = -1;
+    int64_t best_score = -1, vocabulary = declared_vocabulary(im);
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         if (im->opt->input_ids != NULL) {
@@ -83,7 +94,7 @@ static void find_tokens(Import *im, const Found *found) {
             continue;
         bool other = strstr(info->name, "pos") != NULL || strstr(info->name, "type") != NULL;
         int64_t rows = found[i].rows < DIM_MAX / 4 ? found[i].rows : DIM_MAX / 4;
-        int64_t score = 2 * rows + !other;
+        int64_t score = 2 * rows + !other + (vocabulary > 0 && rows == vocabulary ? DIM_MAX / 2 : 0);
         if (score > best_score) {
             best = (int)i;
             best_score = score;
@@ -124,7 +135,8 @@ static const char *role_reason(const Import *im, size_t i, const Found *f, const
     switch (im->roles[i]) {
     case ROLE_TOKENS:
         if (is_named(im->opt->input_ids, name)) return "named by --input-ids";
-        return arena_printf(im->arena, "picks rows of a table of %lld, the largest", (long long)f->rows);
+        return arena_printf(im->arena, "picks rows of a table of %lld, %s", (long long)f->rows,
+                            f->rows == declared_vocabulary(im) ? "one for each logit" : "the largest");
     case ROLE_POSITIONS:
         if (is_named(im->opt->positions, name)) return "named by --positions";
         if (f->rotates) return "its sine or cosine is taken";

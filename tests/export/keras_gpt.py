@@ -23,6 +23,7 @@ from tensorflow import keras
 from tensorflow.keras import layers
 
 VOCAB, WIDTH, HEADS, CONTEXT = 384, 64, 4, 128
+ONE, BATCH = (1, 24), (2, 96)
 
 
 def causal_by_cumsum(n):
@@ -182,7 +183,7 @@ def export(out, name, opset):
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(3)
-    for suffix, size in (("", (1, 24)), ("_batch", (2, 96))):
+    for suffix, size in (("", ONE), ("_batch", BATCH)):
         if fixed and suffix:
             continue
         ids = rng.integers(0, VOCAB, size, dtype=np.int64)
