@@ -183,7 +183,7 @@ class WithPast(torch.nn.Module):
         return (out.logits, *[t for p in cache_pairs(out.past_key_values) for t in p])
 
 
-def model_inputs(model, extra, past, batch=2, seq=7, prior=9):
+def model_inputs(model, extra, past, batch=2, seq=7, prior=11):
     """Example tensors, their names and which of their axes vary."""
     total = seq + (prior if past else 0)
     names, args, axes = ["input_ids"], [torch.randint(0, VOCAB, (batch, seq))], [{0: "batch", 1: "seq"}]

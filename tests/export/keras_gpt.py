@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from tensorflow import keras
 from tensorflow.keras import layers
 
-VOCAB, WIDTH, HEADS, CONTEXT = 384, 64, 4, 128
+VOCAB, WIDTH, HEADS, CONTEXT, LAYERS = 384, 64, 4, 128, 2
 ONE, BATCH = (1, 24), (2, 96)
 
 
@@ -92,7 +92,7 @@ def keras_gpt(attention, post=False, act="gelu", norm_eps=1e-6, tied=False, fixe
     ids = keras.Input((fixed,), dtype="int32", name="input_ids")
     table = layers.Embedding(VOCAB, WIDTH)
     x = Position()(table(ids))
-    for _ in range(2):
+    for _ in range(LAYERS):
         if post:
             x = layers.LayerNormalization(epsilon=norm_eps)(x + attention()(x))
             h = layers.Dense(2 * WIDTH, act)(x)
