@@ -27,6 +27,7 @@ const PassOrder pass_order[] = {
     {"raise-hits", "bind", "other passes are not linear in the nodes of unrolled experts"},
     {"raise-slots", "raise-routed", "a product is routed when its experts are picked by row and slot"},
     {"raise-dense", "raise-routed", "which experts count is read off the scatter of their weights"},
+    {"raise-routed", "lower-routed", "what is raised is lowered"},
     {"raise-routed", "kvcache", "the proof has no rule for a scatter"},
     {"raise-norm", "raise-attention", "norms on queries and keys stand between product and rotary"},
     {"raise-act", "fuse", "an activation is the epilogue of a product"},

@@ -68,7 +68,7 @@ static const char bad[] = "gir 1 stage=imported\nsymbol batch\nsymbol seq\nsymbo
 
 typedef struct {
     uint32_t calls;
-    char names[256];
+    char names[512];
     int64_t bound;
     uint32_t stop_at;
 } Seen;
@@ -173,10 +173,14 @@ static void test_functions(void) {
     Seen s = {0};
     case_open(&c, function);
     CU_ASSERT_TRUE(run(&c, (PassRun){.after = note, .user = &s}, 1));
-    CU_ASSERT_STRING_EQUAL(
-        s.names,
-        "bind bound lower-attention fold integers simplify cse dce tie raise-norm raise-act raise-linear "
-        "simplify-raised cse-raised dce-raised last-token ");
+    for (const Pass *p = pass_table; p->name != NULL; p++) {
+        char name[64];
+        snprintf(name, sizeof(name), "%s ", p->name);
+        if (!(p->of & OF_FUNCTION)) CU_ASSERT_PTR_NULL(strstr(s.names, name));
+    }
+    CU_ASSERT_PTR_NOT_NULL(strstr(s.names, "lower-attention fold "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(s.names, "raise-linear simplify-raised "));
+    CU_ASSERT_PTR_NULL(strstr(s.names, "memplan"));
     CU_ASSERT_EQUAL(c.g->stage, STAGE_RAISED);
     case_close(&c);
     expect_error(function, (PassRun){.stop_after = "memplan"}, 1,
