@@ -11,7 +11,7 @@
  * gptc_open and may be shared by threads; a session belongs to one thread at a time and owns its worker
  * threads. There is no global state; the library never prints, exits or runs code from the file.
  * All memory is reserved by gptc_open and gptc_session_new; prefill, step, rewind, fork, sampling and
- * gptc_generate allocate none. A call that fails changes nothing. NULL where an object is needed is
+ * gptc_generate allocate none (but without a cache, where memory grows with the longest sequence). A call that fails changes nothing. NULL where an object is needed is
  * GPTC_E_ARGUMENT (-1, 0 or NULL where a call returns no status). Callbacks must not use their session.
  * Options are zeroed but for what is set; struct_size = sizeof the struct lets the library grow it, as it does
  * in structs that the library fills in.

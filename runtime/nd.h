@@ -4,7 +4,9 @@
  *   nd_pointwise.c  elementwise ops, by tiles       nd_math.c     what they compute in double and int64
  *   nd_move.c       strided copies                  nd_index.c    gather and scatter
  *   nd_reduce.c     reductions                      nd_lines.c    softmax, norm, cumsum, argmax, topk
- *   nd_product.c    matmul and linear               nd_rules.c    dtypes and shapes that ops take
+ *   nd_product.c    matmul and linear               nd_rules.c    the table of ops, views
+ *   nd_types.c      dtypes and ranks that ops take  nd_shapes.c   the shapes
+ *   nd_share.c      shares work among the workers
  *
  * Tensors are row-major without gaps. f32 and the 16-bit floats are computed as float, f64 as double, integers
  * and bools as int64 (u64 by its bits); the result is rounded once to its dtype. What an op means is in
