@@ -350,6 +350,13 @@ bool branch_special(Import *im, ValId condition, SymId *sym, int64_t *at, bool *
 /* Whether `general` computes what `special` does where sym = at. */
 bool branch_covers(Import *im, ValId general, ValId special, SymId sym, int64_t at);
 
+/* ---- onnx_ops_quant_ms.c: packed weights ---- */
+/* Constant v with another dtype or shape over the same bytes; NO_VAL with the diag set. */
+ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank, const int64_t *dim);
+DType quant_unsigned(int64_t bits); /* DT_NONE unless 2, 4 or 8 */
+/* Zero points of [rows, blocks]: floats, or packed so that every row starts a byte. */
+ValId quant_block_zeros(Call *c, ValId v, int64_t bits, int64_t rows, int64_t blocks);
+
 /* ---- the tables of onnx_ops*.c; docs/onnx-ops.md is made from them ---- */
 typedef enum { T_ANY, T_NUMBERS, T_FLOATS, T_INTS, T_BOOLS } OpTypes;
 typedef struct {

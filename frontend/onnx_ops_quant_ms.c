@@ -4,9 +4,7 @@
 
 #include <string.h>
 
-/* Constant v with another dtype or shape over the same bytes; NO_VAL with the diag set. */
-static ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank,
-                           const int64_t *dim) {
+ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank, const int64_t *dim) {
     if (!val_ok(v)) return v;
     const Const *k = graph_constant(c->g, v);
     Type t = {.dtype = dtype, .rank = (uint8_t)rank};
@@ -27,18 +25,17 @@ static ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint
     return w;
 }
 
-static DType unsigned_of(int64_t bits) {
+DType quant_unsigned(int64_t bits) {
     return bits == 2 ? DT_U2 : bits == 4 ? DT_U4 : bits == 8 ? DT_U8 : DT_NONE;
 }
 
-/* Zero points of [rows, blocks]: floats, or packed so that every row starts a byte. */
-static ValId block_zeros(Call *c, ValId v, int64_t bits, int64_t rows, int64_t blocks) {
+ValId quant_block_zeros(Call *c, ValId v, int64_t bits, int64_t rows, int64_t blocks) {
     if (!val_ok(v)) return v;
     int64_t dim[2] = {rows, blocks}, per_byte = 8 / bits;
     DType t = type_of(c, v)->dtype;
     if (t != DT_U8) return view_constant(c, v, "zero points", t, 2, dim);
     dim[1] = (blocks + per_byte - 1) / per_byte * per_byte;
-    v = view_constant(c, v, "zero points", unsigned_of(bits), 2, dim);
+    v = view_constant(c, v, "zero points", quant_unsigned(bits), 2, dim);
     return val_ok(v) ? emit_slice(c, v, 1, dim_const(0), 1, dim_const(blocks)) : v;
 }
 
@@ -60,7 +57,7 @@ typedef struct {
 static bool nbits_attrs(Call *c, NBits *a) {
     *a = (NBits){attr_int(c, "K", 0), attr_int(c, "N", 0), attr_int(c, "bits", 4),
                  attr_int(c, "block_size", 0), 0};
-    if (unsigned_of(a->bits) == DT_NONE)
+    if (quant_unsigned(a->bits) == DT_NONE)
         return call_error(c, "%lld bits are not supported", (long long)a->bits);
     if (a->k < 1 || a->n < 1 || a->k > INT32_MAX || a->n > INT32_MAX || a->block < 16 || a->block > 1 << 20 ||
         (a->block & (a->block - 1)) != 0)
@@ -79,11 +76,11 @@ static bool lower_matmul_nbits(Call *c) {
         return false;
     int64_t whole[2] = {a.n, a.blocks * a.block}, groups[2] = {a.n, a.blocks};
     uint64_t half = UINT64_C(1) << (a.bits - 1);
-    DType code = unsigned_of(a.bits);
+    DType code = quant_unsigned(a.bits);
     ValId in[3] = {view_constant(c, b, "weights", code, 2, whole),
                    view_constant(c, scale, "scales", type_of(c, scale)->dtype, 2, groups)};
     if (!val_ok(in[0]) || !val_ok(in[1])) return false;
-    in[2] = in_has(c, 3) ? block_zeros(c, in_val(c, 3), a.bits, a.n, a.blocks)
+    in[2] = in_has(c, 3) ? quant_block_zeros(c, in_val(c, 3), a.bits, a.n, a.blocks)
                          : emit_const(c, type_scalar(code), &half, 1);
     if (!val_ok(in[2])) return false;
     Attr attr = attr_default();
@@ -111,14 +108,14 @@ static bool lower_gather_block_quantized(Call *c) {
     if (t.rank != 2 || axis != 1 || !type_is_static(&t) || !type_is_static(&ts) || ts.rank != 2)
         return call_error(c, "only tables of two axes, quantised along the last, are supported");
     bool bytes = t.dtype == DT_U8;
-    DType code = bytes ? unsigned_of(bits) : t.dtype;
+    DType code = bytes ? quant_unsigned(bits) : t.dtype;
     if (code == DT_NONE || block < 16) return call_error(c, "bits or block_size is out of range");
     int64_t dim[2] = {t.dim[0].v, t.dim[1].v * (bytes ? 8 / bits : 1)};
     ValId in[3] = {bytes ? view_constant(c, data, "weights", code, 2, dim) : data, scale, NO_VAL};
     if (!val_ok(in[0])) return false;
     uint64_t half = UINT64_C(1) << (bits - 1);
     if (in_has(c, 3))
-        in[2] = bytes ? block_zeros(c, in_val(c, 3), bits, dim[0], ts.dim[1].v) : in_val(c, 3);
+        in[2] = bytes ? quant_block_zeros(c, in_val(c, 3), bits, dim[0], ts.dim[1].v) : in_val(c, 3);
     else if (bytes)
         in[2] = emit_const(c, type_scalar(code), &half, 1);
     if ((bytes || in_has(c, 3)) && !val_ok(in[2])) return false;

@@ -241,6 +241,22 @@ moe("swiglu_limits", "swiglu", True, k=2, swiglu_fusion=1, swiglu_limit=0.3, act
 moe("swiglu_halves", "swiglu", True, k=2, swiglu_fusion=2, normalize_routing_weights=1)
 moe("swiglu_three", "swiglu", gated=True, k=2, swiglu_fusion=0)
 
+def qmoe(name, block=0, zeros=False, bits=4, **attrs):
+    E, H, I, S = 4, 32, 32, 5
+    per, groups = 8 // bits, (32 // block if block else 1)
+    w = lambda n: rng.integers(0, 256, (E, n, 32 // per)).astype(np.uint8)
+    s = lambda n: (rng.random((E, n, groups) if block else (E, n)) * 0.05 + 0.01).astype(np.float32)
+    z = lambda n: rng.integers(0, 256, (E, n, -(-groups // per)) if block else (E, n // per)).astype(np.uint8)
+    inputs = [f32(S, H), f32(S, E) * 3, w(2 * I), s(2 * I), f32(E, 2 * I), w(H), s(H), f32(E, H), None, None, None]
+    inputs += [z(2 * I), z(H)] if zeros else []
+    case("qmoe_" + name, "QMoE", inputs, const=(2, 3, 5, 6, 11, 12) if zeros else (2, 3, 5, 6), k=2, activation_type="swiglu",
+         swiglu_fusion=1, expert_weight_bits=bits, weights_prepacked=0, **({"block_size": block} if block else {}), **attrs)
+
+
+qmoe("rows")
+qmoe("blocks", 16, normalize_routing_weights=1)
+qmoe("blocks_zeros", 16, True)
+
 
 if __name__ == "__main__":
     out, only = sys.argv[1], set(sys.argv[2:])
