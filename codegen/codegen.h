@@ -126,6 +126,8 @@ typedef struct {
     size_t nmeta; /* META strings */
     const void *tokenizer;
     size_t tokenizer_bytes;
+    const void *kernels; /* KERNELS, may be NULL */
+    size_t kernels_bytes;
     const char *provenance, *report, *ir; /* text sections, may be NULL */
     int32_t stop_tokens[8];
     uint32_t n_stop_tokens;

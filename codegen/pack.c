@@ -271,7 +271,7 @@ FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackSta
         return NULL;
     }
     uint32_t total =
-        4u + (x->tokenizer_bytes > 0) + (x->provenance != NULL) + (x->report != NULL) + (x->ir != NULL);
+        4u + (x->tokenizer_bytes > 0) + (x->kernels_bytes > 0) + (x->provenance != NULL) + (x->report != NULL) + (x->ir != NULL);
     ArtHeader h = {.major = ART_MAJOR, .minor = ART_MINOR};
     memcpy(h.magic, ART_MAGIC, sizeof h.magic);
     file_write(k.w, &h, sizeof h);
@@ -282,6 +282,7 @@ FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackSta
     else
         put_plan(&k, p);
     put_bytes(&k, ART_TOKENIZER, x->tokenizer, x->tokenizer_bytes);
+    put_bytes(&k, ART_KERNELS, x->kernels, x->kernels_bytes);
     put_text(&k, ART_PROVENANCE, x->provenance);
     put_text(&k, ART_REPORT, x->report);
     put_text(&k, ART_IR, x->ir);

@@ -242,6 +242,47 @@ typedef struct {
     int32_t step[ART_MAX_RANK];
 } ArtNode;                              /* 136 bytes */
 
+/* KERNELS: the plan's steps as CUDA kernels. ArtCuda, then images, functions, launches, then text (the functions'
+ * names, NUL-terminated) and the images' bytes, at offsets in the section. A step becomes launches in order; a
+ * launch is made when the number of rows is in its range. */
+typedef struct {
+    uint32_t n_images, n_functions, n_launches, text_bytes;
+    uint64_t scratch_row_bytes;         /* of a row, times the spans that keys are split into */
+    uint64_t source_offset, source_bytes;   /* the CUDA text; 0 bytes when it was left out */
+} ArtCuda;                              /* 40 bytes */
+typedef struct {
+    uint32_t arch, kind;                /* 80 = sm_80, … */
+    uint64_t offset, bytes;
+} ArtCudaImage;                         /* 24 bytes */
+enum { ART_IMAGE_CUBIN, ART_IMAGE_PTX };
+typedef struct {
+    uint32_t name_offset, threads;
+    uint32_t registers, shared_bytes, spill_bytes, reserved;    /* as the compiler of the first image said */
+    double bytes, ops;                  /* expected of a row: read and written, computed */
+} ArtCudaFunction;                      /* 40 bytes */
+enum { ART_ROWS_1 = 1, ART_ROWS_4 = 2, ART_ROWS_8 = 4, ART_ROWS_MANY = 8, ART_ROWS_ANY = 15 };  /* 1; 2..4; 5..8; more */
+enum {
+    ART_GRID_ONCE,                      /* blocks x 1 */
+    ART_GRID_ROWS,                      /* blocks x rows */
+    ART_GRID_TILES,                     /* blocks x rows / 64, rounded up */
+    ART_GRID_SPLITS,                    /* blocks * spans x rows */
+    ART_GRID_COUNT
+};
+enum {
+    ART_CUDA_NULL,
+    ART_CUDA_ROWS, ART_CUDA_TENSOR, ART_CUDA_STATE,             /* value: offset in a row; tensor; state */
+    ART_CUDA_TOKENS, ART_CUDA_POSITIONS, ART_CUDA_SEQUENCES,    /* int32 of each row */
+    ART_CUDA_SCRATCH,
+    ART_CUDA_COUNT, ART_CUDA_CONTEXT, ART_CUDA_SPANS,           /* uint32: rows, positions of the cache, spans */
+    ART_CUDA_ARG_KINDS
+};
+typedef struct { uint32_t kind, reserved; uint64_t value; } ArtCudaArg;   /* 16 bytes */
+#define ART_CUDA_MAX_ARGS 12
+typedef struct {
+    uint32_t step, function, when, grid, blocks, n_args;
+    ArtCudaArg arg[ART_CUDA_MAX_ARGS];
+} ArtCudaLaunch;                        /* 216 bytes */
+
 #ifdef __cplusplus
 #define ART_ASSERT(c, m) static_assert(c, m)
 #else
@@ -259,6 +300,10 @@ ART_ASSERT(sizeof(ArtInsn) == 20, "format");
 ART_ASSERT(sizeof(ArtFunction) == 48, "format");
 ART_ASSERT(sizeof(ArtTerm) == 16, "format");
 ART_ASSERT(sizeof(ArtValue) == 56, "format");
+ART_ASSERT(sizeof(ArtCuda) == 40, "format");
+ART_ASSERT(sizeof(ArtCudaImage) == 24, "format");
+ART_ASSERT(sizeof(ArtCudaFunction) == 40, "format");
+ART_ASSERT(sizeof(ArtCudaLaunch) == 216, "format");
 ART_ASSERT(sizeof(ArtNode) == 136, "format");
 
 #endif

@@ -36,6 +36,7 @@ typedef enum {
     GPTC_E_VERSION = -12, /* made for another major version */
     GPTC_E_CHECKSUM = -13,
     GPTC_E_UNSUPPORTED = -20, /* the file needs what this library or machine lacks */
+    GPTC_E_DEVICE = -21,      /* the GPU or its driver reported an error */
     GPTC_E_NO_TOKENIZER = -30,
     GPTC_E_TOKEN = -31,     /* a token id outside the vocabulary */
     GPTC_E_CONTEXT = -32,   /* the sequence would outgrow the session's context */
@@ -77,12 +78,15 @@ const char *gptc_model_meta(const gptc_model *m, const char *key);
 
 /* ---- session ---- KV cache, buffers, threads */
 typedef struct gptc_session gptc_session;
+typedef enum { GPTC_CPU, GPTC_CUDA } gptc_device;
 typedef struct {
     size_t struct_size;
     int32_t threads;   /* 0 = as many as the machine has cores; at most 1024 */
     int32_t context;   /* tokens a sequence may hold; 0 = the model's, which is the most */
     int32_t sequences; /* kept at once; 0 = 1; at most 65536 */
     int32_t chunk;     /* most rows computed at once; 0 = 256; at most 65536 */
+    gptc_device device;      /* CUDA: the first GPU, with the kernels of the file (code that runs on it) */
+    const char *cuda_driver; /* library to open in place of libcuda.so.1; NULL = that */
 } gptc_session_options;
 gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options, gptc_session **out,
                              gptc_detail *why);

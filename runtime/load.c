@@ -4,7 +4,7 @@
  * overlaps, alignment, hashes), META, TENSORS here; the PLAN in plan.c, a FUNCTION in function_check.c. These are
  * copied first, so that a file changed under the map cannot undo a check. The weights are numbers only: they are
  * mapped and not touched, whatever they hold. */
-#include "runtime/runtime.h"
+#include "runtime/cuda/cuda.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -259,6 +259,8 @@ static gptc_status model_open(gptc_model *m, const char *path, int verify, gptc_
         if ((st = hash_check(s, section_data(m, s), why))) return st;
     }
     if ((st = tables_check(m, &sec, copy, why))) return st;
+    const ArtSection *code = sec.named[ART_KERNELS];
+    if (code) m->cuda = section_data(m, code), m->cuda_bytes = code->bytes;
     const ArtSection *t = sec.named[ART_TOKENIZER];
     const char *text = "";
     if (t && (st = tokenizer_open(section_data(m, t), t->bytes, &m->tokenizer, &text)))
@@ -280,6 +282,7 @@ gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_m
     gptc_model *m = calloc(1, sizeof *m);
     if (!m) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the model", sizeof *m);
     m->kernels = kernels;
+    pthread_mutex_init(&m->device_lock, NULL);
     gptc_detail inner = {""};
     gptc_status st = model_open(m, path, o.verify, &inner);
     if (st) {
@@ -297,6 +300,8 @@ void gptc_close(gptc_model *m) {
     if (!m) return;
     tokenizer_close(m->tokenizer);
     free(m->tables);
+    cuda_model_free(m->on_device);
+    pthread_mutex_destroy(&m->device_lock);
     if (m->map) munmap(m->map, m->map_bytes);
     free(m);
 }

@@ -17,6 +17,7 @@
 #include "runtime/threads.h"
 #include "runtime/tokenizer.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,6 +75,10 @@ struct gptc_model {
     Function function;
     const CpuKernels *kernels;
     Tokenizer *tokenizer; /* NULL = none */
+    const void *cuda;     /* KERNELS, in map; NULL = none. Checked when a session wants it */
+    uint64_t cuda_bytes;
+    struct CudaModel *on_device; /* made for the first session on a GPU */
+    pthread_mutex_t device_lock; /* of on_device */
 };
 
 /* status.c: sets why (may be NULL) and returns s. */
@@ -170,7 +175,7 @@ typedef struct {
 } Sequence;
 
 struct gptc_session {
-    const gptc_model *model;
+    gptc_model *model;
     Pool *pool;
     uint32_t context, n_sequences, chunk;
     Sequence *sequences;
@@ -190,6 +195,7 @@ struct gptc_session {
     int32_t *history;        /* n_sequences x context tokens */
     int64_t *wide;           /* one sequence's tokens as i64 */
     float *rounded;          /* logits on their way: chunk or n_sequences x vocab */
+    struct CudaSession *cuda; /* on a GPU; then states, launches and rows are not here */
 };
 
 /* session.c: memory this process could still take. */
@@ -204,8 +210,9 @@ gptc_status history_prefill(gptc_session *s, int32_t sequence, const int32_t *to
                             gptc_logits_mode mode, gptc_logits_fn fn, void *user);
 gptc_status history_step(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n);
 
-/* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. */
-void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
+/* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. Only a GPU
+ * fails. */
+gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
 bool step_alone(const Launch *l);
 const float *step_logits(const gptc_session *s);
 

@@ -3,7 +3,7 @@
  * All memory is reserved here. Every step of the plan is resolved to a Launch, its pointers set once: with
  * room for R rows, the buffer at row offset o lies at rows + o * R. A sequence's length only moves after
  * its tokens were computed, so a call that fails or is stopped leaves it as it was. */
-#include "runtime/runtime.h"
+#include "runtime/cuda/cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -315,6 +315,13 @@ static void resolve(const gptc_session *s, uint32_t index, Launch *l) {
 }
 
 /* ---- making ---- */
+static void rows_info(gptc_session *s, int32_t *ints) {
+    size_t r = s->chunk;
+    s->body = (RowInfo){ints, ints + r, ints + 2 * r};
+    s->head = (RowInfo){ints + 3 * r, ints + 4 * r, ints + 5 * r};
+    s->wanted = (uint32_t *)(ints + 6 * r);
+}
+
 static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detail *why) {
     const ArtPlan *p = s->model->plan;
     s->states = calloc(p->n_states + 1, sizeof *s->states);
@@ -342,16 +349,24 @@ static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detai
     s->sequences = reserve(s, s->n_sequences * (uint64_t)sizeof(Sequence));
     int32_t *ints = reserve(s, s->chunk * (uint64_t)7 * sizeof(int32_t));
     if (s->n_blocks < 8) return no_memory(s, &z, have, why);
-    size_t r = s->chunk;
-    s->body = (RowInfo){ints, ints + r, ints + 2 * r};
-    s->head = (RowInfo){ints + 3 * r, ints + 4 * r, ints + 5 * r};
-    s->wanted = (uint32_t *)(ints + 6 * r);
+    rows_info(s, ints);
     float *at = s->cache;
     for (uint32_t i = 0; i < p->n_states; i++) {
         s->states[i].data = at;
         at += s->state_floats[i] * s->n_sequences;
     }
     return GPTC_OK;
+}
+
+/* What stays here when the work is done on a GPU. */
+static gptc_status session_reserve_cuda(gptc_session *s, const char *driver, gptc_detail *why) {
+    if (s->chunk > CUDA_MOST_ROWS) s->chunk = CUDA_MOST_ROWS;
+    s->logits = reserve(s, s->model->meta->vocab * (uint64_t)sizeof(float) * s->n_sequences);
+    s->sequences = reserve(s, s->n_sequences * (uint64_t)sizeof(Sequence));
+    int32_t *ints = reserve(s, s->chunk * (uint64_t)7 * sizeof(int32_t));
+    if (s->n_blocks < 3) return status_fail(why, GPTC_E_MEMORY, "no memory for the session's logits");
+    rows_info(s, ints);
+    return cuda_session_new(s, driver, why);
 }
 
 static gptc_status session_init(gptc_session *s, const gptc_session_options *o, gptc_detail *why) {
@@ -371,9 +386,14 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
     uint64_t most = (uint64_t)s->context * s->n_sequences; /* rows there can ever be at once */
     if (s->chunk > most) s->chunk = (uint32_t)most;
     uint32_t threads = o->threads ? (uint32_t)o->threads : pool_cores();
+    if (o->device != GPTC_CPU && o->device != GPTC_CUDA)
+        return status_fail(why, GPTC_E_ARGUMENT, "device %d is not known", (int)o->device);
+    if (s->model->function.head && o->device != GPTC_CPU)
+        return status_fail(why, GPTC_E_UNSUPPORTED, "a model without cache runs on the CPU alone");
     if (s->model->function.head) return history_init(s, threads, why);
-    gptc_status st = session_reserve(s, threads, why);
-    if (st) return st;
+    gptc_status st = o->device == GPTC_CUDA ? session_reserve_cuda(s, o->cuda_driver, why)
+                                             : session_reserve(s, threads, why);
+    if (st || s->cuda) return st;
     s->pool = pool_new(threads);
     if (!s->pool) return status_fail(why, GPTC_E_MEMORY, "cannot start %u threads", threads);
     for (uint32_t i = 0; i < s->model->plan->n_steps; i++) {
@@ -409,6 +429,7 @@ void gptc_session_free(gptc_session *s) {
     if (!s) return;
     pool_free(s->pool);
     gptc_function_free(s->function);
+    cuda_session_free(s);
     for (uint32_t i = 0; i < s->n_blocks; i++) free(s->blocks[i]);
     free(s->states);
     free(s->state_floats);
@@ -442,6 +463,10 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
     Sequence *a = sequence_of(s, from), *b = sequence_of(s, to);
     if (!a || !b) return GPTC_E_ARGUMENT;
     if (a == b) return GPTC_OK;
+    if (s->cuda && a->length) {
+        gptc_status st = cuda_fork(s, (uint32_t)from, (uint32_t)to);
+        if (st) return st;
+    }
     for (uint32_t i = 0; s->states && i < s->model->plan->n_states && a->length; i++) {
         size_t n = s->state_floats[i];
         memcpy(s->states[i].data + (size_t)to * n, s->states[i].data + (size_t)from * n, n * sizeof(float));
@@ -491,7 +516,8 @@ static gptc_status prefill(gptc_session *s, int32_t sequence, const int32_t *tok
         uint32_t want = mode == GPTC_LOGITS_ALL ? rows : mode == GPTC_LOGITS_LAST && last;
         for (uint32_t i = 0; i < rows; i++) row_set(s, i, tokens[done + i], first + (int32_t)i, sequence);
         for (uint32_t i = 0; i < want; i++) s->wanted[i] = rows - want + i;
-        step_run(s, rows, want);
+        st = step_run(s, rows, want);
+        if (st) return st;
         if (fn && fn(user, sequence, first, (int32_t)want, step_logits(s))) return GPTC_E_STOPPED;
         if (last && want)
             logits_keep(s, sequence, step_logits(s) + (size_t)(want - 1) * s->model->meta->vocab);
@@ -551,7 +577,8 @@ gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const
             row_set(s, (uint32_t)i, tokens[done + i], s->sequences[q].length, q);
             s->wanted[i] = (uint32_t)i;
         }
-        step_run(s, (uint32_t)rows, (uint32_t)rows);
+        st = step_run(s, (uint32_t)rows, (uint32_t)rows);
+        if (st) return st;
         for (int32_t i = 0; i < rows; i++) {
             int32_t q = s->body.sequences[i];
             logits_keep(s, q, step_logits(s) + (size_t)i * vocab);

@@ -15,6 +15,7 @@ const char *gptc_strerror(gptc_status s) {
     case GPTC_E_VERSION: return "the file was made for another major version";
     case GPTC_E_CHECKSUM: return "a checksum does not match: the file is damaged";
     case GPTC_E_UNSUPPORTED: return "this library or machine lacks what is asked for";
+    case GPTC_E_DEVICE: return "the GPU or its driver reported an error";
     case GPTC_E_NO_TOKENIZER: return "the file has no tokenizer";
     case GPTC_E_TOKEN: return "a token id is outside the vocabulary";
     case GPTC_E_CONTEXT: return "the sequence would outgrow its context";

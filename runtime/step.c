@@ -5,7 +5,7 @@
  * runs each stretch of them alone, and one barrier follows the stretch. Before the head the rows whose
  * logits are wanted are gathered at the front of the one buffer that is alive there, so the head costs only
  * their number. */
-#include "runtime/runtime.h"
+#include "runtime/cuda/cuda.h"
 
 #include <string.h>
 
@@ -115,20 +115,23 @@ static void work(void *ctx, uint32_t worker, uint32_t workers) {
     if (p->head_step == p->n_steps && job->compact && worker == 0) rows_compact(s, job->wanted);
 }
 
-void step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
+gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
     const ArtPlan *p = s->model->plan;
-    for (uint32_t i = 0; i < p->n_steps; i++) rows_set(&s->launches[i], i < p->head_step ? n : n_wanted);
     for (uint32_t i = 0; i < n_wanted; i++) {
         uint32_t row = s->wanted[i];
         s->head.tokens[i] = s->body.tokens[row];
         s->head.positions[i] = s->body.positions[row];
         s->head.sequences[i] = s->body.sequences[row];
     }
+    if (s->cuda) return cuda_step(s, n, n_wanted);
+    for (uint32_t i = 0; i < p->n_steps; i++) rows_set(&s->launches[i], i < p->head_step ? n : n_wanted);
     Job job = {s, n, n_wanted, n_wanted && n_wanted < n};
     pool_run(s->pool, work, &job);
     s->rows_computed += n;
+    return GPTC_OK;
 }
 
 const float *step_logits(const gptc_session *s) {
+    if (s->cuda) return s->cuda->logits;
     return (const float *)(const void *)(s->rows + s->model->plan->logits_offset * s->chunk);
 }

@@ -122,3 +122,12 @@ JsonNumber json_number(double x, int digits) {
     if (isfinite(x)) snprintf(n.text, sizeof n.text, "%.*g", digits, x);
     return n;
 }
+
+int cli_device(const char *tool, const char *name, gptc_session_options *to) {
+    bool cuda = !strncmp(name, "cuda", 4);
+    if (!strcmp(name, "cpu")) return -1;
+    if (!cuda || (name[4] && name[4] != ':')) return cli_usage(tool, "takes cpu or cuda: --device", name);
+    to->device = GPTC_CUDA;
+    if (name[4]) to->cuda_driver = name + 5;
+    return -1;
+}

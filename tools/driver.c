@@ -228,6 +228,10 @@ bool compile_write(Compile *c, const char *model_path, const char *out, int64_t 
     memset(r, 0, sizeof *r);
     if (!compile_lower(c, ctx, &p)) return false;
     if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return false;
+    if (o->targets && o->targets->n_cuda &&
+        !targets_compile(o->targets, c->graph, p, c->arena, &x.kernels, &x.kernels_bytes, &r->kernels,
+                         &c->diag))
+        return false;
     Text ir = text_new(c->arena);
     if (o->embed_ir) {
         graph_print(&ir, c->graph);

@@ -5,6 +5,7 @@
 #include "codegen/codegen.h"
 #include "frontend/frontend.h"
 #include "passes/pass.h"
+#include "tools/target.h"
 
 typedef struct {
     Arena *arena;
@@ -43,8 +44,9 @@ typedef struct {
     const char *flags;     /* for the provenance: options that change the result */
     int64_t eos;           /* -1 = from the files beside the model */
     const char *chat_template;
-    bool embed_ir; /* the planned graph's text goes into the file */
-    uint64_t seed; /* of the gate's tokens */
+    bool embed_ir;          /* the planned graph's text goes into the file */
+    uint64_t seed;          /* of the gate's tokens */
+    const Targets *targets; /* NULL: the CPU alone */
 } CompileWrite;
 /* A program of rows; a GPT without cache; a function that is no GPT. */
 typedef enum { COMPILED_ROWS, COMPILED_GPT, COMPILED_FUNCTION } CompiledKind;
@@ -56,6 +58,7 @@ typedef struct {
     uint32_t steps, states; /* of a function: nodes, 0 */
     bool has_tokenizer;
     ArtPlan plan;
+    KernelStats kernels;
 } CompileResult;
 /* Refuses, before any work is lost, an output that this compile reads, and for a model one that cannot be
  * read back. tokenizer may be NULL. After compile_open. */

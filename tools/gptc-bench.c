@@ -20,7 +20,7 @@ enum { MAX_REPEATS = 1000 };
 #define READ_LEAST ((size_t)16 << 20)
 
 typedef struct {
-    const char *model;
+    const char *model, *device;
     int64_t prompt, count, threads, repeat, depth, batch, level;
     bool json;
 } Options;
@@ -47,6 +47,8 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--prompt", "-p", CLI_INT, &o->prompt, "N", "tokens of a prefill (256)"},
         {"--count", "-n", CLI_INT, &o->count, "N", "tokens of a decode (64)"},
         {"--threads", "-t", CLI_INT, &o->threads, "N", "worker threads (the machine's cores)"},
+        {"--device", NULL, CLI_STRING, &o->device, "NAME",
+         "cpu or cuda (or cuda:LIB, another driver library)"},
         {"--repeat", "-r", CLI_INT, &o->repeat, "N", "measurements; median, least and most are shown (5)"},
         {"--depth", NULL, CLI_INT, &o->depth, "N", "tokens in the cache before each measurement (0)"},
         {"--batch", NULL, CLI_INT, &o->batch, "N", "sequences decoded together (1)"},
@@ -205,6 +207,7 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     gptc_session_options so = {.threads = (int32_t)o->threads,
                                .context = (int32_t)(o->depth + most + 1),
                                .sequences = (int32_t)o->batch};
+    if (cli_device("gptc-bench", o->device, &so) >= 0) return GPTC_E_ARGUMENT;
     t = cli_seconds();
     st = gptc_session_new(m, &so, &b.s, why);
     r->session_seconds = cli_seconds() - t;
@@ -264,7 +267,7 @@ static void print_text(const Options *o, const Result *r) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {.prompt = 256, .count = 64, .repeat = 5, .batch = 1};
+    Options o = {.device = "cpu", .prompt = 256, .count = 64, .repeat = 5, .batch = 1};
     Result r = {0};
     gptc_detail why = {""};
     int status = parse_options(argc, argv, &o);

@@ -13,7 +13,7 @@
 #define TOOL "gptc-eval"
 
 typedef struct {
-    const char *tokens, *expect, *dump, *text, *against, *score;
+    const char *tokens, *expect, *dump, *text, *against, *score, *device;
     bool stepwise, json;
     int64_t chunk, window, threads;
 } Options;
@@ -98,18 +98,20 @@ static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_
     return st;
 }
 
-static int open_model(Eval *e, const char *path, int64_t context, int64_t sequences, int64_t threads) {
+static int open_model(Eval *e, const char *path, int64_t context, int64_t sequences, const Options *o) {
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &e->model, &why);
     if (st) return cli_fail(TOOL, NULL, st, why.text);
     e->info.struct_size = sizeof e->info;
     gptc_model_get_info(e->model, &e->info);
     if (context > e->info.context) context = e->info.context;
-    gptc_session_options o = {.struct_size = sizeof o,
-                              .context = (int32_t)context,
-                              .sequences = (int32_t)sequences,
-                              .threads = (int32_t)threads};
-    st = gptc_session_new(e->model, &o, &e->session, &why);
+    gptc_session_options so = {.struct_size = sizeof so,
+                               .context = (int32_t)context,
+                               .sequences = (int32_t)sequences,
+                               .threads = (int32_t)o->threads};
+    int status = cli_device(TOOL, o->device, &so);
+    if (status >= 0) return status;
+    st = gptc_session_new(e->model, &so, &e->session, &why);
     return st ? cli_fail(TOOL, path, st, why.text) : -1;
 }
 
@@ -179,7 +181,7 @@ static int eval_tokens(const Options *o, const char *path) {
     int32_t *ids = NULL;
     diag_init(&e.diag);
     int status = read_tokens(&e, o->tokens, &batch, &seq, &ids);
-    if (status < 0) status = open_model(&e, path, seq, batch, o->threads);
+    if (status < 0) status = open_model(&e, path, seq, batch, o);
     if (status < 0) {
         float *got = arena_array_of(e.arena, (size_t)(batch * seq * e.info.vocab), float);
         gptc_status st = o->stepwise ? run_stepwise(&e, ids, batch, seq, got)
@@ -330,8 +332,8 @@ static int eval_text(const Options *o, const char *path) {
     size_t n = 0;
     diag_init(&e.diag);
     int64_t context = o->window > 0 ? o->window : 256;
-    int status = open_model(&e, path, context, 1, o->threads);
-    if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o->threads);
+    int status = open_model(&e, path, context, 1, o);
+    if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o);
     if (status < 0 && o->against && base.info.vocab != e.info.vocab) {
         fprintf(stderr, TOOL ": %s: its vocabulary has %d tokens, the other model's %d\n", o->against,
                 base.info.vocab, e.info.vocab);
@@ -347,7 +349,7 @@ static int eval_text(const Options *o, const char *path) {
 }
 
 int main(int argc, char **argv) {
-    Options o = {0};
+    Options o = {.device = "cpu"};
     const char *path = NULL;
     const CliOption options[] = {
         {"--tokens", NULL, CLI_STRING, &o.tokens, "T.pb", "token ids, a tensor file [batch, seq]"},
@@ -361,6 +363,8 @@ int main(int argc, char **argv) {
         {"--window", NULL, CLI_INT, &o.window, "N", "tokens a window (default 256)"},
         {"--score", NULL, CLI_STRING, &o.score, "HOW", "all (default) or second-half of each window"},
         {"--threads", NULL, CLI_INT, &o.threads, "N", "default: all cores"},
+        {"--device", NULL, CLI_STRING, &o.device, "NAME",
+         "cpu or cuda (or cuda:LIB, another driver library)"},
         {"--json", NULL, CLI_FLAG, &o.json, NULL, "one JSON object"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };

@@ -5,13 +5,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "codegen/cuda/cuda.h"
 #include "tools/cli.h"
 #include "tools/driver.h"
 
 typedef struct {
-    bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir;
-    const char *out, *target, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir, *stop_after,
-        *chat_template;
+    bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir, source;
+    const char *out, *target, *nvrtc, *cache, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir,
+        *stop_after, *chat_template;
     const char *calibrate, *budget, *report, *weights;
     int64_t ctx, eos, seed;
     ImportOptions import;
@@ -38,13 +39,9 @@ static int fail(const Compile *c) {
 static int check_options(const Options *o) {
     if (o->ctx < 0 || o->ctx > ART_MAX_CONTEXT || o->eos < -1)
         return cli_usage("gptc", "value out of range", o->eos < -1 ? "--eos" : "--ctx");
-    if (o->target && strcmp(o->target, "cpu") != 0) {
-        fprintf(stderr, "gptc: --target %s: this version has the target cpu alone\n", o->target);
-        return EXIT_MACHINE;
-    }
-    if (o->emit && strcmp(o->emit, "ir") != 0) {
-        fprintf(stderr, "gptc: --emit=%s: this version emits ir alone\n", o->emit);
-        return strcmp(o->emit, "cuda") && strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
+    if (o->emit && strcmp(o->emit, "ir") != 0 && strcmp(o->emit, "cuda") != 0) {
+        fprintf(stderr, "gptc: --emit=%s: this version emits ir and cuda\n", o->emit);
+        return strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
     }
     if (o->calibrate || o->budget || o->report) {
         fprintf(stderr, "gptc: --calibrate, --budget and --report belong to lossy passes, which this version "
@@ -92,18 +89,37 @@ static void summary_written(const CompileResult *r, const char *out, double seco
         fprintf(stderr, "  plan      %u nodes%s\n", r->steps,
                 r->kind == COMPILED_GPT ? "; every call runs the whole sequence" : "");
     summary_verified(r);
+    if (r->kernels.functions)
+        fprintf(stderr,
+                "  cuda      %u kernels, %u launches, %zu lines, %.1f MB of code, %u spilling; NVRTC %.1f s, "
+                "%u from the cache\n",
+                r->kernels.functions, r->kernels.launches, r->kernels.lines, (double)r->kernels.bytes / 1e6,
+                r->kernels.spills, r->kernels.seconds, r->kernels.cached);
     fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out,
             (double)r->pack.file_bytes / 1e6, r->has_tokenizer ? "inside" : "none", seconds);
+}
+
+static int emit_text(Compile *c, const Text *t, const char *out) {
+    if (!out || !strcmp(out, "-")) {
+        fwrite(t->data, 1, t->count, stdout);
+        return EXIT_DONE;
+    }
+    return file_write_text(out, t->data, t->count, &c->diag) ? EXIT_DONE : fail(c);
 }
 
 static int emit_ir(Compile *c, const char *out) {
     Text t = text_new(c->arena);
     graph_print(&t, c->graph);
-    if (!out || !strcmp(out, "-")) {
-        fwrite(t.data, 1, t.count, stdout);
-        return EXIT_DONE;
-    }
-    return file_write_text(out, t.data, t.count, &c->diag) ? EXIT_DONE : fail(c);
+    return emit_text(c, &t, out);
+}
+
+static int emit_cuda(Compile *c, int64_t ctx, const char *out) {
+    Program *p;
+    CudaProgram cuda;
+    if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag) ||
+        !cuda_emit(c->graph, p, c->arena, &cuda, &c->diag))
+        return fail(c);
+    return emit_text(c, &cuda.source, out);
 }
 
 static int dry_run(Compile *c, int64_t ctx) {
@@ -152,7 +168,8 @@ static int compile(Options *o, const char *path) {
     int64_t ctx = compile_context(&c, o->ctx);
     bool stop = o->emit || o->stop_after;
     if (stop) {
-        status = emit_ir(&c, o->out);
+        bool cuda = o->emit && !strcmp(o->emit, "cuda");
+        status = cuda ? emit_cuda(&c, ctx, o->out) : emit_ir(&c, o->out);
     } else if (o->dry_run) {
         status = dry_run(&c, ctx);
     } else {
@@ -173,7 +190,9 @@ static int compile(Options *o, const char *path) {
                 fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n",
                         level);
         }
-        if (!compile_write(&c, path, out, ctx, &w, &r))
+        Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .source = o->source};
+        w.targets = &targets;
+        if (!targets_parse(o->target, &targets, &c.diag) || !compile_write(&c, path, out, ctx, &w, &r))
             status = fail(&c);
         else {
             if (!o->quiet) summary_written(&r, out, cli_seconds() - start);
@@ -194,7 +213,13 @@ int main(int argc, char **argv) {
         {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
         {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "as -O1 in this version"},
         {"-O3", NULL, CLI_FLAG, &o.o3, NULL, "as -O1 in this version: no pass is lossy yet"},
-        {"--target", NULL, CLI_STRING, &o.target, "T", "cpu, the only one in this version"},
+        {"--target", NULL, CLI_STRING, &o.target, "T[,T]",
+         "cpu (always there), cuda:sm_80, cuda:sm_90a, cuda:compute_90 …; cuda: the common ones"},
+        {"--nvrtc", NULL, CLI_STRING, &o.nvrtc, "LIB",
+         "the libnvrtc that compiles CUDA (default: looked for)"},
+        {"--nvrtc-cache", NULL, CLI_STRING, &o.cache, "DIR",
+         "keeps compiled CUDA (default ~/.cache/gptc; '' = none)"},
+        {"--cuda-source", NULL, CLI_FLAG, &o.source, NULL, "keep the CUDA text in the file"},
         {"--tokenizer", NULL, CLI_STRING, &o.tokenizer, "FILE",
          "tokenizer.json (default: the one beside the model)"},
         {"--ctx", NULL, CLI_INT, &o.ctx, "N", "longest sequence (default: the model's bound, else 4096)"},

@@ -1,0 +1,11 @@
+# cmake -D OUT=file.c -D FILES=a;b -P embed.cmake: texts as a C table, for codegen/cuda/cuda.h.
+set(c "#include \"codegen/cuda/cuda.h\"\n\nconst CudaText cuda_texts[] = {\n")
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME)
+  file(READ ${file} text)
+  string(REPLACE "\\" "\\\\" text "${text}")
+  string(REPLACE "\"" "\\\"" text "${text}")
+  string(REPLACE "\n" "\\n\"\n     \"" text "${text}")
+  string(APPEND c "    {\"${name}\",\n     \"${text}\"},\n")
+endforeach()
+file(WRITE ${OUT} "${c}    {NULL, NULL},\n};\n")

@@ -1,0 +1,33 @@
+/* cuda.h: a Program as CUDA source and the launches that run it.
+ *
+ * The source is prelude_cuda.h, the parts of kernels/ it uses, and one short kernel a shape: a kernel is named
+ * after what it runs and its shape, equal ones are written once, and the layers of a model differ in the
+ * arguments of their launches. It names no path, date or address: the same program gives the same bytes. */
+#ifndef GPTC_CUDA_H
+#define GPTC_CUDA_H
+
+#include "codegen/codegen.h"
+
+typedef struct {
+    const char *name;
+    uint32_t threads;
+    const char *body;  /* parameters and text, without the name: equal bodies are one function */
+    double bytes, ops; /* of one block row: what a launch at one row is expected to read and compute */
+} CudaFunction;
+typedef struct {
+    Text source;
+    VEC(CudaFunction) functions;
+    VEC(ArtCudaLaunch) launches;
+    uint64_t scratch_row_bytes; /* of a row, times the spans that keys are split into */
+} CudaProgram;
+
+/* emit.c. g names nodes in comments. False with the diag set when a step has no CUDA kernel. */
+bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d);
+
+/* kernels.c, made at build time from kernels/. */
+typedef struct {
+    const char *name, *text;
+} CudaText;
+extern const CudaText cuda_texts[]; /* in the order in which they stand; ends with name NULL */
+
+#endif

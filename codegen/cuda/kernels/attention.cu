@@ -1,0 +1,147 @@
+/* attention.cu: causal attention over the cache, online softmax (Milakov and Gimelshein 2018), keys split over
+ * blocks as in Flash-Decoding (Dao et al. 2023).
+ *
+ * The cache of one state: [sequence][key head][context][dim], so a head's keys follow each other. A block takes
+ * one row, one key head, up to `heads` of the query heads that share it, and one span of the keys. Its warps
+ * take four keys at a time, eight lanes each; lane a of eight holds elements a, a + 8, … of the head, or, when the
+ * head is made of whole 16-byte pieces, pieces a, a + 8, … Each eight lanes keep a maximum, a sum and dim / 8
+ * weighted values of their own; they are joined at the end.
+ *
+ * Expected of a span: 2 * span * dim * sizeof(C) bytes, 4 * heads * span * dim operations. */
+
+/* What the keys are worth to a query. */
+struct Scores {
+    float scale, softcap; /* softcap 0: none */
+};
+
+/* The keys that one of `splits` blocks looks at: of 0..position, or of the last `window` of them (0: all). */
+struct Span {
+    u32 first, last;
+};
+DEVICE Span key_span(u32 position, u32 window, u32 split, u32 splits) {
+    const u32 begin = window && position + 1 > window ? position + 1 - window : 0;
+    const u32 each = (position + 1 - begin + splits - 1) / splits, first = begin + split * each;
+    Span s = {first < position + 1 ? first : position + 1, first + each < position + 1 ? first + each : position + 1};
+    return s;
+}
+
+/* Elements of a head that one of eight lanes holds, and where the e-th of them lies. */
+template <class C, u32 dim> struct HeadLane {
+    enum { wide = dim % (8 * Pack<C>::count) == 0 ? Pack<C>::count : 1, count = (dim + 7) / 8 };
+    DEVICE u32 at(u32 e) { return (e / wide * 8 + lane() % 8) * wide + e % wide; }
+    DEVICE void load(float (&to)[count], global<const C> from) {
+        if constexpr (wide > 1) {
+            UNROLL for (u32 e = 0; e < count; e += wide) {
+                Quad q = load_quad(from + at(e));
+                UNROLL for (u32 i = 0; i < wide; i++) to[e + i] = Pack<C>::get(q, i);
+            }
+        } else {
+            UNROLL for (u32 e = 0; e < count; e++) to[e] = at(e) < dim ? to_float(from[at(e)]) : 0.0f;
+        }
+    }
+};
+
+/* Of one query head: what a group of eight lanes has seen. */
+template <u32 count> struct Seen {
+    float largest, total, value[count];
+};
+
+/* Takes b into a. */
+template <u32 count> DEVICE void seen_join(Seen<count> &a, float largest, float total, const float (&value)[count]) {
+    float top = fmaxf(a.largest, largest);
+    if (top == -INFINITY) return;
+    float keep = expf(a.largest - top), take = expf(largest - top);
+    a.largest = top;
+    a.total = a.total * keep + total * take;
+    UNROLL for (u32 e = 0; e < count; e++) a.value[e] = a.value[e] * keep + value[e] * take;
+}
+
+/* q: the row's queries of `heads` heads, dim apart. k, v: the key head's cache of the row's sequence. Keys
+ * first..last (last not included) are looked at; position is the row's. slopes (or null): a slope a head.
+ * part: heads * (vdim + 2) floats a warp. Afterwards thread 0..vdim of the block gets its element of head h's sum through
+ * out(h, element, largest, total, sum). */
+template <class C, u32 heads, u32 dim, u32 vdim, class Out>
+DEVICE void attention_span(global<const float> q, global<const C> k, global<const C> v, u32 first, u32 last, u32 position,
+                           const Scores &scores, global<const float> slopes, shared<float> part, Out out) {
+    typedef HeadLane<C, dim> Key;
+    typedef HeadLane<C, vdim> Value;
+    const u32 warps = thread_count() / 32;
+    float query[heads][Key::count];
+    Seen<Value::count> seen[heads];
+    UNROLL for (u32 h = 0; h < heads; h++) {
+        UNROLL for (u32 e = 0; e < Key::count; e++)
+            query[h][e] = Key::at(e) < dim ? q[h * dim + Key::at(e)] * scores.scale : 0.0f;
+        seen[h].largest = -INFINITY, seen[h].total = 0;
+        UNROLL for (u32 e = 0; e < Value::count; e++) seen[h].value[e] = 0;
+    }
+    for (u32 base = first + warp() * 4; base < last; base += warps * 4) {
+        const u32 key = base + lane() / 8;
+        const bool inside = key < last;
+        float keys[Key::count], values[Value::count];
+        Key::load(keys, k + (u64)(inside ? key : first) * dim);
+        Value::load(values, v + (u64)(inside ? key : first) * vdim);
+        UNROLL for (u32 h = 0; h < heads; h++) {
+            float s = 0;
+            UNROLL for (u32 e = 0; e < Key::count; e++) s += query[h][e] * keys[e];
+            UNROLL for (u32 m = 4; m; m /= 2) s += lane_xor(s, m);
+            if (scores.softcap > 0) s = scores.softcap * tanhf(s / scores.softcap);
+            if (slopes != nullptr) s -= slopes[h] * (float)(position - key);
+            if (!inside) s = -INFINITY;
+            float top = fmaxf(seen[h].largest, s);
+            float keep = top == -INFINITY ? 1.0f : expf(seen[h].largest - top);
+            float take = top == -INFINITY ? 0.0f : expf(s - top);
+            seen[h].largest = top;
+            seen[h].total = seen[h].total * keep + take;
+            UNROLL for (u32 e = 0; e < Value::count; e++)
+                seen[h].value[e] = seen[h].value[e] * keep + values[e] * take;
+        }
+    }
+    /* Four groups of lanes to one, then the warps. */
+    UNROLL for (u32 h = 0; h < heads; h++) {
+        UNROLL for (u32 m = 8; m < 32; m *= 2) {
+            float largest = lane_xor(seen[h].largest, m), total = lane_xor(seen[h].total, m), value[Value::count];
+            UNROLL for (u32 e = 0; e < Value::count; e++) value[e] = lane_xor(seen[h].value[e], m);
+            seen_join(seen[h], largest, total, value);
+        }
+        shared<float> mine = part + (warp() * heads + h) * (vdim + 2);
+        if (lane() < 8) {
+            UNROLL for (u32 e = 0; e < Value::count; e++)
+                if (Value::at(e) < vdim) mine[Value::at(e)] = seen[h].value[e];
+            if (lane() == 0) mine[vdim] = seen[h].largest, mine[vdim + 1] = seen[h].total;
+        }
+    }
+    barrier();
+    for (u32 i = thread_index(); i < heads * vdim; i += thread_count()) {
+        u32 h = i / vdim, e = i % vdim;
+        float largest = -INFINITY, total = 0, sum = 0;
+        for (u32 w = 0; w < warps; w++) largest = fmaxf(largest, part[(w * heads + h) * (vdim + 2) + vdim]);
+        for (u32 w = 0; w < warps; w++) {
+            shared<float> of = part + (w * heads + h) * (vdim + 2);
+            float take = largest == -INFINITY ? 0.0f : expf(of[vdim] - largest);
+            total += of[vdim + 1] * take;
+            sum += of[e] * take;
+        }
+        out(h, e, largest, total, sum);
+    }
+}
+
+/* The weighted mean, with a sink (a score that takes part and has no value) or without; 0 when nothing was allowed. */
+DEVICE float attention_mean(float largest, float total, float sum, bool has_sink, float sink) {
+    float top = has_sink ? fmaxf(largest, sink) : largest;
+    if (top == -INFINITY) return 0;
+    float keep = expf(largest - top), all = total * keep + (has_sink ? expf(sink - top) : 0.0f);
+    return all > 0 ? sum * keep / all : 0.0f;
+}
+
+/* Joins the spans of one row and head: parts [splits][vdim + 2], element e. */
+template <u32 vdim> DEVICE float attention_join(global<const float> parts, u32 splits, u32 e, bool has_sink, float sink) {
+    float largest = -INFINITY, total = 0, sum = 0;
+    for (u32 i = 0; i < splits; i++) largest = fmaxf(largest, parts[i * (vdim + 2) + vdim]);
+    for (u32 i = 0; i < splits; i++) {
+        global<const float> of = parts + i * (vdim + 2);
+        float take = largest == -INFINITY ? 0.0f : expf(of[vdim] - largest);
+        total += of[vdim + 1] * take;
+        sum += of[e] * take;
+    }
+    return attention_mean(largest, total, sum, has_sink, sink);
+}

@@ -1,0 +1,64 @@
+/* rows.cu: what moves or changes single rows: embedding, cache write, reductions, copies, the choice of a token.
+ * All are bound by memory and small beside the products; a block takes one row. */
+
+/* y = row `id` of a table of `width` columns, plain or in panels of 16 rows. */
+template <class T, u32 width, bool panels> DEVICE void gather_row(global<const T> table, u32 id, global<float> y) {
+    for (u32 i = thread_index(); i < width; i += thread_count())
+        y[i] = to_float(table[panels ? ((u64)(id / 16) * width + i) * 16 + id % 16 : (u64)id * width + i]);
+}
+
+/* Writes heads x dim floats at a position of the cache [sequence][head][context][dim]. */
+template <class C, u32 heads, u32 dim>
+DEVICE void store_row(global<const float> x, global<C> state, u32 sequence, u32 position, u32 context) {
+    for (u32 i = thread_index(); i < heads * dim; i += thread_count()) {
+        u64 head = (u64)sequence * heads + i / dim;
+        from_float(x[i], state[(head * context + position) * dim + i % dim]);
+    }
+}
+
+/* The choice of what a reduction does with two numbers, and what it begins with. */
+enum { REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD };
+template <u32 op> DEVICE float reduce_start() {
+    return op == REDUCE_MAX ? -INFINITY : op == REDUCE_MIN ? INFINITY : op == REDUCE_PROD ? 1.0f : 0.0f;
+}
+template <u32 op> DEVICE float reduce_two(float a, float b) {
+    if (op == REDUCE_MAX) return a != a || a > b ? a : b; /* NaN wins */
+    if (op == REDUCE_MIN) return a != a || a < b ? a : b;
+    return op == REDUCE_PROD ? a * b : a + b;
+}
+/* y[outer][inner] = x[outer][len][inner] reduced over len; a thread a result. */
+template <u32 op, u32 outer, u32 len, u32 inner> DEVICE void reduce_row(global<const float> x, global<float> y) {
+    for (u32 i = thread_index(); i < outer * inner; i += thread_count()) {
+        float v = reduce_start<op>();
+        for (u32 k = 0; k < len; k++) v = reduce_two<op>(v, x[(i / inner * len + k) * inner + i % inner]);
+        y[i] = op == REDUCE_MEAN ? v / len : v;
+    }
+}
+template <u32 outer, u32 len, u32 inner> DEVICE void softmax_row(global<const float> x, global<float> y) {
+    for (u32 i = thread_index(); i < outer * inner; i += thread_count()) {
+        const u32 at = i / inner * len * inner + i % inner;
+        float top = -INFINITY, sum = 0;
+        for (u32 k = 0; k < len; k++) top = fmaxf(top, x[at + k * inner]);
+        for (u32 k = 0; k < len; k++) sum += expf(x[at + k * inner] - top);
+        for (u32 k = 0; k < len; k++) y[at + k * inner] = expf(x[at + k * inner] - top) / sum;
+    }
+}
+
+/* The largest of width numbers and its index, the lowest of equals; part: a float and an index a warp. */
+DEVICE u32 argmax_row(global<const float> x, u32 width, shared<float> largest, shared<u32> index) {
+    float top = -INFINITY;
+    u32 at = 0xffffffff;
+    for (u32 i = thread_index(); i < width; i += thread_count())
+        if (x[i] > top || at == 0xffffffff) top = x[i], at = i;
+    for (u32 m = 16; m; m /= 2) {
+        float other = lane_xor(top, m);
+        u32 where = lane_xor(at, m);
+        if (other > top || (other == top && where < at)) top = other, at = where;
+    }
+    if (lane() == 0) largest[warp()] = top, index[warp()] = at;
+    barrier();
+    top = largest[0], at = index[0];
+    for (u32 w = 1; w < thread_count() / 32; w++)
+        if (largest[w] > top || (largest[w] == top && index[w] < at)) top = largest[w], at = index[w];
+    return at;
+}

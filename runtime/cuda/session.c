@@ -1,0 +1,253 @@
+/* session.c: steps of a session on the device (see cuda.h).
+ *
+ * All memory is one allocation, made when the session is. A step uploads token, position and sequence of its
+ * rows, runs the launches, and brings back the logits that are wanted. Steps of up to eight rows, all of them
+ * wanted, are captured as a graph once and replayed: what differs from step to step is data. Kernels begin
+ * before the one before has ended (programmatic dependent launch) and wait for it themselves. */
+#include "runtime/cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY(call, name)                                                                                      \
+    do {                                                                                                     \
+        gptc_status try_ = cuda_check(d, call, name, why);                                                   \
+        if (try_) return try_;                                                                               \
+    } while (0)
+
+enum { FEW = 8, SPAN_KEYS = 256, MOST_SPANS = 64, ALIGN = 256 };
+
+/* ---- memory ---- */
+typedef struct {
+    uint64_t cache, rows, scratch, info, total;
+} Need;
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+static bool need_add(uint64_t *sum, uint64_t a, uint64_t b) {
+    uint64_t p;
+    return !__builtin_mul_overflow(a, b, &p) && p < UINT64_MAX / 4 &&
+           !__builtin_add_overflow(*sum, aligned(p), sum);
+}
+
+static bool need_of(const gptc_session *s, Need *n) {
+    const CudaSession *c = s->cuda;
+    const ArtPlan *p = s->model->plan;
+    uint64_t spread = (uint64_t)FEW * c->spans > s->chunk ? (uint64_t)FEW * c->spans : s->chunk;
+    *n = (Need){0};
+    bool ok = true;
+    for (uint32_t i = 0; i < p->n_states && ok; i++)
+        ok = need_add(&n->cache, c->state_bytes[i], s->n_sequences);
+    ok = ok && need_add(&n->rows, p->row_bytes, s->chunk) &&
+         need_add(&n->scratch, c->model->kernels.head->scratch_row_bytes, spread) &&
+         need_add(&n->info, 6 * 4, s->chunk);
+    n->total = n->cache + n->rows + n->scratch + n->info;
+    return ok && n->cache < UINT64_MAX / 4;
+}
+
+static gptc_status memory_reserve(gptc_session *s, gptc_detail *why) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    const ArtPlan *p = s->model->plan;
+    size_t have = 0, all = 0;
+    Need n;
+    if (!need_of(s, &n)) return status_fail(why, GPTC_E_MEMORY, "more than an address space");
+    TRY(d->memory_info(&have, &all), "cuMemGetInfo");
+    if (n.total > have) {
+        uint64_t token = n.cache / s->context, rest = n.total - n.cache;
+        return status_fail(why, GPTC_E_MEMORY,
+                           "the session needs %llu MB on the GPU (cache of %u x %u tokens %llu, rows %llu), "
+                           "%llu MB are free; a "
+                           "context of %llu would fit",
+                           (unsigned long long)(n.total >> 20), s->n_sequences, s->context,
+                           (unsigned long long)(n.cache >> 20),
+                           (unsigned long long)((n.rows + n.scratch) >> 20), (unsigned long long)(have >> 20),
+                           (unsigned long long)(token && have > rest ? (have - rest) / token : 0));
+    }
+    TRY(d->memory_new(&c->block, n.total + ALIGN), "cuMemAlloc");
+    c->bytes = n.total;
+    c->rows = c->block;
+    c->scratch = c->rows + n.rows;
+    c->info = c->scratch + n.scratch;
+    CuPointer at = c->info + n.info;
+    for (uint32_t i = 0; i < p->n_states; i++) {
+        c->states[i] = at;
+        at += aligned(c->state_bytes[i] * s->n_sequences);
+    }
+    s->cache_bytes = n.cache;
+    TRY(d->memory_set(c->block, 0, n.total, c->stream), "cuMemsetD8Async");
+    TRY(d->stream_wait(c->stream), "cuStreamSynchronize");
+    return GPTC_OK;
+}
+
+gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_detail *why) {
+    const ArtPlan *p = s->model->plan;
+    CudaSession *c = s->cuda = calloc(1, sizeof *c);
+    if (!c) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the session", sizeof *c);
+    gptc_status st = model_on_device(s->model, driver, &c->model, why);
+    if (st) return st;
+    const CudaDriver *d = &c->model->driver;
+    c->states = calloc(p->n_states + 1, sizeof *c->states);
+    c->state_bytes = calloc(p->n_states + 1, sizeof *c->state_bytes);
+    c->logits = malloc((size_t)s->chunk * s->model->meta->vocab * sizeof(float));
+    if (!c->states || !c->state_bytes || !c->logits)
+        return status_fail(why, GPTC_E_MEMORY, "no memory for the session's tables");
+    for (uint32_t i = 0; i < p->n_states; i++)
+        c->state_bytes[i] =
+            (size_t)s->model->states[i].heads * s->model->states[i].dim * s->context * sizeof(float);
+    c->spans = (s->context + SPAN_KEYS - 1) / SPAN_KEYS;
+    if (c->spans > MOST_SPANS) c->spans = MOST_SPANS;
+    TRY(d->context_current(c->model->context), "cuCtxSetCurrent");
+    TRY(d->stream_new(&c->stream, 1), "cuStreamCreate");
+    return memory_reserve(s, why);
+}
+
+void cuda_session_free(gptc_session *s) {
+    CudaSession *c = s->cuda;
+    if (!c) return;
+    if (c->model) {
+        const CudaDriver *d = &c->model->driver;
+        d->context_current(c->model->context);
+        for (int i = 0; i < CUDA_GRAPHS; i++)
+            if (c->graph[i]) d->graph_free(c->graph[i]);
+        if (c->block) d->memory_free(c->block);
+        if (c->stream) d->stream_free(c->stream);
+    }
+    free(c->states);
+    free(c->state_bytes);
+    free(c->logits);
+    free(c);
+    s->cuda = NULL;
+}
+
+/* ---- a step ---- */
+typedef struct {
+    const gptc_session *s;
+    const CudaSession *c;
+    uint32_t rows, spans;
+    bool head; /* the rows are those whose logits are wanted */
+} Run;
+
+static uint32_t rows_class(uint32_t rows) {
+    return rows == 1 ? ART_ROWS_1 : rows <= 4 ? ART_ROWS_4 : rows <= FEW ? ART_ROWS_8 : ART_ROWS_MANY;
+}
+
+static CuPointer info_at(const Run *r, uint32_t which) {
+    return r->c->info + 4 * (uint64_t)r->s->chunk * (which + (r->head ? 3 : 0));
+}
+
+static void argument(const Run *r, const ArtCudaArg *a, uint64_t *out) {
+    uint32_t word = 0;
+    switch (a->kind) {
+    case ART_CUDA_ROWS: *out = r->c->rows + a->value * r->s->chunk; return;
+    case ART_CUDA_TENSOR: *out = r->c->model->weights + r->s->model->tensors[a->value].offset; return;
+    case ART_CUDA_STATE: *out = r->c->states[a->value]; return;
+    case ART_CUDA_TOKENS: *out = info_at(r, 0); return;
+    case ART_CUDA_POSITIONS: *out = info_at(r, 1); return;
+    case ART_CUDA_SEQUENCES: *out = info_at(r, 2); return;
+    case ART_CUDA_SCRATCH: *out = r->c->scratch; return;
+    case ART_CUDA_COUNT: word = r->rows; break;
+    case ART_CUDA_CONTEXT: word = r->s->context; break;
+    case ART_CUDA_SPANS: word = r->spans; break;
+    default: break;
+    }
+    *out = 0;
+    memcpy(out, &word, sizeof word);
+}
+
+static CuResult launch(const Run *r, const ArtCudaLaunch *l) {
+    const CudaModel *m = r->c->model;
+    uint64_t value[ART_CUDA_MAX_ARGS];
+    void *pointer[ART_CUDA_MAX_ARGS];
+    CuAttribute early = {.id = CU_ATTRIBUTE_PROGRAMMATIC, .value.programmatic = 1};
+    CuLaunch config = {.grid = {l->blocks, 1, 1},
+                       .block = {m->kernels.functions[l->function].threads, 1, 1},
+                       .stream = r->c->stream,
+                       .attributes = &early,
+                       .n_attributes = m->arch >= 90};
+    if (l->grid != ART_GRID_ONCE) config.grid[1] = l->grid == ART_GRID_TILES ? (r->rows + 63) / 64 : r->rows;
+    if (l->grid == ART_GRID_SPLITS) config.grid[0] *= r->spans;
+    for (uint32_t i = 0; i < l->n_args; i++) {
+        argument(r, &l->arg[i], &value[i]);
+        pointer[i] = &value[i];
+    }
+    return m->driver.launch(&config, m->functions[l->function], pointer, NULL);
+}
+
+/* The rows whose logits are wanted to the front of the one buffer that is alive at the head; wanted rises. */
+static CuResult rows_compact(const Run *r, uint32_t wanted) {
+    const ArtPlan *p = r->s->model->plan;
+    uint64_t at = r->c->rows + p->head_offset * r->s->chunk, bytes = p->head_width * 4;
+    CuResult e = 0;
+    for (uint32_t i = 0; i < wanted && !e && bytes; i++)
+        if (r->s->wanted[i] != i)
+            e = r->c->model->driver.copy(at + i * bytes, at + r->s->wanted[i] * bytes, (size_t)bytes,
+                                         r->c->stream);
+    return e;
+}
+
+static CuResult launches_run(const gptc_session *s, uint32_t n, uint32_t wanted) {
+    const CudaKernels *k = &s->cuda->model->kernels;
+    const ArtPlan *p = s->model->plan;
+    Run r = {.s = s, .c = s->cuda, .rows = n, .spans = n <= FEW ? s->cuda->spans : 1};
+    CuResult e = 0;
+    for (uint32_t i = 0; i <= k->head->n_launches && !e; i++) {
+        const ArtCudaLaunch *l = i < k->head->n_launches ? &k->launches[i] : NULL;
+        if (!r.head && (!l || l->step >= p->head_step)) {
+            r.head = true;
+            r.rows = wanted;
+            if (wanted && wanted < n) e = rows_compact(&r, wanted);
+            if (!wanted) break;
+        }
+        if (l && !e && (l->when & rows_class(r.rows))) e = launch(&r, l);
+    }
+    return e;
+}
+
+/* Replays the graph of n rows; the first time it is made. */
+static CuResult graph_run(const gptc_session *s, uint32_t n) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    CuGraph text = NULL;
+    CuResult e = 0;
+    if (!c->graph[n - 1]) {
+        e = d->capture_begin(c->stream, CU_CAPTURE_THREAD);
+        if (e) return e;
+        e = launches_run(s, n, n);
+        CuResult end = d->capture_end(c->stream, &text);
+        if (!e) e = end;
+        if (!e) e = d->graph_make(&c->graph[n - 1], text, 0);
+        if (text) d->graph_text_free(text);
+        if (e) return e;
+    }
+    return d->graph_launch(c->graph[n - 1], c->stream);
+}
+
+gptc_status cuda_step(gptc_session *s, uint32_t n, uint32_t n_wanted) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    const ArtPlan *p = s->model->plan;
+    size_t vocab = s->model->meta->vocab;
+    /* tokens, positions and sequences of body and head follow each other, here and there */
+    CuResult e = d->context_current(c->model->context);
+    if (!e) e = d->upload(c->info, s->body.tokens, 6 * 4 * (size_t)s->chunk, c->stream);
+    if (!e) e = n <= CUDA_GRAPHS && n == n_wanted ? graph_run(s, n) : launches_run(s, n, n_wanted);
+    if (!e && n_wanted)
+        e = d->download(c->logits, c->rows + p->logits_offset * s->chunk, n_wanted * vocab * sizeof(float),
+                        c->stream);
+    if (!e) e = d->stream_wait(c->stream);
+    if (e) return e == CU_OUT_OF_MEMORY ? GPTC_E_MEMORY : GPTC_E_DEVICE;
+    s->rows_computed += n;
+    return GPTC_OK;
+}
+
+gptc_status cuda_fork(gptc_session *s, uint32_t from, uint32_t to) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    CuResult e = d->context_current(c->model->context);
+    for (uint32_t i = 0; i < s->model->plan->n_states && !e; i++)
+        e = d->copy(c->states[i] + to * c->state_bytes[i], c->states[i] + from * c->state_bytes[i],
+                    c->state_bytes[i], c->stream);
+    if (!e) e = d->stream_wait(c->stream);
+    return e ? GPTC_E_DEVICE : GPTC_OK;
+}

@@ -1,0 +1,288 @@
+/* driver.cpp: a CUDA driver without a GPU, to be opened in libcuda.so.1's place (--device cuda:LIB).
+ *
+ * With GPTC_EMITTED, the text that gptc --emit=cuda wrote, and GPTC_TABLE, a line HOST_KERNEL(name) for each of
+ * its kernels, launches run the kernels on the CPU, checked by prelude_host.h. Without, it is a null driver: it
+ * takes the calls, checks their order and every pointer, and runs nothing.
+ *
+ * What is wrong is printed and returned as an error (719, launch failed). With the variable GPTC_TRACE, a file,
+ * every launch is written there: kernel, grid, and where in which allocation its arguments point. */
+#include "codegen/cuda/kernels/prelude_host.h"
+
+#include <tuple>
+#include <utility>
+
+#ifdef GPTC_EMITTED
+#include GPTC_EMITTED
+#endif
+
+extern "C" {
+#include "runtime/cuda/driver.h"
+}
+
+namespace {
+
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+
+template <class T> struct Argument {
+    static const bool pointer = false;
+    static T get(void *slot) { return *(T *)slot; }
+};
+template <class T> struct Argument<global<T>> {
+    static const bool pointer = true;
+    static global<T> get(void *slot) { return global<T>(*(T **)slot); }
+};
+
+struct Kernel {
+    const char *name;
+    std::vector<bool> pointers;
+    std::function<void(void **)> run;
+};
+
+template <class... A, size_t... i> Kernel wrap(const char *name, void (*f)(A...), std::index_sequence<i...>) {
+    return Kernel{name, {Argument<A>::pointer...}, [f](void **slots) {
+                      (void)slots;
+                      f(Argument<A>::get(slots[i])...);
+                  }};
+}
+template <class... A> Kernel wrap(const char *name, void (*f)(A...)) {
+    return wrap(name, f, std::make_index_sequence<sizeof...(A)>());
+}
+
+std::vector<Kernel> &kernels() {
+    static std::vector<Kernel> all = {
+#ifdef GPTC_TABLE
+#define HOST_KERNEL(name) wrap(#name, name),
+#include GPTC_TABLE
+#endif
+    };
+    return all;
+}
+
+struct Launch {
+    size_t kernel;
+    CuLaunch config;
+    std::vector<uint64_t> slots;
+};
+struct Stream {
+    bool capturing = false;
+    std::vector<Launch> captured;
+};
+struct Graph {
+    std::vector<Launch> launches;
+};
+
+size_t total = (size_t)8 << 30, used;
+std::map<CuPointer, size_t> allocations;
+bool initialised, current;
+
+int fail(const char *call, const char *what) {
+    fprintf(stderr, "driver: %s: %s\n", call, what);
+    return INVALID;
+}
+
+bool inside(CuPointer p, size_t bytes) {
+    auto it = allocations.upper_bound(p);
+    if (it == allocations.begin()) return false;
+    --it;
+    return p - it->first <= it->second && bytes <= it->second - (p - it->first);
+}
+
+void trace(const Launch &l) {
+    const char *path = getenv("GPTC_TRACE");
+    FILE *f = path ? fopen(path, "a") : nullptr;
+    if (!f) return;
+    const Kernel &k = kernels()[l.kernel];
+    fprintf(f, "%s <<<%u x %u, %u>>>", k.name, l.config.grid[0], l.config.grid[1], l.config.block[0]);
+    for (size_t i = 0; i < l.slots.size(); i++) {
+        auto it = allocations.upper_bound(l.slots[i]);
+        if (!k.pointers.empty() && !k.pointers[i])
+            fprintf(f, " %u", (unsigned)l.slots[i]);
+        else if (!l.slots[i] || it == allocations.begin())
+            fprintf(f, " null");
+        else
+            fprintf(f, " +%llu", (unsigned long long)(l.slots[i] - (--it)->first));
+    }
+    fputc('\n', f);
+    fclose(f);
+}
+
+int run(const Launch &l) {
+    const Kernel &k = kernels()[l.kernel];
+    trace(l);
+    if (!l.config.grid[0] || !l.config.grid[1] || l.config.grid[1] > 65535 || l.config.block[0] > 1024)
+        return fail(k.name, "a grid that is not possible");
+    for (size_t i = 0; i < l.slots.size(); i++)
+        if ((k.pointers.empty() ? l.slots[i] > UINT32_MAX : (bool)k.pointers[i]) && l.slots[i] && !inside(l.slots[i], 1))
+            return fail(k.name, "an argument points nowhere");
+    if (!k.run) return OK;
+    std::vector<void *> slots;
+    for (const uint64_t &s : l.slots) slots.push_back((void *)&s);
+    std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes, 1,
+                                     [&] { k.run(slots.data()); });
+    if (fault.empty()) return OK;
+    fprintf(stderr, "driver: %s: %s\n", k.name, fault.c_str());
+    return LAUNCH_FAILED;
+}
+
+} // namespace
+
+#define API extern "C" __attribute__((visibility("default"))) CuResult
+
+API cuInit(unsigned) {
+    initialised = true;
+    return OK;
+}
+API cuDriverGetVersion(int *v) {
+    *v = 13000;
+    return OK;
+}
+API cuGetErrorString(CuResult r, const char **text) {
+    *text = r == OUT_OF_MEMORY ? "out of memory" : r == LAUNCH_FAILED ? "launch failed" : r ? "invalid value" : "no error";
+    return OK;
+}
+API cuDeviceGetCount(int *n) {
+    *n = initialised;
+    return OK;
+}
+API cuDeviceGet(CuDevice *d, int i) {
+    *d = 0;
+    return i ? INVALID : OK;
+}
+API cuDeviceGetName(char *name, int n, CuDevice) {
+    snprintf(name, (size_t)n, "a CPU in a GPU's place");
+    return OK;
+}
+API cuDeviceGetAttribute(int *v, int which, CuDevice) {
+    *v = which == CU_MAJOR ? 9 : 0;
+    return OK;
+}
+API cuDevicePrimaryCtxRetain(CuContext *c, CuDevice) {
+    *c = (CuContext)&current;
+    return OK;
+}
+API cuDevicePrimaryCtxRelease_v2(CuDevice) {
+    if (!allocations.empty()) return fail("cuDevicePrimaryCtxRelease", "memory was not given back");
+    return OK;
+}
+API cuCtxSetCurrent(CuContext c) {
+    current = c != nullptr;
+    return OK;
+}
+API cuMemGetInfo_v2(size_t *have, size_t *all) {
+    const char *mb = getenv("GPTC_MEMORY_MB");
+    *all = mb ? (size_t)atoll(mb) << 20 : total;
+    *have = *all > used ? *all - used : 0;
+    return OK;
+}
+API cuMemAlloc_v2(CuPointer *p, size_t bytes) {
+    void *m = nullptr;
+    if (!current) return fail("cuMemAlloc", "no context is current");
+    if (posix_memalign(&m, 256, bytes)) return OUT_OF_MEMORY;
+    memset(m, 0xa5, bytes); /* memory of a GPU is not zeroed */
+    *p = (CuPointer)m;
+    used += bytes;
+    allocations[*p] = bytes;
+    host::region_add(m, bytes, "device memory");
+    return OK;
+}
+API cuMemFree_v2(CuPointer p) {
+    if (!allocations.count(p)) return fail("cuMemFree", "not an allocation");
+    used -= allocations[p];
+    host::regions().erase((const u8 *)p);
+    allocations.erase(p);
+    free((void *)p);
+    return OK;
+}
+API cuMemsetD8Async(CuPointer p, unsigned char v, size_t n, CuStream) {
+    if (!inside(p, n)) return fail("cuMemsetD8Async", "outside of the allocation");
+    memset((void *)p, v, n);
+    return OK;
+}
+API cuMemcpyHtoDAsync_v2(CuPointer to, const void *from, size_t n, CuStream) {
+    if (!inside(to, n)) return fail("cuMemcpyHtoDAsync", "outside of the allocation");
+    memcpy((void *)to, from, n);
+    return OK;
+}
+API cuMemcpyDtoHAsync_v2(void *to, CuPointer from, size_t n, CuStream) {
+    if (!inside(from, n)) return fail("cuMemcpyDtoHAsync", "outside of the allocation");
+    memcpy(to, (const void *)from, n);
+    return OK;
+}
+API cuMemcpyDtoDAsync_v2(CuPointer to, CuPointer from, size_t n, CuStream s) {
+    if (!inside(from, n) || !inside(to, n)) return fail("cuMemcpyDtoDAsync", "outside of the allocation");
+    if (to < from + n && from < to + n) return fail("cuMemcpyDtoDAsync", "source and destination overlap");
+    if (s && ((Stream *)s)->capturing) return fail("cuMemcpyDtoDAsync", "copies are not captured here");
+    memcpy((void *)to, (const void *)from, n);
+    return OK;
+}
+API cuStreamCreate(CuStream *s, unsigned) {
+    *s = (CuStream) new Stream();
+    return OK;
+}
+API cuStreamSynchronize(CuStream s) {
+    if (s && ((Stream *)s)->capturing) return fail("cuStreamSynchronize", "the stream is being captured");
+    return OK;
+}
+API cuStreamDestroy_v2(CuStream s) {
+    delete (Stream *)s;
+    return OK;
+}
+API cuModuleLoadData(CuModule *m, const void *image) {
+    *m = (CuModule)image;
+    return memcmp(image, "\177ELF", 4) ? fail("cuModuleLoadData", "not an image") : OK;
+}
+API cuModuleUnload(CuModule) { return OK; }
+API cuModuleGetFunction(CuFunction *f, CuModule, const char *name) {
+    std::vector<Kernel> &all = kernels();
+    for (size_t i = 0; i < all.size(); i++)
+        if (!strcmp(all[i].name, name)) {
+            *f = (CuFunction)(i + 1);
+            return OK;
+        }
+#ifdef GPTC_TABLE
+    return NOT_FOUND;
+#else
+    all.push_back(Kernel{strdup(name), {}, nullptr});
+    *f = (CuFunction)all.size();
+    return OK;
+#endif
+}
+API cuLaunchKernelEx(const CuLaunch *c, CuFunction f, void **slots, void **) {
+    Launch l = {(size_t)f - 1, *c, {}};
+    if (!current) return fail("cuLaunchKernelEx", "no context is current");
+    size_t n = kernels()[l.kernel].pointers.size();
+    for (size_t i = 0; i < n; i++) l.slots.push_back(*(uint64_t *)slots[i]);
+    Stream *s = (Stream *)c->stream;
+    if (!s || !s->capturing) return run(l);
+    s->captured.push_back(l);
+    return OK;
+}
+API cuStreamBeginCapture_v2(CuStream s, int) {
+    ((Stream *)s)->capturing = true;
+    ((Stream *)s)->captured.clear();
+    return OK;
+}
+API cuStreamEndCapture(CuStream s, CuGraph *g) {
+    ((Stream *)s)->capturing = false;
+    *g = (CuGraph) new Graph{((Stream *)s)->captured};
+    return OK;
+}
+API cuGraphInstantiateWithFlags(CuGraphExec *e, CuGraph g, unsigned long long) {
+    *e = (CuGraphExec) new Graph(*(Graph *)g);
+    return OK;
+}
+API cuGraphLaunch(CuGraphExec e, CuStream) {
+    for (const Launch &l : ((Graph *)e)->launches) {
+        int r = run(l);
+        if (r) return r;
+    }
+    return OK;
+}
+API cuGraphExecDestroy(CuGraphExec e) {
+    delete (Graph *)e;
+    return OK;
+}
+API cuGraphDestroy(CuGraph g) {
+    delete (Graph *)g;
+    return OK;
+}

@@ -1,0 +1,53 @@
+#include "tools/target.h"
+
+#include <string.h>
+
+static const CudaArch common[] = {
+    {80, false, false}, {90, false, false}, {100, false, false}, {100, false, true}};
+
+bool targets_parse(const char *text, Targets *out, Diag *d) {
+    out->text = text;
+    for (const char *at = text; at && *at;) {
+        size_t n = strcspn(at, ",");
+        bool ok = n == 3 && !memcmp(at, "cpu", 3);
+        if (n == 4 && !memcmp(at, "cuda", 4)) {
+            ok = out->n_cuda == 0;
+            memcpy(out->cuda, common, sizeof common);
+            out->n_cuda = sizeof common / sizeof *common;
+        } else if (n > 5 && !memcmp(at, "cuda:", 5) && out->n_cuda < TARGETS_MAX) {
+            ok = cuda_arch_parse(at + 5, n - 5, &out->cuda[out->n_cuda]);
+            out->n_cuda += ok;
+        }
+        if (!ok)
+            return diag_error(
+                d, loc_none(),
+                "--target %s: takes cpu, cuda, cuda:sm_80 and above (sm_90a too) and cuda:compute_90, "
+                "with commas between, at most %d",
+                text, TARGETS_MAX);
+        at += n + (at[n] == ',');
+    }
+    return true;
+}
+
+bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, const void **data, size_t *bytes,
+                     KernelStats *stats, Diag *d) {
+    CudaProgram c;
+    CudaImage image[TARGETS_MAX];
+    *stats = (KernelStats){0};
+    if (!cuda_emit(g, p, a, &c, d) || !nvrtc_compile(&c, t->cuda, t->n_cuda, &t->nvrtc, a, image, d))
+        return false;
+    cuda_section(&c, image, t->n_cuda, t->source, a, data, bytes);
+    stats->functions = (uint32_t)c.functions.count;
+    stats->launches = (uint32_t)c.launches.count;
+    stats->bytes = *bytes;
+    for (const char *s = c.source.data; *s; s++) stats->lines += *s == '\n';
+    for (uint32_t i = 0; i < t->n_cuda; i++) {
+        stats->cached += image[i].cached;
+        stats->seconds += image[i].seconds;
+    }
+    for (size_t i = 0; i < c.functions.count; i++) {
+        ArtCudaFunction f = {0};
+        stats->spills += nvrtc_usage(image[0].log, c.functions.data[i].name, &f) && f.spill_bytes > 0;
+    }
+    return true;
+}
