@@ -157,7 +157,8 @@ static int compile(Options *o, const char *path) {
     int status = EXIT_DONE;
     bool writes = !o->emit && !o->stop_after && !o->dry_run;
     const char *out = o->out || !writes ? o->out : "model.bin";
-    if (!compile_open(&c, path, &o->import) ||
+    Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .source = o->source};
+    if (!targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
         (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) || !compile_passes(&c, &p)) {
         if (bar) fprintf(stderr, "\r\033[K");
         status = fail(&c);
@@ -190,9 +191,8 @@ static int compile(Options *o, const char *path) {
                 fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n",
                         level);
         }
-        Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .source = o->source};
         w.targets = &targets;
-        if (!targets_parse(o->target, &targets, &c.diag) || !compile_write(&c, path, out, ctx, &w, &r))
+        if (!compile_write(&c, path, out, ctx, &w, &r))
             status = fail(&c);
         else {
             if (!o->quiet) summary_written(&r, out, cli_seconds() - start);

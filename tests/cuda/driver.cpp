@@ -95,7 +95,7 @@ void trace(const Launch &l) {
     fprintf(f, "%s <<<%u x %u, %u>>>", k.name, l.config.grid[0], l.config.grid[1], l.config.block[0]);
     for (size_t i = 0; i < l.slots.size(); i++) {
         auto it = allocations.upper_bound(l.slots[i]);
-        if (!k.pointers.empty() && !k.pointers[i])
+        if (!k.pointers[i])
             fprintf(f, " %u", (unsigned)l.slots[i]);
         else if (!l.slots[i] || it == allocations.begin())
             fprintf(f, " null");
@@ -112,7 +112,7 @@ int run(const Launch &l) {
     if (!l.config.grid[0] || !l.config.grid[1] || l.config.grid[1] > 65535 || l.config.block[0] > 1024)
         return fail(k.name, "a grid that is not possible");
     for (size_t i = 0; i < l.slots.size(); i++)
-        if ((k.pointers.empty() ? l.slots[i] > UINT32_MAX : (bool)k.pointers[i]) && l.slots[i] && !inside(l.slots[i], 1))
+        if (k.pointers[i] && l.slots[i] && !inside(l.slots[i], 1))
             return fail(k.name, "an argument points nowhere");
     if (!k.run) return OK;
     std::vector<void *> slots;
@@ -232,7 +232,22 @@ API cuModuleLoadData(CuModule *m, const void *image) {
     return memcmp(image, "\177ELF", 4) ? fail("cuModuleLoadData", "not an image") : OK;
 }
 API cuModuleUnload(CuModule) { return OK; }
-API cuModuleGetFunction(CuFunction *f, CuModule, const char *name) {
+#ifndef GPTC_TABLE
+/* The parameters of a kernel, from the text that tests/cuda/nvrtc.c gives for code. */
+static bool read_parameters(const char *image, const char *name, std::vector<Kernel> &all) {
+    std::string text(image), start = std::string(") ") + name + "(";
+    size_t at = text.find(start);
+    if (at == std::string::npos) return false;
+    Kernel k = {strdup(name), {}, nullptr};
+    at += start.size();
+    for (size_t end = text.find(") {", at); at < end; at = text.find(", ", at) == std::string::npos ? end : text.find(", ", at) + 2)
+        if (at < end) k.pointers.push_back(!text.compare(at, 7, "global<"));
+    all.push_back(k);
+    return true;
+}
+#endif
+API cuModuleGetFunction(CuFunction *f, CuModule m, const char *name) {
+    (void)m;
     std::vector<Kernel> &all = kernels();
     for (size_t i = 0; i < all.size(); i++)
         if (!strcmp(all[i].name, name)) {
@@ -242,9 +257,7 @@ API cuModuleGetFunction(CuFunction *f, CuModule, const char *name) {
 #ifdef GPTC_TABLE
     return NOT_FOUND;
 #else
-    all.push_back(Kernel{strdup(name), {}, nullptr});
-    *f = (CuFunction)all.size();
-    return OK;
+    return read_parameters((const char *)m, name, all) ? (*f = (CuFunction)all.size(), OK) : (int)NOT_FOUND;
 #endif
 }
 API cuLaunchKernelEx(const CuLaunch *c, CuFunction f, void **slots, void **) {

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Sessions on a GPU against a driver that runs nothing: order and arguments of the launches, memory, and what is
+# said when something is missing. usage: cuda_null.sh BUILD_DIR SOURCE_DIR
+set -u
+build=$1 source=$2 model=$2/examples/shakespeare/model.onnx
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+null=$build/tests/libcuda-null.so stand_in=$build/tests/libnvrtc-stand-in.so
+status=0
+bad() { echo "FAIL: $*"; status=1; }
+"$build/gptc" -q "$model" --target cpu,cuda:sm_90,cuda:compute_90 --nvrtc "$stand_in" --nvrtc-cache "$work/cache" -o "$work/m.bin" || bad "does not compile"
+[ "$(ls "$work/cache" | wc -l)" = 2 ] || bad "the cache has not two entries"
+"$build/gptc" "$model" --target cuda:sm_90 --nvrtc "$stand_in" --nvrtc-cache "$work/cache" -o "$work/again.bin" 2>&1 | grep -q '1 from the cache' || bad "not from the cache"
+"$build/gptc" -q "$model" -o "$work/cpu.bin" || bad "does not compile for the CPU"
+
+# a step is one graph: the same launches every time, each kernel's arguments inside the allocation
+GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
+awk '/^gather_token/ { n++; one[n] = / 1 x 1,|<<<1 x 1/ } { step[n] = step[n] $0 "\n" }
+     END { for (i = 1; i <= n; i++) if (one[i]) { seen++; if (first && step[i] != first) exit 2; first = step[i] } exit seen < 3 }' "$work/trace" ||
+    bad "steps of one row differ, or are too few"
+grep -q '_many <<<\|rows4 <<<' "$work/trace" || bad "the prompt did not run as several rows"
+awk '/^gather_token/ { one = /<<<1 x 1/ } one' "$work/trace" | grep -q '_many\|rows4\|rows8' && bad "a step of one row runs kernels for several"
+head -1 "$work/trace" | grep -q '^gather_token' || bad "the first launch is not the embedding"
+
+said() { # said PATTERN COMMAND…
+    pattern=$1
+    shift
+    "$@" >"$work/out" 2>&1 && bad "$*: succeeded"
+    grep -Eq "$pattern" "$work/out" || bad "$*: no /$pattern/ in: $(cat "$work/out")"
+    [ "$(wc -l <"$work/out")" -le 2 ] || bad "$*: more than a line"
+}
+said 'no NVIDIA driver' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device cuda:/nowhere.so
+said 'no CUDA kernels; compile it with --target' "$build/gptc-run" "$work/cpu.bin" --tokens 1 -n 1 --device "cuda:$null"
+said 'has no cuInit|too old' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$stand_in"
+said 'weights need .* MB' env GPTC_MEMORY_MB=1 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$null"
+said 'session needs .* MB on the GPU' env GPTC_MEMORY_MB=12 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$null"
+said 'NVRTC, which compiles' "$build/gptc" "$model" -q --target cuda:sm_90 --nvrtc /nowhere.so -o "$work/x.bin"
+[ ! -e "$work/x.bin" ] || bad "a file was left behind"
+said 'target .*takes cpu, cuda' "$build/gptc" "$model" -q --target cuda:sm_9x -o "$work/x.bin"
+exit $status
