@@ -527,6 +527,21 @@ static bool emit_step(Emit *e) {
     }
 }
 
+/* Compressed weights have no kernels here yet. */
+static bool weights_known(Emit *e) {
+    for (int i = 0; i < ART_MAX_ARGS; i++) {
+        const ArtArg *a = &e->s->arg[i];
+        if (a->kind != ART_ARG_TENSOR) continue;
+        uint32_t dtype = e->p->tensors.data[a->value].art.dtype;
+        if (dtype != ART_F32 && dtype != ART_F16 && dtype != ART_BF16)
+            return diag_error(
+                e->diag, loc_none(),
+                "step %u reads compressed weights, for which there is no CUDA kernel; hint: --target cpu",
+                e->step);
+    }
+    return true;
+}
+
 bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) {
     Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d};
     memset(out, 0, sizeof *out);
@@ -535,7 +550,7 @@ bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) 
     for (size_t i = 0; i < p->steps.count; i++) {
         e.step = (uint32_t)i;
         e.s = &p->steps.data[i];
-        if (!emit_step(&e)) return false;
+        if (!weights_known(&e) || !emit_step(&e)) return false;
     }
     return true;
 }
