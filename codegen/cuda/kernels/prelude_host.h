@@ -153,7 +153,8 @@ inline void to_scheduler(bool last) {
     Fiber &f = self();
     (void)last;
 #ifdef HOST_ASAN
-    __sanitizer_start_switch_fiber(last ? nullptr : &f.fake_stack, grid->scheduler_stack, grid->scheduler_bytes);
+    __sanitizer_start_switch_fiber(last ? nullptr : &f.fake_stack, grid->scheduler_stack,
+                                   grid->scheduler_bytes);
 #endif
 #if defined(__x86_64__)
     host_switch(&f.sp, grid->scheduler_sp);
@@ -370,7 +371,8 @@ template <class T> struct global {
         if (at < region->data || bytes > region->bytes || (size_t)(at - region->data) > region->bytes - bytes)
             host::fault(HOST_HERE, "global memory: %zu bytes at %lld of \"%s\", which has %zu", bytes,
                         (long long)(at - region->data), region->name.c_str(), region->bytes);
-        if ((uintptr_t)at % (bytes < 16 ? bytes : 16)) host::fault(HOST_HERE, "global memory: a misaligned access");
+        if ((uintptr_t)at % (bytes < 16 ? bytes : 16))
+            host::fault(HOST_HERE, "global memory: a misaligned access");
         return p;
     }
     T &operator*() const { return *check(sizeof(T)); }
@@ -406,8 +408,8 @@ template <class T> struct shared {
             return *p = v;
         }
         T operator=(const Ref &o) const { return *this = (T)o; }
-        T operator+=(T v) const { return *this = (T)((T)*this + v); }
-        T operator*=(T v) const { return *this = (T)((T)*this * v); }
+        T operator+=(T v) const { return *this = (T)((T) * this + v); }
+        T operator*=(T v) const { return *this = (T)((T) * this * v); }
     };
     struct Index {
         long long i;
@@ -498,7 +500,8 @@ inline std::string launch(u32 blocks, u32 rows, u32 threads, size_t shared_bytes
         for (size_t k = 0; k < here.size(); k++) {
             if (!here[k] && next < total) {
                 here[k].reset(new Block());
-                block_start(*here[k], (u32)(next % blocks), (u32)(next / blocks), threads, shared_bytes, k * threads);
+                block_start(*here[k], (u32)(next % blocks), (u32)(next / blocks), threads, shared_bytes,
+                            k * threads);
                 next++;
             }
             if (!here[k]) continue;
@@ -534,7 +537,8 @@ inline std::string launch(u32 blocks, u32 rows, u32 threads, size_t shared_bytes
     static const char name##_key = 0;                                                                        \
     const shared<T> name = host::declare<T>(&name##_key, count, host::Site{__FILE__, __LINE__})
 #define SHARED_AT_LAUNCH(T, name)                                                                            \
-    const shared<T> name = (shared<T>)host::declare<u8>("", host::block().shared_at_launch, host::Site{__FILE__, __LINE__})
+    const shared<T> name =                                                                                   \
+        (shared<T>)host::declare<u8>("", host::block().shared_at_launch, host::Site{__FILE__, __LINE__})
 
 DEVICE u32 thread_index() { return host::self().index; }
 DEVICE u32 thread_count() { return host::block().threads; }
@@ -568,14 +572,26 @@ template <class T> T shuffle(T v, u32 mask, u32 from, const char *what, Site s) 
     return a.result;
 }
 } // namespace host
-DEVICE float lane_xor(float v, u32 mask, HOST_SITE) { return host::shuffle(v, mask, host::WARP, "lane_xor", HOST_HERE); }
-DEVICE u32 lane_xor(u32 v, u32 mask, HOST_SITE) { return host::shuffle(v, mask, host::WARP, "lane_xor", HOST_HERE); }
-DEVICE float lane_read(float v, u32 from, HOST_SITE) { return host::shuffle(v, 0, from % host::WARP, "lane_read", HOST_HERE); }
-DEVICE u32 lane_read(u32 v, u32 from, HOST_SITE) { return host::shuffle(v, 0, from % host::WARP, "lane_read", HOST_HERE); }
+DEVICE float lane_xor(float v, u32 mask, HOST_SITE) {
+    return host::shuffle(v, mask, host::WARP, "lane_xor", HOST_HERE);
+}
+DEVICE u32 lane_xor(u32 v, u32 mask, HOST_SITE) {
+    return host::shuffle(v, mask, host::WARP, "lane_xor", HOST_HERE);
+}
+DEVICE float lane_read(float v, u32 from, HOST_SITE) {
+    return host::shuffle(v, 0, from % host::WARP, "lane_read", HOST_HERE);
+}
+DEVICE u32 lane_read(u32 v, u32 from, HOST_SITE) {
+    return host::shuffle(v, 0, from % host::WARP, "lane_read", HOST_HERE);
+}
 
 /* ---- half precision ---- */
-struct half { u16 bits; };
-struct bf16 { u16 bits; };
+struct half {
+    u16 bits;
+};
+struct bf16 {
+    u16 bits;
+};
 DEVICE float float_of_bits(u32 bits) {
     float f;
     memcpy(&f, &bits, 4);
@@ -590,31 +606,41 @@ DEVICE float to_float(float v) { return v; }
 DEVICE float to_float(half h) {
     u32 sign = (u32)(h.bits & 0x8000) << 16, exponent = h.bits >> 10 & 31, mantissa = h.bits & 1023;
     if (exponent == 31) return float_of_bits(sign | 0x7f800000 | mantissa << 13);
-    float v = exponent ? std::ldexp((float)(mantissa | 1024), (int)exponent - 25) : std::ldexp((float)mantissa, -24);
+    float v = exponent ? std::ldexp((float)(mantissa | 1024), (int)exponent - 25)
+                       : std::ldexp((float)mantissa, -24);
     return sign ? -v : v;
 }
 DEVICE float to_float(bf16 h) { return float_of_bits((u32)h.bits << 16); }
 DEVICE void from_float(float f, float &out) { out = f; }
 DEVICE void from_float(float f, half &out) { /* to nearest, ties to even */
     u32 bits = bits_of_float(f), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
-    if (rest > 0x7f800000) out.bits = (u16)0x7fff;
-    else if (rest >= 0x477ff000) out.bits = (u16)(sign | 0x7c00);
-    else if (rest < 0x38800000) out.bits = (u16)(sign | (u32)std::nearbyint(std::ldexp(float_of_bits(rest), 24)));
-    else out.bits = (u16)(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13);
+    if (rest > 0x7f800000)
+        out.bits = (u16)0x7fff;
+    else if (rest >= 0x477ff000)
+        out.bits = (u16)(sign | 0x7c00);
+    else if (rest < 0x38800000)
+        out.bits = (u16)(sign | (u32)std::nearbyint(std::ldexp(float_of_bits(rest), 24)));
+    else
+        out.bits = (u16)(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13);
 }
 DEVICE void from_float(float f, bf16 &out) {
     u32 bits = bits_of_float(f);
-    out.bits = (bits & 0x7fffffff) > 0x7f800000 ? (u16)0x7fff : (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    out.bits =
+        (bits & 0x7fffffff) > 0x7f800000 ? (u16)0x7fff : (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 /* ---- 16 bytes ---- */
-struct alignas(16) Quad { u32 word[4]; };
+struct alignas(16) Quad {
+    u32 word[4];
+};
 template <class T> Quad load_quad(global<T> p, HOST_SITE) {
     Quad q;
     memcpy(&q, p.check(16, file, line), 16);
     return q;
 }
-template <class T> void store_quad(global<T> p, Quad q, HOST_SITE) { memcpy(p.check(16, file, line), &q, 16); }
+template <class T> void store_quad(global<T> p, Quad q, HOST_SITE) {
+    memcpy(p.check(16, file, line), &q, 16);
+}
 template <class T> Quad load_quad(shared<T> p, HOST_SITE) {
     Quad q;
     if ((uintptr_t)p.p % 16) host::fault(HOST_HERE, "shared memory: a misaligned access");
@@ -689,7 +715,8 @@ template <class T> void multiply(void **args) {
             u32 row = g + i % 2 * 8, column = t + i / 2 * 8;
             a[row][column] = lower<T>(p->a[i]), a[row][column + 1] = upper<T>(p->a[i]);
         }
-        for (u32 i = 0; i < 2; i++) b[t + 8 * i][g] = lower<T>(p->b[i]), b[t + 8 * i + 1][g] = upper<T>(p->b[i]);
+        for (u32 i = 0; i < 2; i++)
+            b[t + 8 * i][g] = lower<T>(p->b[i]), b[t + 8 * i + 1][g] = upper<T>(p->b[i]);
     }
     for (u32 l = 0; l < WARP; l++)
         for (u32 i = 0; i < 4; i++) {
@@ -700,8 +727,7 @@ template <class T> void multiply(void **args) {
         }
 }
 } // namespace host
-template <class T>
-void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], T, HOST_SITE) {
+template <class T> void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], T, HOST_SITE) {
     host::Product<T> p = {c, a, b};
     host::collective(HOST_HERE, "fragment_multiply", &p, host::multiply<T>);
 }
