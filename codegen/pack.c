@@ -270,8 +270,8 @@ FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackSta
         arena_free(a);
         return NULL;
     }
-    uint32_t total =
-        4u + (x->tokenizer_bytes > 0) + (x->kernels_bytes > 0) + (x->provenance != NULL) + (x->report != NULL) + (x->ir != NULL);
+    uint32_t total = 4u + (x->tokenizer_bytes > 0) + (x->kernels_bytes > 0) + (x->provenance != NULL) +
+                     (x->report != NULL) + (x->ir != NULL);
     ArtHeader h = {.major = ART_MAJOR, .minor = ART_MINOR};
     memcpy(h.magic, ART_MAGIC, sizeof h.magic);
     file_write(k.w, &h, sizeof h);

@@ -81,10 +81,10 @@ typedef struct gptc_session gptc_session;
 typedef enum { GPTC_CPU, GPTC_CUDA } gptc_device;
 typedef struct {
     size_t struct_size;
-    int32_t threads;   /* 0 = as many as the machine has cores; at most 1024 */
-    int32_t context;   /* tokens a sequence may hold; 0 = the model's, which is the most */
-    int32_t sequences; /* kept at once; 0 = 1; at most 65536 */
-    int32_t chunk;     /* most rows computed at once; 0 = 256; at most 65536 */
+    int32_t threads;         /* 0 = as many as the machine has cores; at most 1024 */
+    int32_t context;         /* tokens a sequence may hold; 0 = the model's, which is the most */
+    int32_t sequences;       /* kept at once; 0 = 1; at most 65536 */
+    int32_t chunk;           /* most rows computed at once; 0 = 256; at most 65536 */
     gptc_device device;      /* CUDA: the first GPU, with the kernels of the file (code that runs on it) */
     const char *cuda_driver; /* library to open in place of libcuda.so.1; NULL = that */
 } gptc_session_options;

@@ -191,10 +191,10 @@ struct gptc_session {
     void *blocks[8];         /* what free() takes */
     uint32_t n_blocks;
     uint64_t cache_bytes, rows_computed;
-    gptc_function *function; /* of a GPT without cache; then states, launches and rows are not there */
-    int32_t *history;        /* n_sequences x context tokens */
-    int64_t *wide;           /* one sequence's tokens as i64 */
-    float *rounded;          /* logits on their way: chunk or n_sequences x vocab */
+    gptc_function *function;  /* of a GPT without cache; then states, launches and rows are not there */
+    int32_t *history;         /* n_sequences x context tokens */
+    int64_t *wide;            /* one sequence's tokens as i64 */
+    float *rounded;           /* logits on their way: chunk or n_sequences x vocab */
     struct CudaSession *cuda; /* on a GPU; then states, launches and rows are not here */
 };
 

@@ -392,7 +392,7 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
         return status_fail(why, GPTC_E_UNSUPPORTED, "a model without cache runs on the CPU alone");
     if (s->model->function.head) return history_init(s, threads, why);
     gptc_status st = o->device == GPTC_CUDA ? session_reserve_cuda(s, o->cuda_driver, why)
-                                             : session_reserve(s, threads, why);
+                                            : session_reserve(s, threads, why);
     if (st || s->cuda) return st;
     s->pool = pool_new(threads);
     if (!s->pool) return status_fail(why, GPTC_E_MEMORY, "cannot start %u threads", threads);
