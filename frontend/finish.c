@@ -5,10 +5,25 @@
 
 #define OUTPUTS_MAX 4096
 
-/* Logits: the user's choice, else the float output [batch, seq, V] with the largest V. */
+/* Values that go into another output. */
+static bool *inner_values(const Graph *g, const ValId *v, size_t n, Arena *a) {
+    bool *need = arena_array_of(a, g->values.count, bool), *inner = arena_array_of(a, g->values.count, bool);
+    for (size_t i = 0; i < n; i++) need[v[i].id] = true;
+    for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
+        const Node *x = graph_node(g, id);
+        bool used = false;
+        for (uint32_t o = 0; o < x->nout; o++) used = used || need[x->out[o].id];
+        for (uint32_t i = 0; used && i < x->nin; i++) need[x->in[i].id] = inner[x->in[i].id] = true;
+    }
+    return inner;
+}
+
+/* Logits: the user's choice, else floats [batch, seq, V]: with as many features as the embedding has rows,
+ * and among those the last ones that are no probabilities; else the last ones with the most features. */
 static int find_logits(const Import *im, const ValId *v, const bool *present) {
     int best = -1;
-    int64_t best_v = -1;
+    int64_t best_score = -1;
+    const bool *inner = inner_values(im->g, v, im->noutputs, im->scratch);
     for (size_t i = 0; i < im->noutputs; i++) {
         const Type *t = graph_type(im->g, v[i]);
         if (im->opt->logits != NULL) {
@@ -17,10 +32,14 @@ static int find_logits(const Import *im, const ValId *v, const bool *present) {
         }
         if (present[i] || !dtype_is_float(t->dtype) || t->rank == 0 || t->rank > 3) continue;
         Dim last = t->dim[t->rank - 1];
-        int64_t size = dim_is_const(last) ? last.v : 0;
-        if (size > best_v) {
+        int64_t size = dim_is_const(last) && last.v < DIM_MAX / 16 ? last.v : 0;
+        Op op = graph_def_op(im->g, v[i]);
+        bool vocabulary = size == im->token_rows, probability = op == OP_SOFTMAX || op == OP_LOG;
+        int64_t score = size + (vocabulary ? DIM_MAX / 2 : 0) + (probability ? 0 : DIM_MAX / 4) +
+                        (inner[v[i].id] ? 0 : DIM_MAX / 8);
+        if (score > best_score) {
             best = (int)i;
-            best_v = size;
+            best_score = score;
         }
     }
     return best;

@@ -187,8 +187,9 @@ typedef struct {
     uint32_t *inputs, *outputs; /* tensor numbers of graph inputs (without initializers) and outputs */
     const OInfo **input_info;
     size_t ninputs, noutputs;
-    Role *roles;   /* of inputs */
-    bool *dynamic; /* by value id: computed from an input's data; grows */
+    Role *roles;        /* of inputs */
+    int64_t token_rows; /* of the embedding; 0 = no tokens */
+    bool *dynamic;      /* by value id: computed from an input's data; grows */
     size_t ndynamic;
     uint64_t inlined; /* nodes made so far, bounded */
     bool fixed;       /* tokens have literal dims */

@@ -24,7 +24,7 @@ static void literal_set(Import *im, SymId s, const ODim *d) {
 }
 
 /* tokens and past first: they name the symbols that the others use. */
-static void name_dims(Import *im, const PastForm *pasts) {
+static void name_dims(Import *im, const InputForm *forms) {
     Dim batch = dim_sym(im->g, SYM_BATCH), seq = dim_sym(im->g, SYM_SEQ);
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
@@ -37,10 +37,11 @@ static void name_dims(Import *im, const PastForm *pasts) {
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         if (im->roles[i] != ROLE_PAST) continue;
-        if (pasts[i].batch_axis != NO_AXIS) alias_add(im, &info->dim[pasts[i].batch_axis], batch);
-        const ODim *past = &info->dim[pasts[i].past_axis];
+        const PastForm *form = &forms[i].past;
+        if (form->batch_axis != NO_AXIS) alias_add(im, &info->dim[form->batch_axis], batch);
+        const ODim *past = &info->dim[form->past_axis];
         alias_add(im, past, dim_sym(im->g, SYM_PAST));
-        bool room = pasts[i].buffer && past->param == NULL && past->value > 0;
+        bool room = form->buffer && past->param == NULL && past->value > 0;
         if (!room)
             literal_set(im, SYM_PAST, past);
         else if (im->g->context == 0 || past->value < im->g->context)
@@ -68,12 +69,14 @@ static bool declared_dims(Import *im, const OInfo *info, Dim *out) {
     return true;
 }
 
-static bool role_dims(Import *im, size_t i, const PastForm *past, bool has_past, Dim *dims) {
+/* Dimensions by role; a value bound in place of a mask or of segments has those that they would have. */
+static bool role_dims(Import *im, size_t i, const InputForm *form, bool has_past, Dim *dims) {
     const OInfo *info = im->input_info[i];
     Dim batch = dim_sym(im->g, SYM_BATCH), seq = dim_sym(im->g, SYM_SEQ);
     Dim total = has_past ? dim_add(im->g, dim_sym(im->g, SYM_PAST), seq) : seq;
     size_t r = info->rank;
     Role role = im->roles[i];
+    if (form->use == USE_CAUSAL || form->sense != MASK_NONE) role = ROLE_MASK;
     if (role == ROLE_TOKENS && r != 2)
         return diag_error(im->d, loc_none(),
                           "the token input '%s' has rank %zu; hint: export it as "
@@ -98,12 +101,13 @@ static bool role_dims(Import *im, size_t i, const PastForm *past, bool has_past,
     }
     if (!declared_dims(im, info, dims)) return false;
     if (role == ROLE_PAST) {
-        if (past->batch_axis != NO_AXIS) dims[past->batch_axis] = batch;
-        dims[past->past_axis] = dim_sym(im->g, SYM_PAST);
+        if (form->past.batch_axis != NO_AXIS) dims[form->past.batch_axis] = batch;
+        dims[form->past.past_axis] = dim_sym(im->g, SYM_PAST);
     }
     if (role == ROLE_MASK) {
         if (!dim_is_const(dims[0]) || r < 4) dims[0] = batch;
-        dims[r - 2] = seq;
+        bool keys = info->dim[r - 2].param == NULL && info->dim[r - 2].value == 1;
+        dims[r - 2] = keys ? dim_const(1) : seq;
         dims[r - 1] = total;
     }
     return true;
@@ -154,7 +158,7 @@ static bool length_value(Import *im, Tv *tv, Count count, bool has_past) {
 
 bool import_inputs(Import *im) {
     if (!bind_inputs(im)) return false;
-    PastForm *pasts = arena_array_of(im->scratch, im->ninputs, PastForm);
+    InputForm *forms = arena_array_of(im->scratch, im->ninputs, InputForm);
     im->roles = arena_array_of(im->scratch, im->ninputs, Role);
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
@@ -169,18 +173,22 @@ bool import_inputs(Import *im) {
     }
     const char **reasons = arena_array_of(im->scratch, im->ninputs, const char *);
     Count *counts = arena_array_of(im->scratch, im->ninputs, Count);
-    if (!roles_find(im, pasts, counts, reasons)) return false;
+    if (!roles_find(im, forms, counts, reasons)) return false;
     bool has_past = false, tokens = false;
     for (size_t i = 0; i < im->ninputs; i++) {
         has_past |= im->roles[i] == ROLE_PAST;
         tokens |= im->roles[i] == ROLE_TOKENS;
     }
-    if (tokens) name_dims(im, pasts);
+    if (tokens) name_dims(im, forms);
     for (size_t i = 0; i < im->ninputs; i++) {
         const OInfo *info = im->input_info[i];
         Dim dims[MAX_RANK];
-        if (tokens ? !role_dims(im, i, &pasts[i], has_past, dims) : !declared_dims(im, info, dims))
+        if (tokens ? !role_dims(im, i, &forms[i], has_past, dims) : !declared_dims(im, info, dims))
             return false;
+        if (forms[i].use != USE_ROLE) {
+            if (!input_bind(im, i, &forms[i], has_past, dims)) return false;
+            continue;
+        }
         Type t = type_make(dtype_from_onnx(info->type), (uint32_t)info->rank, dims);
         Tv *tv = &im->tensors.data[im->inputs[i]];
         ValId v = graph_input(im->g, info->name, t, im->roles[i]);

@@ -43,10 +43,33 @@ typedef enum { NO_COUNT, COUNT_PAST, COUNT_LAST, COUNT_TOTAL } Count;
 Count count_find(UseWalk *w, uint32_t input);
 PastForm past_find(UseWalk *w, uint32_t input, const OInfo *info, const OInfo *tokens);
 
-/* ---- roles.c ---- */
-/* Finds im->roles; forms[] of those that are the past; reasons[], for people. */
-bool roles_find(Import *im, PastForm *forms, Count *counts, const char **reasons);
+/* ---- roles_mask.c ---- */
+typedef enum {
+    USE_ROLE,         /* as im->roles says */
+    USE_ZERO,         /* all zeros: what is added to scores */
+    USE_CAUSAL,       /* which keys a query may see */
+    USE_PAST_LENGTH,  /* a number: tokens before the new ones */
+    USE_TOTAL_LENGTH, /* those and the new ones */
+    USE_ALL_LENGTH    /* the new ones: how many logits are wanted */
+} InputUse;
+typedef enum { MASK_NONE, MASK_FLAGS, MASK_BLOCKS, MASK_ADDED } MaskSense;
+typedef struct {
+    PastForm past;
+    InputUse use; /* what is bound when importing; the input is none of the graph then */
+    MaskSense sense;
+} InputForm;
+/* Sets the role, or the use and sense, of a mask. */
+void mask_find(const UseWalk *w, size_t input, InputForm *form);
 
+/* ---- roles.c ---- */
+/* Finds im->roles and what else is to be known of each input; reasons[], for people. */
+bool roles_find(Import *im, InputForm *forms, Count *counts, const char **reasons);
+
+/* ---- input_values.c ---- */
+/* Makes input i what its use says, with these dimensions. */
+bool input_bind(Import *im, size_t i, const InputForm *form, bool has_past, const Dim *dims);
+
+#define ONNX_BOOL 9
 static inline bool integer_type(int type) { return type == 6 || type == 7; }
 static inline bool float_type(int type) { return type == 1 || type == 10 || type == 11 || type == 16; }
 

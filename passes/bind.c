@@ -4,6 +4,7 @@
  *   input %3 "position_ids"    ->  past + iota             counted from the start of the sequence
  *   input %4 "token_type_ids"  ->  broadcast(0)            one text
  *   input %5 "use_cache"       ->  true
+ *   output %9 "hidden_states"  ->  none                    it gives logits
  *
  * `past` only when the graph has past state. With --no-kv-cache there is none: past state is empty, past is 0
  * everywhere, and what only a cache needs is no output. leaves alone: tokens, past state, inputs without a role. */
@@ -86,9 +87,29 @@ static void past_drop(Graph *g) {
     g->states.count = 0;
 }
 
+/* Hidden states and the like: a compiled GPT gives logits. */
+static int64_t outputs_drop(PassCtx *cx, Graph *g) {
+    Text names = text_new(cx->scratch);
+    size_t kept = 0, count = g->outputs.count;
+    for (size_t i = 0; i < count; i++) {
+        Port p = g->outputs.data[i];
+        if (p.role != ROLE_NONE) {
+            g->outputs.data[kept++] = p;
+        } else if (i - kept < 4) {
+            text_printf(&names, "%s%s", i == kept ? "" : ", ", p.name == NULL ? "?" : p.name);
+        }
+    }
+    g->outputs.count = kept;
+    if (kept < count)
+        diag_note(cx->diag, loc_none(), "the compiled model gives logits alone; left out: %s%s", names.data,
+                  count - kept > 4 ? ", ..." : "");
+    return (int64_t)(count - kept);
+}
+
 PassResult pass_bind(PassCtx *cx, Graph *g) {
     bool cache = cx->opt->kv_cache, past = cache && graph_has_past(g);
     if (!cache) past_drop(g);
+    int64_t dropped = graph_is_function(g, cx->opt) ? 0 : outputs_drop(cx, g);
     size_t kept = 0, count = g->inputs.count;
     g->insert_before = g->first;
     for (size_t i = 0; i < count; i++) {
@@ -105,5 +126,5 @@ PassResult pass_bind(PassCtx *cx, Graph *g) {
     g->insert_before = NO_NODE;
     g->inputs.count = kept;
     pass_count(cx, "inputs bound", (int64_t)(count - kept));
-    return kept < count ? PASS_CHANGED : PASS_UNCHANGED;
+    return kept < count || dropped > 0 ? PASS_CHANGED : PASS_UNCHANGED;
 }

@@ -638,6 +638,180 @@ class Functions(Plain):
         return [outer, scale]
 
 
+# ---- what inputs and outputs are for ----
+
+
+@form
+class Bytes(Plain):
+    """Fewer tokens than positions, a head of its own, positions given: the larger table is not the embedding."""
+
+    def declare(self):
+        self.add_input("position_ids", TensorProto.INT64, [self.batch, self.seq])
+        super().declare()
+
+    def positions(self, g, past, s):
+        return "position_ids"
+
+    def embed(self, g):
+        self.weight("wpe", 64, WIDTH, scale=1)
+        return super().embed(g)
+
+    def head(self, g, x):
+        return g("MatMul", x, self.weight("head", WIDTH, VOCAB), name="logits")
+
+
+@form
+class Segments(Bytes):
+    """Segments from a table of their own, beside positions; 32-bit ids."""
+
+    def declare(self):
+        self.add_input("token_type_ids", TensorProto.INT64, [self.batch, self.seq])
+        self.add_input("position_ids", TensorProto.INT64, [self.batch, self.seq])
+        self.add_input("input_ids", TensorProto.INT32, [self.batch, self.seq])
+        for layer in range(self.layers):
+            for what in ("key", "value"):
+                self.add_input(self.past_name(layer, what), TensorProto.FLOAT, self.state_type("past"))
+
+    def embed(self, g):
+        x, past, s = super().embed(g)
+        return g("Add", x, g("Gather", self.weight("wtt", 3, WIDTH, scale=1), "token_type_ids")), past, s
+
+
+@form
+class TokenSegments(Segments):
+    """Segments that pick from the embedding of the tokens, as GPT-2 has them."""
+
+    def embed(self, g):
+        x, past, s = Bytes.embed(self, g)
+        return g("Add", x, g("Gather", "wte", "token_type_ids")), past, s
+
+    def value_of(self, name, shape, dtype, tokens):
+        return np.zeros(shape, np.int64) if name == "token_type_ids" else super().value_of(name, shape, dtype, tokens)
+
+
+class MaskInput(Plain):
+    """The mask is an input; the graph has none of its own."""
+    mask_type, mask_shape = TensorProto.FLOAT, ["batch", 1, "seq", "total"]
+
+    def declare(self):
+        super().declare()
+        self.add_input("mask", self.mask_type, self.mask_shape)
+
+    def value_of(self, name, shape, dtype, tokens):
+        if name != "mask":
+            return super().value_of(name, shape, dtype, tokens)
+        return np.broadcast_to(self.seen(np.tril(np.ones(shape[-2:]))), shape).astype(helper.tensor_dtype_to_np_dtype(dtype))
+
+
+@form
+class AddedMask(MaskInput):
+    """What is added to the scores."""
+
+    def mask(self, g, past, s):
+        return "mask"
+
+    def seen(self, allowed):
+        return np.where(allowed == 1, 0, -3.4e38)
+
+
+@form
+class FlagMask(MaskInput):
+    """1 where a key may be seen."""
+    mask_type = TensorProto.INT64
+
+    def mask(self, g, past, s):
+        return g("Mul", g("Sub", np.float32(1), g("Cast", "mask", to=TensorProto.FLOAT)), np.float32(-1e30))
+
+    def seen(self, allowed):
+        return allowed
+
+
+@form
+class BlockedMask(MaskInput):
+    """True where a key may not be seen, [batch, seq, total]."""
+    mask_type, mask_shape = TensorProto.BOOL, ["batch", "seq", "total"]
+
+    def mask(self, g, past, s):
+        return g("Where", g("Unsqueeze", "mask", i64(1)), np.float32(-1e30), np.float32(0))
+
+    def seen(self, allowed):
+        return allowed == 0
+
+
+@form
+class AddedPadding(MaskInput):
+    """[batch, total], added: 0 for tokens that are there."""
+    mask_shape = ["batch", "total"]
+
+    def mask(self, g, past, s):
+        return g("Add", super().mask(g, past, s), g("Unsqueeze", "mask", i64(1, 2)))
+
+    def value_of(self, name, shape, dtype, tokens):
+        return np.zeros(shape, np.float32) if name == "mask" else Plain.value_of(self, name, shape, dtype, tokens)
+
+
+@form
+class Lengths(Plain):
+    """The number of earlier tokens, of all tokens, and of logits wanted as inputs, and positions as a vector."""
+
+    def declare(self):
+        super().declare()
+        for name in ("past_length", "total_length", "logits_to_keep"):
+            self.add_input(name, TensorProto.INT64, [])
+        self.add_input("cache_position", TensorProto.INT64, ["seq"])
+
+    def positions(self, g, past, s):
+        return "cache_position"
+
+    def mask(self, g, past, s):
+        q = g("Range", "past_length", g("Add", "past_length", g("Squeeze", s)), i64(1)[0])
+        ok = g("LessOrEqual", g("Range", i64(0)[0], "total_length", i64(1)[0]), g("Unsqueeze", q, i64(1)))
+        return g("Where", ok, np.float32(0), np.float32(-1e30))
+
+    def head(self, g, x):
+        start = g("Unsqueeze", g("Neg", "logits_to_keep"), i64(0))
+        return super().head(g, g("Slice", x, start, i64(2 ** 31 - 1), i64(1)))
+
+    def value_of(self, name, shape, dtype, tokens):
+        if name == "cache_position":
+            return np.arange(tokens.shape[1])
+        length = {"past_length": 0, "total_length": tokens.shape[1], "logits_to_keep": 0}
+        return np.array(length[name]) if name in length else super().value_of(name, shape, dtype, tokens)
+
+
+@form
+class MoreOutputs(Plain):
+    """Hidden states wider than the logits, attention weights, probabilities and the best token as outputs as well."""
+
+    def attention(self, g, x, layer, mask):
+        self.add_output(g("Identity", x, name=f"hidden.{layer}"), [self.batch, self.seq, WIDTH])
+        y = super().attention(g, x, layer, mask)
+        weights = next(n for n in reversed(g.nodes) if n.op_type == "Softmax")
+        self.add_output(weights.output[0], [self.batch, HEADS, self.seq, "total"])
+        wide = g("Concat", x, x, x, x, axis=2, name=f"wide.{layer}")
+        self.add_output(wide, [self.batch, self.seq, 4 * WIDTH])
+        return y
+
+    def finish(self, g):
+        self.add_output(g("Softmax", "logits", axis=-1, name="probabilities"), self.logits_type())
+        best = g("ArgMax", "logits", axis=-1, keepdims=0, name="best")
+        self.add_output(best, [self.batch, self.seq], TensorProto.INT64)
+
+
+@form
+class LastLogits(Plain):
+    """Logits of the last token alone, [batch, vocabulary]."""
+
+    def head(self, g, x):
+        return super().head(g, g("Gather", x, np.int64(-1), axis=1))
+
+    def logits_type(self):
+        return [self.batch, VOCAB]
+
+    def expected(self, session, tokens):
+        return np.stack([super(LastLogits, self).expected(session, tokens[:, :i + 1]) for i in range(tokens.shape[1])], axis=1)
+
+
 def save(array, path):
     with open(path, "wb") as f:
         f.write(numpy_helper.from_array(array).SerializeToString())
