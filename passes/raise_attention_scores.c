@@ -39,8 +39,9 @@ typedef struct {
     uint32_t nmasks;
     Dim batch, heads;
     Loc loc;
-    NodeId softmax;  /* where a match begins */
-    const char *why; /* what ended it, at `off` */
+    bool rows, merged; /* softmax over [batch, seq, heads, total]; the products merge seq and heads */
+    NodeId softmax;    /* where a match begins */
+    const char *why;   /* what ended it, at `off` */
     NodeId off;
 } Match;
 
@@ -76,6 +77,14 @@ static bool last_two_kept(const Graph *g, const Node *n) {
     for (uint32_t i = 1; i <= 2; i++)
         if (!dim_eq(a->dim[a->rank - i], b->dim[b->rank - i])) return false;
     return true;
+}
+
+/* [batch, seq * heads, x] against [batch, seq, heads, x], as one key head for all queries is written. */
+static bool splits_rows(Graph *g, const Type *merged, const Type *split) {
+    Dim seq = dim_sym(g, SYM_SEQ);
+    return merged->rank == 3 && split->rank == 4 && dim_eq(merged->dim[0], split->dim[0]) &&
+           dim_eq(split->dim[1], seq) && dim_is_const(split->dim[2]) &&
+           dim_eq(merged->dim[1], dim_mul(g, seq, split->dim[2])) && dim_eq(merged->dim[2], split->dim[3]);
 }
 
 static bool is_nan_guard(const Match *m, const Node *n) {
@@ -180,7 +189,10 @@ static ValId climb_weights(Match *m, ValId p) {
         if (n == NULL) return NO_VAL;
         switch (n->op) {
         case OP_RESHAPE:
-            if (!last_two_kept(m->g, n)) return between(m, p);
+            if (splits_rows(m->g, graph_type(m->g, p), graph_type(m->g, n->in[0])) && !m->rows)
+                m->rows = m->merged = true;
+            else if (!last_two_kept(m->g, n) || m->rows)
+                return between(m, p);
             p = n->in[0];
             break;
         case OP_CAST:
@@ -217,6 +229,8 @@ static ValId climb_weights(Match *m, ValId p) {
 }
 
 static bool mask_push(Match *m, ValId v, MaskKind kind, double scale, ValId result) {
+    if (m->rows && graph_type(m->g, result)->rank != 4)
+        return stop(m, result, "the mask there has merged rows");
     if (tainted(m, v)) return stop(m, result, "the mask there depends on tokens");
     if (m->turned) return stop(m, result, "the scores are masked with keys and queries swapped");
     if (m->nmasks == MAX_MASKS) return stop(m, result, "there are too many masks");
@@ -330,7 +344,10 @@ static bool climb_scores(Match *m, ValId s) {
             s = n->in[0];
             break;
         case OP_RESHAPE:
-            if (!last_two_kept(m->g, n)) return stop(m, s, "it reshapes queries by keys");
+            if (m->merged && splits_rows(m->g, graph_type(m->g, n->in[0]), graph_type(m->g, s)))
+                m->merged = false;
+            else if (!last_two_kept(m->g, n) || m->rows)
+                return stop(m, s, "it reshapes the scores of queries by keys");
             s = n->in[0];
             break;
         case OP_CAST:
@@ -365,6 +382,8 @@ static bool climb_scores(Match *m, ValId s) {
             m->kt = n->in[!m->turned];
             if (m->rounding[0][0] > 0 && (m->masks_after != m->nmasks || m->softcap != 0))
                 return stop(m, s, "scores are masked or capped before they are rounded");
+            if (m->merged || (m->rows && (m->turned || m->sliced || graph_type(m->g, s)->rank != 3)))
+                return stop(m, s, "queries' rows are merged in another way than the weights'");
             return m->sliced == val_ok(m->sink) ||
                    stop(m, s, "a column of scores is dropped that no sink added");
         default: return stop(m, s, "it stands between the product of queries and keys and the softmax");
@@ -419,6 +438,48 @@ static bool operand_view(Match *m, ValId v, bool swap, const Type *lead, View *w
     return view_reshape(g, w, dims, 4);
 }
 
+/* The same where products merge positions and heads: one key head serves all queries. */
+static bool rows_views(Match *m, View *q, View *k, View *v) {
+    Graph *g = m->g;
+    static const uint8_t heads_first[4] = {0, 2, 1, 3}, turned[3] = {0, 2, 1};
+    const Type *t = graph_type(g, m->q);
+    Dim seq = dim_sym(g, SYM_SEQ);
+    m->batch = t->dim[0];
+    m->heads = dim_div(g, t->dim[1], seq);
+    if (graph_type(g, m->kt)->rank != 3 || graph_type(g, m->v)->rank != 3 || !dim_is_const(m->heads))
+        return false;
+    Dim split[4] = {m->batch, seq, m->heads, t->dim[2]};
+    view_of(g, m->q, true, q);
+    if (!view_reshape(g, q, split, 4)) return false;
+    view_transpose(q, heads_first);
+    view_of(g, m->kt, true, k);
+    view_transpose(k, turned);
+    view_of(g, m->v, false, v);
+    View *const keys[2] = {k, v};
+    for (uint32_t i = 0; i < 2; i++) {
+        Dim one[4] = {m->batch, dim_const(1), view_dim(g, keys[i], 1), view_dim(g, keys[i], 2)};
+        if (!dim_eq(view_dim(g, keys[i], 0), m->batch) || !view_reshape(g, keys[i], one, 4) ||
+            !view_expand(keys[i], 1, m->heads))
+            return false;
+    }
+    return true;
+}
+
+/* Queries, keys and values as [batch, heads, rows, columns]. */
+static bool operand_views(Match *m, ValId weights, View *q, View *k, View *v) {
+    Graph *g = m->g;
+    Type first = *graph_type(g, m->q), second = *graph_type(g, weights);
+    const Type *kt = graph_type(g, m->kt);
+    stop(m, m->q, "queries there do not split into batch and a known number of heads");
+    if (!lead_dims(g, &first, &m->batch, &m->heads) || kt->rank > first.rank) return false;
+    for (uint32_t i = 0; i + 2 < first.rank; i++) /* k may not have more heads than q */
+        if (dim_eq(first.dim[i], dim_const(1)) && kt->rank == first.rank && !dim_eq(kt->dim[i], dim_const(1)))
+            return stop(m, m->kt, "keys there have more heads than queries");
+    return (operand_view(m, m->q, m->turned, &first, q) && operand_view(m, m->kt, !m->turned, &first, k) &&
+            operand_view(m, m->v, false, &second, v)) ||
+           stop(m, m->kt, "queries, keys or values do not split into batch, heads, rows and columns");
+}
+
 static void token_major(View *w) {
     static const uint8_t perm[4] = {0, 2, 1, 3};
     view_transpose(w, perm);
@@ -431,6 +492,12 @@ static ValId mask_form(Match *m, ValId v, const Type *at) {
     Graph *g = m->g;
     Diag *d = m->cx->diag;
     Type t = *graph_type(g, v);
+    if (m->rows) { /* [batch, seq, heads, total] */
+        static const uint8_t perm[4] = {0, 2, 1, 3};
+        Dim four[4];
+        for (uint32_t i = 0; i < 4; i++) four[i] = i + t.rank < 4 ? dim_const(1) : t.dim[i + t.rank - 4];
+        return move_transpose(g, move_reshape(g, v, four, 4, m->loc, d), perm, m->loc, d);
+    }
     if (at->rank == 4 || t.rank <= 2) return v;
     Dim one = dim_const(1), lead[3] = {one, one, one};
     uint32_t nlead = at->rank - 2;
@@ -599,7 +666,7 @@ static bool build(Match *m, View *q, View *k, View *v, bool *did) {
     if (!val_ok(o)) return false;
     View w;
     view_of(g, o, false, &w);
-    token_major(&w);
+    if (!m->rows) token_major(&w);
     const Type *t = graph_type(g, m->out);
     ValId res = NO_VAL;
     if (view_reshape(g, &w, t->dim, t->rank)) res = view_emit(g, &w, m->loc, d);
@@ -640,18 +707,9 @@ bool raise_scores(PassCtx *cx, Graph *g, const bool *taint, size_t ntaint, NodeI
     m.scale = 1;
     ValId weights = n->in[0], s = climb_weights(&m, weights);
     if (!val_ok(s) || !climb_scores(&m, s)) return unmatched(&m);
-    Type first = *graph_type(g, m.q), second = *graph_type(g, weights);
-    const Type *kt = graph_type(g, m.kt);
-    stop(&m, m.q, "queries there do not split into batch and a known number of heads");
-    if (!lead_dims(g, &first, &m.batch, &m.heads) || kt->rank > first.rank) return unmatched(&m);
-    for (uint32_t i = 0; i + 2 < first.rank; i++) /* k may not have more heads than q */
-        if (dim_eq(first.dim[i], dim_const(1)) && kt->rank == first.rank && !dim_eq(kt->dim[i], dim_const(1)))
-            return stop(&m, m.kt, "keys there have more heads than queries") || unmatched(&m);
     View q, k, v;
-    if (!operand_view(&m, m.q, m.turned, &first, &q) || !operand_view(&m, m.kt, !m.turned, &first, &k) ||
-        !operand_view(&m, m.v, false, &second, &v))
-        return stop(&m, m.kt, "queries, keys or values do not split into batch, heads, rows and columns") ||
-               unmatched(&m);
+    bool views = m.rows ? rows_views(&m, &q, &k, &v) : operand_views(&m, weights, &q, &k, &v);
+    if (!views) return unmatched(&m);
     g->insert_before = id;
     bool ok = build(&m, &q, &k, &v, did);
     if (ok && !*did) unmatched(&m);

@@ -51,6 +51,41 @@ static bool refuse(Frontier *f, NodeId reader, ValId v, const char *what, const 
                       graph_describe(f->g, reader, f->cx->scratch), what, origin(f, v), why);
 }
 
+/* The longest context in which v's rows are a function of the position after all; 0 when there is none. */
+static int64_t shorter_context(Frontier *f, ValId v) {
+    int64_t context = f->g->context, good = 0, bad = position_context(f->cx, f->g);
+    for (int64_t n = bad / 2; n >= 16 && good == 0; n /= 2) {
+        RowTable t;
+        const char *why;
+        if (position_rows(f->cx, f->g, v, n, &t, &why) && t.rows == n)
+            good = n;
+        else
+            bad = n;
+    }
+    while (good > 0 && good + 1 < bad) {
+        RowTable t;
+        const char *why;
+        int64_t n = good + (bad - good) / 2;
+        if (position_rows(f->cx, f->g, v, n, &t, &why) && t.rows == n)
+            good = n;
+        else
+            bad = n;
+    }
+    f->g->context = context;
+    return good;
+}
+
+/* Refuses rows; where only longer sequences are the reason, says how long they may be. */
+static bool refuse_rows(Frontier *f, NodeId reader, ValId v, const char *what, const char *why) {
+    int64_t n = f->cx->opt->kv_cache ? shorter_context(f, v) : 0;
+    if (n == 0) return refuse(f, reader, v, what, why);
+    return diag_error(
+        f->cx->diag, graph_node(f->g, reader)->loc,
+        "%s reads %s from %s, which is another one in longer sequences; hint: --ctx %lld compiles it for "
+        "shorter ones",
+        graph_describe(f->g, reader, f->cx->scratch), what, origin(f, v), (long long)n);
+}
+
 /* ---- rows ---- */
 
 /* gather(table, index) with index = position, seen through movement: the table, or NO_VAL. */
@@ -157,7 +192,7 @@ static bool raise_rows(Frontier *f, NodeId reader, uint32_t i) {
     if (!val_ok(now)) {
         const char *why;
         now = rows_value(f, v, reader, &why);
-        if (!val_ok(now)) return why != NULL ? refuse(f, reader, v, "a value", why) : false;
+        if (!val_ok(now)) return why != NULL ? refuse_rows(f, reader, v, "a value", why) : false;
         f->to[v.id] = now;
     }
     return operand_set(f, reader, i, now);
@@ -208,6 +243,7 @@ static bool raise_attention_operands(Frontier *f, NodeId id) {
     for (uint32_t i = 0; i < 3; i++)
         if (on_frontier(f, n.in[i]))
             return refuse(f, id, n.in[i], "queries, keys or values", "has no tokens in it");
+    if (f->g->context == 1) graph_node(f->g, id)->attr.causal = true; /* nobody is later */
     if (n.nin > 3 && val_ok(n.in[3]) && n.in[3].id < f->known && !f->taint[n.in[3].id])
         return raise_mask(f, id);
     return true;
@@ -221,7 +257,7 @@ static bool raise_rope_operands(Frontier *f, NodeId id) {
         if (!on_frontier(f, n.in[i])) continue;
         RowTable t;
         if (!position_rows(f->cx, g, n.in[i], position_context(f->cx, g), &t, &why))
-            return refuse(f, id, n.in[i], "a rotary table", why);
+            return refuse_rows(f, id, n.in[i], "a rotary table", why);
         graph_node(g, id)->in[i] = table_const(f, &t, graph_type(g, n.in[i])->dtype);
         f->tables++;
     }

@@ -55,6 +55,9 @@ bool match_row(const Graph *g, ValId v, Dim n);
 bool match_same(const Graph *g, ValId a, ValId b);
 bool type_dims_eq(const Type *a, const Type *b); /* shapes alone */
 
+/* ---- simplify_grid.c ---- */
+RuleFn scatter_grid;
+
 /* ---- fold.c, simplify_*.c: the tables ---- */
 extern const RuleSet fold_rules, move_rules, sink_rules, arith_rules, place_rules, turn_rules;
 

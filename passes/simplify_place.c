@@ -110,6 +110,7 @@ static ValId slice_broadcast(Rewrite *r, NodeId id) {
 
 static const Rule rules[] = {
     {OP_SCATTER_ND, "scatter_nd(x, rows) -> concat(slice(x), rows, slice(x))", scatter_rows},
+    {OP_SCATTER_ND, "scatter_nd(x, tuples of a box) -> concat(slice(x), box, slice(x))", scatter_grid},
     {OP_CONCAT, "concat(transpose(a), transpose(b)) -> transpose(concat(a, b))", concat_turned},
     {OP_SLICE, "slice(broadcast(x)) -> broadcast(slice(x))", slice_broadcast},
 };

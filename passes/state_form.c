@@ -2,18 +2,17 @@
  *
  * 1. The common form is turned before anything is matched:
  *      %4 = concat(%past, %3) {axis=2}  ->  %4 = transpose(concat(%past', transpose(%3)) {axis=1})
- * 2. What movement is left between a state and attention afterwards goes before the append, so that joint,
- *    merged and differently turned states become one for each operand:
- *      %4 = concat(%past, %3)           ->  %4 = concat(%past', move(%3)) {axis=1}
- *      attention(%q, move(%4), ...)         attention(%q, %4, ...)
- *    The movement has to leave the sequence axis whole.
+ * 2. What is computed between states and attention, position by position, goes before the append, so that
+ *    joint, merged, differently turned and compressed (latent) states become one for each operand:
+ *      %4 = concat(%past, %3)           ->  %4 = concat(%past', f(%3)) {axis=1}
+ *      attention(%q, f(%4), ...)            attention(%q, %4, ...)
  * leaves alone: states that something else reads as well; the cache proof names it. */
 #include <string.h>
 
 #include "passes/raise.h"
 #include "passes/rewrite.h"
 
-#define CHAIN_MAX 16
+#define DEPTH_MAX 64
 
 /* The view [batch, length, heads, d] of a state's type, and back. Stacked forms are left alone. */
 static bool state_perm(const Graph *g, const State *s, uint8_t perm[4], uint8_t back[4]) {
@@ -80,13 +79,26 @@ bool states_turn(PassCtx *cx, Graph *g) {
     return true;
 }
 
-/* ---- movement before the append ---- */
+/* ---- the new rows alone ---- */
 
+/* What a value made of states is for the new rows alone, and which of its axes is the sequence. */
 typedef struct {
-    size_t state;
-    NodeId node[CHAIN_MAX]; /* from the attention's operand up to the state */
-    uint32_t n;
-} Chain;
+    ValId v; /* none: not found yet */
+    uint32_t axis;
+} Rows;
+typedef struct {
+    PassCtx *cx;
+    Graph *g;
+    const bool *taint;
+    size_t known; /* values that taint covers */
+    Rows *rows;   /* by value */
+    size_t first; /* a state among the sources, for the name */
+    Diag diag;    /* of attempts, which may fail */
+} Fit;
+
+static bool rows_of(Fit *f, ValId v, uint32_t depth, Rows *out);
+
+static bool is_tainted(const Fit *f, ValId v) { return v.id < f->known && f->taint[v.id]; }
 
 /* The axes before `axis` hold as many elements in both; then the axis is the same one. */
 static bool axis_stays(Graph *g, const Type *from, uint32_t axis, const Type *to, uint32_t *now) {
@@ -102,12 +114,13 @@ static bool axis_stays(Graph *g, const Type *from, uint32_t axis, const Type *to
     return false;
 }
 
-/* Where the sequence axis is after a node, or false when the node cuts or mixes it. */
+/* Where the sequence axis of operand 0 is after a node, or false when the node cuts or mixes it. */
 static bool axis_through(Graph *g, const Node *n, uint32_t *axis) {
     const Type *from = graph_type(g, n->in[0]), *to = graph_type(g, n->out[0]);
     uint32_t at = *axis;
     switch (n->op) {
     case OP_RESHAPE: return axis_stays(g, from, at, to, axis);
+    case OP_BROADCAST: *axis = at + to->rank - from->rank; return true;
     case OP_SLICE:
         return dim_eq(from->dim[at], to->dim[at]) && dim_eq(n->attr.starts[at], dim_const(0)) &&
                n->attr.steps[at] == 1;
@@ -119,74 +132,118 @@ static bool axis_through(Graph *g, const Node *n, uint32_t *axis) {
         if (graph_constant(g, n->in[1]) == NULL || (uint32_t)n->attr.axis == at) return false;
         if ((uint32_t)n->attr.axis < at) *axis = at + to->rank - from->rank;
         return true;
+    case OP_LINEAR:
+    case OP_NORM: return at + 1 < from->rank;
+    case OP_MATMUL:
+        *axis = at + to->rank - from->rank;
+        return at + 1 < from->rank && graph_type(g, n->in[1])->rank == 2;
     default: return false;
     }
 }
 
-/* The movement from a state to v, [batch, total, heads, d]; false when there is none. */
-static bool chain_find(Graph *g, ValId v, Chain *c) {
-    memset(c, 0, sizeof(*c));
-    for (;;) {
-        for (c->state = 0; c->state < g->states.count; c->state++)
-            if (val_eq(g->states.data[c->state].out, v)) break;
-        NodeId id = graph_def(g, v);
-        if (c->state < g->states.count || !node_ok(id) || c->n == CHAIN_MAX) break;
-        if (graph_node(g, id)->nin == 0) return false;
-        c->node[c->n++] = id;
-        v = graph_node(g, id)->in[0];
+/* An operand without tokens, cut to the new rows where it has one for each position. */
+static ValId rows_table(Fit *f, ValId v, uint32_t axis, uint32_t rank) {
+    Graph *g = f->g;
+    Type t = *graph_type(g, v);
+    if (axis + t.rank < rank) return v;
+    uint32_t at = axis + t.rank - rank;
+    if (dim_eq(t.dim[at], dim_const(1))) return v;
+    Attr a = attr_default();
+    for (uint32_t i = 0; i < t.rank; i++) {
+        a.starts[i] = i == at ? dim_sym(g, SYM_PAST) : dim_const(0);
+        a.steps[i] = 1;
     }
-    if (c->state == g->states.count || c->n == 0) return false;
-    uint32_t axis = g->states.data[c->state].axis;
-    for (uint32_t k = c->n; k-- > 0;)
-        if (!axis_through(g, graph_node(g, c->node[k]), &axis)) return false;
-    return axis == 1 && graph_type(g, graph_node(g, c->node[0])->out[0])->rank == 4;
+    t.dim[at] = dim_sym(g, SYM_SEQ);
+    return graph_add(g, OP_SLICE, &v, 1, &a, &t, loc_none(), &f->diag);
 }
 
-/* The chain on the new rows alone. */
-static ValId chain_replay(PassCtx *cx, Graph *g, const Chain *c, ValId rows) {
-    for (uint32_t k = c->n; k-- > 0 && val_ok(rows);) {
-        Node n = *graph_node(g, c->node[k]);
-        Type t = *graph_type(g, n.out[0]);
-        ValId in[2] = {rows, n.nin > 1 ? n.in[1] : NO_VAL};
-        for (uint32_t i = 0; i < t.rank; i++) t.dim[i] = dim_substitute(g, t.dim[i], SYM_PAST, dim_const(0));
-        bool typed = (op_info(n.op)->flags & F_TYPED) != 0;
-        rows = graph_add(g, n.op, in, n.nin, &n.attr, typed ? &t : NULL, n.loc, cx->diag);
+/* Operands from states bring in[] and the one axis they agree on, counted in the result; the others stay. */
+static bool rows_operands(Fit *f, const Node *n, uint32_t depth, ValId *in, uint32_t *axis) {
+    Graph *g = f->g;
+    bool elem = (op_info(n->op)->flags & F_ELEM) != 0, found = false;
+    uint32_t rank = graph_type(g, n->out[0])->rank;
+    for (uint32_t i = 0; i < n->nin; i++) {
+        Rows r;
+        if (!val_ok(n->in[i]) || !is_tainted(f, n->in[i])) continue;
+        if (!elem && n->op != OP_CONCAT && i > 0) return false;
+        if (!rows_of(f, n->in[i], depth - 1, &r)) return false;
+        if (elem)
+            r.axis += rank - graph_type(g, n->in[i])->rank;
+        else if (n->op == OP_CONCAT ? r.axis == (uint32_t)n->attr.axis : !axis_through(g, n, &r.axis))
+            return false;
+        if (found && r.axis != *axis) return false;
+        found = true;
+        *axis = r.axis;
+        in[i] = r.v;
     }
-    return rows;
+    for (uint32_t i = 0; found && i < n->nin; i++) {
+        if (!val_ok(n->in[i]) || is_tainted(f, n->in[i])) continue;
+        if (!elem && n->op != OP_CONCAT && graph_constant(g, n->in[i]) == NULL &&
+            !value_is_weight(g, n->in[i]))
+            return false;
+        in[i] = elem || n->op == OP_CONCAT ? rows_table(f, n->in[i], *axis, rank) : n->in[i];
+        if (!val_ok(in[i])) return false;
+    }
+    return found;
 }
 
-/* A state of its own for what a chain makes. */
-static ValId state_split(PassCtx *cx, Graph *g, const Chain *c, uint32_t number) {
-    State old = g->states.data[c->state];
-    NodeId cat = graph_def(g, old.out);
-    Node n = *graph_node(g, cat);
-    Type t = *graph_type(g, graph_node(g, c->node[0])->out[0]);
+static bool rows_of(Fit *f, ValId v, uint32_t depth, Rows *out) {
+    Graph *g = f->g;
+    if (val_ok(f->rows[v.id].v)) {
+        *out = f->rows[v.id];
+        return true;
+    }
+    NodeId id = graph_def(g, v);
+    if (!node_ok(id) || depth == 0) return false;
+    Node n = *graph_node(g, id);
+    for (size_t i = 0; i < g->states.count; i++) {
+        if (!val_eq(g->states.data[i].out, v)) continue;
+        f->first = i;
+        *out = (Rows){n.in[1], g->states.data[i].axis};
+        return true;
+    }
+    ValId *in = arena_array_of(f->cx->scratch, n.nin, ValId);
+    Rows r = {NO_VAL, 0};
+    if (n.nout != 1 || n.nin == 0 || !rows_operands(f, &n, depth, in, &r.axis)) return false;
+    Type t = *graph_type(g, v);
+    for (uint32_t i = 0; i < t.rank; i++) t.dim[i] = dim_substitute(g, t.dim[i], SYM_PAST, dim_const(0));
+    bool typed = (op_info(n.op)->flags & F_TYPED) != 0;
+    r.v = graph_add(g, n.op, in, n.nin, &n.attr, typed ? &t : NULL, n.loc, &f->diag);
+    if (!val_ok(r.v)) return false;
+    f->rows[v.id] = *out = r;
+    return true;
+}
+
+/* A state of its own for operand v of an attention, [batch, total, heads, d]; none when v is no function of
+ * states that keeps positions apart. */
+static ValId state_split(Fit *f, ValId v, uint32_t number, Loc loc) {
+    Graph *g = f->g;
+    Rows r;
+    Type t = *graph_type(g, v);
+    if (!rows_of(f, v, DEPTH_MAX, &r) || r.axis != 1 || t.rank != 4) return NO_VAL;
     t.dim[1] = dim_sym(g, SYM_PAST);
-    g->insert_before = cat;
-    ValId rows = chain_replay(cx, g, c, n.in[1]);
-    const char *name = arena_printf(g->arena, "%s/%u", old.name, number);
-    ValId pair[2] = {graph_input(g, name, t, ROLE_PAST), rows};
+    const char *name = arena_printf(g->arena, "%s/%u", g->states.data[f->first].name, number);
+    ValId pair[2] = {graph_input(g, name, t, ROLE_PAST), r.v};
     Attr a = attr_default();
     a.axis = 1;
-    ValId out = val_ok(rows) ? graph_add(g, OP_CONCAT, pair, 2, &a, NULL, n.loc, cx->diag) : NO_VAL;
-    g->insert_before = NO_NODE;
+    ValId out = graph_add(g, OP_CONCAT, pair, 2, &a, NULL, loc, &f->diag);
     State s = {name, pair[0], out, 1};
     if (val_ok(out)) VEC_PUSH(g->arena, &g->states, s);
     return out;
 }
 
-/* States whose readers all got one of their own go. */
-static void states_drop(PassCtx *cx, Graph *g, const bool *split, size_t count) {
+/* States that nothing reads any more go. */
+static void states_drop(PassCtx *cx, Graph *g, size_t made) {
+    size_t count = g->states.count - made, states = 0, inputs = 0;
     bool *need = arena_array_of(cx->scratch, g->values.count, bool);
     for (size_t i = 0; i < g->outputs.count; i++) need[g->outputs.data[i].v.id] = true;
-    for (size_t i = 0; i < g->states.count; i++) need[g->states.data[i].out.id] = i >= count || !split[i];
+    for (size_t i = count; i < g->states.count; i++) need[g->states.data[i].out.id] = true;
     for (NodeId id = g->last; node_ok(id); id = graph_node(g, id)->prev) {
         const Node *n = graph_node(g, id);
         bool used = false;
         for (uint32_t o = 0; o < n->nout; o++) used = used || need[n->out[o].id];
         for (uint32_t i = 0; used && i < n->nin; i++) need[n->in[i].id] = true;
     }
-    size_t states = 0, inputs = 0;
     for (size_t i = 0; i < g->states.count; i++)
         if (need[g->states.data[i].out.id]) g->states.data[states++] = g->states.data[i];
     g->states.count = states;
@@ -200,26 +257,48 @@ static void states_drop(PassCtx *cx, Graph *g, const bool *split, size_t count) 
     g->inputs.count = inputs;
 }
 
+static bool is_state(const Graph *g, ValId v) {
+    for (size_t i = 0; i < g->states.count; i++)
+        if (val_eq(g->states.data[i].out, v)) return true;
+    return false;
+}
+
+/* The state made for an operand equal to v, or none. */
+static ValId made_before(const Graph *g, const ValId *now, size_t known, ValId v) {
+    for (uint32_t i = 1; i < known; i++)
+        if (val_ok(now[i]) && match_same(g, (ValId){i}, v)) return now[i];
+    return NO_VAL;
+}
+
+static ValId fit_operand(Fit *f, NodeId attention, ValId v, uint32_t number) {
+    Graph *g = f->g;
+    g->insert_before = attention;
+    f->rows = arena_array_of(f->cx->scratch, g->values.count, Rows);
+    ValId now = state_split(f, v, number, graph_node(g, attention)->loc);
+    g->insert_before = NO_NODE;
+    return now;
+}
+
 bool states_fit(PassCtx *cx, Graph *g) {
-    size_t count = g->states.count, made = 0;
-    bool *split = arena_array_of(cx->scratch, count + 1, bool);
-    ValId *now = arena_array_of(cx->scratch, g->values.count, ValId); /* by operand */
-    size_t known = g->values.count;
+    if (g->states.count == 0) return true;
+    Fit f = {.cx = cx, .g = g, .taint = graph_taint(g, cx->scratch), .known = g->values.count};
+    ValId *now = arena_array_of(cx->scratch, f.known, ValId); /* by operand */
+    uint32_t made = 0;
+    diag_init(&f.diag);
     FOR_NODES (g, id) {
         if (graph_node(g, id)->op != OP_ATTENTION) continue;
         for (uint32_t i = 1; i <= 2; i++) {
             ValId v = graph_node(g, id)->in[i];
-            Chain c;
-            if (v.id >= known) continue;
-            if (!val_ok(now[v.id])) {
-                if (!chain_find(g, v, &c)) continue;
-                now[v.id] = state_split(cx, g, &c, (uint32_t)made++);
-                if (!val_ok(now[v.id])) return false;
-                split[c.state] = true;
+            if (v.id >= f.known || is_state(g, v)) continue;
+            ValId state = made_before(g, now, f.known, v);
+            if (!val_ok(state)) {
+                state = now[v.id] = fit_operand(&f, id, v, made);
+                made += val_ok(state);
             }
-            graph_node(g, id)->in[i] = now[v.id];
+            if (val_ok(state)) graph_node(g, id)->in[i] = state;
         }
     }
-    if (made > 0) states_drop(cx, g, split, count);
+    diag_free(&f.diag);
+    if (made > 0) states_drop(cx, g, made);
     return true;
 }

@@ -478,6 +478,101 @@ class SwappedPairs(Pairs):
         return out
 
 
+@form
+class Latent(Gpt):
+    """Keys and values are made of a small vector a token, which alone is kept, and a part that all heads share, as
+    DeepSeek has it; values have another size than keys."""
+    past_axis, latent, shared, value = 1, 6, 2, 5
+
+    def past_name(self, layer, what="latent"):
+        return f"past.{layer}.{what}"
+
+    def declare(self):
+        self.add_input("input_ids", TensorProto.INT64, [self.batch, self.seq])
+        for layer in range(self.layers):
+            self.add_input(self.past_name(layer), TensorProto.FLOAT, [self.batch, "past", self.latent])
+            self.add_input(self.past_name(layer, "shared"), TensorProto.FLOAT, [self.batch, 1, "past", self.shared])
+
+    def attention(self, g, x, layer, mask):
+        h, own = f"h{layer}.", DIM - self.shared
+        q = self.heads(g, self.linear(g, x, h + "q", WIDTH, WIDTH), HEADS)
+        new = g("Split", self.linear(g, x, h + "down_kv", WIDTH, self.latent + self.shared), i64(self.latent, self.shared), outputs=2, axis=2)
+        latent = g("Concat", self.past_name(layer), new[0], axis=1, name=f"present.{layer}.latent")
+        shared = g("Concat", self.past_name(layer, "shared"), g("Unsqueeze", new[1], i64(1)), axis=2, name=f"present.{layer}.shared")
+        self.add_output(latent, [self.batch, "total", self.latent])
+        self.add_output(shared, [self.batch, 1, "total", self.shared])
+        kv = g("MatMul", latent, self.weight(h + "up_kv", self.latent, HEADS * (own + self.value)))
+        kv = g("Transpose", g("Reshape", kv, i64(0, 0, HEADS, own + self.value)), perm=[0, 2, 1, 3])
+        k, v = g("Split", kv, i64(own, self.value), outputs=2, axis=3)
+        spread = g("Concat", g("Slice", g("Shape", k), i64(0), i64(3)), i64(self.shared), axis=0)
+        k = g("Concat", k, g("Expand", shared, spread), axis=3)
+        w = g("Softmax", g("Add", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), mask), axis=-1)
+        o = g("Reshape", g("Transpose", g("MatMul", w, v), perm=[0, 2, 1, 3]), i64(0, 0, HEADS * self.value))
+        return self.linear(g, o, h + "proj", HEADS * self.value, WIDTH)
+
+
+@form
+class MergedRows(Gpt):
+    """One key head; products over rows that merge positions and heads, [batch, seq * heads, total]."""
+    has_past = False
+
+    def attention(self, g, x, layer, mask):
+        qkv = self.linear(g, x, f"h{layer}.qkv", WIDTH, WIDTH + 2 * DIM)
+        q, k, v = g("Split", qkv, i64(WIDTH, DIM, DIM), outputs=3, axis=2)
+        size = g("Shape", x)
+        b, s = g("Slice", size, i64(0), i64(1)), g("Slice", size, i64(1), i64(2))
+        rows = g("Mul", s, i64(HEADS))
+        scores = g("MatMul", g("Reshape", q, g("Concat", b, rows, i64(DIM), axis=0)), g("Transpose", k, perm=[0, 2, 1]))
+        scores = g("Reshape", g("Mul", scores, np.float32(0.5)), g("Concat", b, s, i64(HEADS), i64(-1), axis=0))
+        w = g("Softmax", g("Add", scores, g("Unsqueeze", mask, i64(0, 2))), axis=-1)
+        o = g("MatMul", g("Reshape", w, g("Concat", b, rows, i64(-1), axis=0)), v)
+        return self.linear(g, g("Reshape", o, size), f"h{layer}.proj", WIDTH, WIDTH)
+
+
+# ---- fixed shapes ----
+
+
+class Fixed(Gpt):
+    """Every shape a number, masks and positions constants, the length equal to another size."""
+    has_past, batch = False, 1
+
+    def embed(self, g):
+        x = g("Gather", self.weight("wte", VOCAB, WIDTH, scale=1), "input_ids")
+        return g("Add", x, self.weight("wpe", 1, self.seq, WIDTH, scale=1)), None, None
+
+    def mask(self, g, past, s):
+        return np.where(np.tril(np.ones((self.seq, self.seq))) == 1, 0, -1e30)
+
+    def heads(self, g, x, n):
+        return g("Transpose", g("Reshape", x, i64(1, self.seq, n, DIM)), perm=[0, 2, 1, 3])
+
+
+@form
+class FixedAsHeadSize(Fixed):
+    seq = DIM
+
+
+@form
+class FixedAsHidden(Fixed):
+    seq = WIDTH
+
+
+@form
+class FixedAsHeads(Fixed):
+    seq = HEADS
+
+
+@form
+class FixedAsVocabulary(Fixed):
+    seq = VOCAB
+
+
+@form
+class FixedOne(Fixed):
+    """A context of one token."""
+    seq = 1
+
+
 # ---- control flow ----
 
 

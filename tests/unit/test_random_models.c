@@ -432,10 +432,11 @@ static int head(Gen *g, int x) {
 
 static const char *model(uint64_t seed, Arena *a) {
     Gen gen = {.t = text_new(a), .state = seed * 77 + 5}, *g = &gen;
-    static const int widths[] = {16, 24, 32, 48}, dims[] = {4, 8, 12, 16}, heads[] = {1, 2, 4};
+    static const int widths[] = {16, 24, 32, 48}, heads[] = {1, 2, 4},
+                     dims[] = {4, 8, 12, 16, 20, 36, 48, 80, 96, 112};
     for (int i = 0; i < 4; i++) roll(g, 2);
     g->width = widths[roll(g, 4)];
-    g->dim = dims[roll(g, 4)];
+    g->dim = dims[roll(g, 10)];
     g->heads = heads[roll(g, 3)];
     g->kv = g->heads >> roll(g, 3);
     if (g->kv == 0) g->kv = 1;
