@@ -243,6 +243,83 @@ static void test_linear_epilogue(void) {
     }
 }
 
+/* ---- compressed weights ---- */
+static size_t groups_block(const CpuGroups *g) {
+    size_t zero = g->zeros == ART_ZERO_FLOAT ? 4 : g->zeros == ART_ZERO_BYTE ? 1 : 0;
+    return 16 * ((g->scale == ART_F32 ? 4 : 2) + zero + (size_t)g->group * g->bits / 8);
+}
+
+/* A random compressed matrix n x k, and its values. */
+static void *random_groups(size_t n, size_t k, const CpuGroups *g, double *values) {
+    size_t blocks = (k + g->group - 1) / g->group, bytes = groups_block(g), per = 8 / g->bits;
+    uint8_t *w = calloc((n + 15) / 16 * blocks * bytes, 1);
+    for (size_t r = 0; r < n; r++) {
+        for (size_t b = 0; b < blocks; b++) {
+            uint8_t *at = w + (r / 16 * blocks + b) * bytes;
+            float scale = random_unit(), zero = g->zero;
+            if (g->scale == ART_F32) {
+                memcpy(at + r % 16 * 4, &scale, 4);
+            } else {
+                uint16_t h = g->scale == ART_F16 ? random_f16() : to_bf16(scale);
+                scale = (float)(g->scale == ART_F16 ? from_f16(h) : from_bf16(h));
+                memcpy(at + r % 16 * 2, &h, 2);
+            }
+            at += 16 * (g->scale == ART_F32 ? 4 : 2);
+            if (g->zeros == ART_ZERO_BYTE) { zero = at[r % 16] = (uint8_t)(8 + 7 * random_unit()); }
+            if (g->zeros == ART_ZERO_FLOAT) { zero = random_unit() * 9, memcpy(at + r % 16 * 4, &zero, 4); }
+            at += g->zeros == ART_ZERO_FLOAT ? 64 : g->zeros == ART_ZERO_BYTE ? 16 : 0;
+            for (size_t c = 0; c < g->group && b * g->group + c < k; c++) {
+                uint32_t code = (uint32_t)((random_unit() + 1) * 1000) & ((1u << g->bits) - 1);
+                at[c / per * 16 + r % 16] |= (uint8_t)(code << c % per * g->bits);
+                values[r * k + b * g->group + c] = ((double)code - (double)zero) * (double)scale;
+            }
+        }
+    }
+    return w;
+}
+
+static void groups_case(uint32_t rows, uint32_t k, uint32_t n, CpuGroups g) {
+    double *values = calloc((size_t)n * k, sizeof *values), *want = calloc((size_t)rows * n, sizeof *want);
+    void *w = random_groups(n, k, &g, values);
+    float *x = random_floats((size_t)rows * k), *out = random_floats((size_t)rows * n);
+    float *before = random_floats((size_t)rows * n);
+    double largest = 1;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < n; c++) {
+            for (size_t i = 0; i < k; i++) { want[r * n + c] += (double)x[r * k + i] * values[c * k + i]; }
+            largest = fmax(largest, fabs(want[r * n + c]));
+        }
+    }
+    CpuLinear l = {.rows = rows,
+                   .k = k,
+                   .n = n,
+                   .groups = g,
+                   .x = x,
+                   .w = w,
+                   .x_stride = k,
+                   .out_stride = n,
+                   .out = out};
+    char what[100];
+    snprintf(what, sizeof what, "linear %u x %u x %u of %u bits by %u", rows, k, n, g.bits, g.group);
+    check(LINEAR, &l, out, (size_t)rows * n, before, want, 3e-6 * largest, what);
+    int32_t last = (int32_t)n - 1;
+    CpuGather a = {1, k, 0, ART_GROUP16, w, &last, out, k, g};
+    if (k <= rows * n) {
+        check(GATHER, &a, out, k, before, values + (size_t)last * k, 1e-3, "gather of groups");
+    }
+    free(values), free(want), free(w), free(x), free(out), free(before);
+}
+
+static void test_groups(void) {
+    static const uint32_t bits[] = {8, 4, 2}, groups[] = {16, 32, 128};
+    for (uint32_t i = 0; i < 27; i++) {
+        CpuGroups g = {bits[i % 3], groups[i / 3 % 3], ART_F32 + i % 2 + i / 5 % 2, i / 9, i / 9 ? 0 : 7};
+        for (uint32_t rows = 1; rows <= 15; rows += 1 + i % 5) { groups_case(rows, 70 + 13 * i, 37, g); }
+    }
+    groups_case(1, 1003, 80, (CpuGroups){4, 1004, ART_F32, ART_ZERO_BYTE, 0}); /* one group */
+    groups_case(40, 1003, 80, (CpuGroups){4, 256, ART_F32, ART_ZERO_SAME, 8}); /* groups across pieces */
+}
+
 /* ---- attention ---- */
 typedef struct {
     uint32_t heads, kv_heads, dim, vdim, window;
@@ -727,6 +804,7 @@ int main(void) {
     CU_add_test(s, "linear: shapes", test_linear_shapes);
     CU_add_test(s, "linear: 16-bit weights", test_linear_types);
     CU_add_test(s, "linear: epilogue", test_linear_epilogue);
+    CU_add_test(s, "linear: compressed weights", test_groups);
     CU_add_test(s, "attention: dims", test_attention_dims);
     CU_add_test(s, "attention: heads", test_attention_heads);
     CU_add_test(s, "attention: masks", test_attention_masks);
