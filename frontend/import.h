@@ -266,6 +266,8 @@ ValId emit_scalar(Call *c, DType t, double v);
 ValId emit_const(Call *c, Type t, const void *data, size_t bytes); /* data is copied */
 ValId emit_iota(Call *c, DType t, Dim n);
 ValId emit_dim(Call *c, DType t, Dim v); /* a scalar */
+/* onnx_ops_quant.c: scale or zero point i as quantize and dequantize take it: a vector of one is a scalar. */
+ValId scale_operand(Call *c, size_t i);
 /* Axis `axis` of *v is a number that stands for `want`, or a free symbol that must equal it: gives the
  * same value with that axis typed so. False when it is neither (no diag). */
 bool align_axis(Call *c, ValId *v, uint32_t axis, Dim want);

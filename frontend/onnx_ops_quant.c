@@ -2,8 +2,7 @@
  * meaning. */
 #include "frontend/import.h"
 
-/* Scale or zero point i as quantize and dequantize take it: a vector of one element is a scalar. */
-static ValId scale_operand(Call *c, size_t i) {
+ValId scale_operand(Call *c, size_t i) {
     if (!in_has(c, i)) return NO_VAL;
     ValId v = in_val(c, i);
     if (!val_ok(v)) return v;
@@ -77,20 +76,24 @@ static bool lower_quantize(Call *c) {
 }
 
 /* scale = (max(x, 0) - min(x, 0)) / 255, zero = saturate(round(-min / scale)) */
-static bool lower_dynamic_quantize(Call *c) {
-    ValId x = in_val(c, 0);
-    if (!val_ok(x)) return false;
+static void dynamic_quantise(Call *c, ValId x, ValId *q, ValId *scale, ValId *zero) {
     uint32_t all = (1u << type_of(c, x)->rank) - 1;
     ValId nil = graph_const_f32(c->g, 0);
     ValId high = emit2(c, OP_MAX, emit_reduce(c, OP_REDUCE_MAX, x, all, false), nil);
     ValId low = emit2(c, OP_MIN, emit_reduce(c, OP_REDUCE_MIN, x, all, false), nil);
-    ValId scale = emit2(c, OP_DIV, emit2(c, OP_SUB, high, low), graph_const_f32(c->g, 255));
+    *scale = emit2(c, OP_DIV, emit2(c, OP_SUB, high, low), graph_const_f32(c->g, 255));
     /* All zeros: any scale will do. */
     ValId one = graph_const_f32(c->g, 1);
-    ValId by = emit3(c, OP_WHERE, emit2(c, OP_EQ, scale, nil), one, scale);
-    ValId zero = quantise(c, emit2(c, OP_DIV, emit1(c, OP_NEG, low), by), NO_VAL, DT_U8);
-    return out_val(c, 0, quantise(c, emit2(c, OP_DIV, x, by), zero, DT_U8)) && out_val(c, 1, scale) &&
-           out_val(c, 2, zero);
+    ValId by = emit3(c, OP_WHERE, emit2(c, OP_EQ, *scale, nil), one, *scale);
+    *zero = quantise(c, emit2(c, OP_DIV, emit1(c, OP_NEG, low), by), NO_VAL, DT_U8);
+    *q = quantise(c, emit2(c, OP_DIV, x, by), *zero, DT_U8);
+}
+
+static bool lower_dynamic_quantize(Call *c) {
+    ValId x = in_val(c, 0), q, scale, zero;
+    if (!val_ok(x)) return false;
+    dynamic_quantise(c, x, &q, &scale, &zero);
+    return out_val(c, 0, q) && out_val(c, 1, scale) && out_val(c, 2, zero);
 }
 
 /* An integer operand less its zero point (a scalar, or one per row of A or column of B). */
@@ -108,16 +111,26 @@ static bool lower_matmul_integer(Call *c) {
     return out_val(c, 0, emit2(c, OP_MATMUL, a, b));
 }
 
-/* a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero */
-static bool lower_qlinear_matmul(Call *c) {
-    ValId a = centred(c, 0, 2, true), b = centred(c, 3, 5, false);
-    ValId sa = emit_cast(c, in_val(c, 1), DT_F32), sb = emit_cast(c, in_val(c, 4), DT_F32);
-    ValId sy = emit_cast(c, in_val(c, 6), DT_F32), zero = in_val(c, 7);
-    if (!val_ok(sa) || !val_ok(sb) || !val_ok(sy) || !val_ok(zero)) return false;
-    if (type_of(c, sa)->rank == 1) sa = emit_insert_axis(c, sa, 1);
+static ValId scaled_product(Call *c, ValId a, ValId b, ValId scale_a, ValId scale_b, size_t bias) {
     ValId v = emit_cast(c, emit2(c, OP_MATMUL, a, b), DT_F32);
-    v = emit2(c, OP_MUL, v, emit2(c, OP_DIV, emit2(c, OP_MUL, sa, sb), sy));
-    return out_val(c, 0, quantise(c, v, zero, type_of(c, zero)->dtype));
+    v = emit2(c, OP_MUL, v, emit2(c, OP_MUL, scale_a, scale_b));
+    return in_has(c, bias) ? emit2(c, OP_ADD, v, in_val(c, bias)) : v;
+}
+
+/* a, b, a_scale, b_scale, a_zero?, b_zero?, bias? */
+static bool lower_integer_to_float(Call *c) {
+    ValId a = centred(c, 0, 4, true), b = centred(c, 1, 5, false), scale = in_val(c, 2);
+    if (val_ok(scale) && type_of(c, scale)->rank == 1) scale = emit_insert_axis(c, scale, 1);
+    return out_val(c, 0, scaled_product(c, a, b, scale, in_val(c, 3), 6));
+}
+
+/* x, b, b_scale, b_zero?, bias?: x quantised dynamically */
+static bool lower_dynamic_matmul(Call *c) {
+    ValId x = in_val(c, 0), q, scale, zero;
+    if (!val_ok(x)) return false;
+    dynamic_quantise(c, x, &q, &scale, &zero);
+    ValId a = emit2(c, OP_SUB, emit_cast(c, q, DT_I32), emit_cast(c, zero, DT_I32));
+    return out_val(c, 0, scaled_product(c, a, centred(c, 1, 3, false), scale, in_val(c, 2), 4));
 }
 
 const OpRule onnx_rules_quant[] = {
@@ -126,6 +139,9 @@ const OpRule onnx_rules_quant[] = {
     {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS, "to 2 to 32 bits; per tensor, axis or block"},
     {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0, T_FLOATS},
     {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0, T_INTS},
-    {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0, T_INTS},
+    {"com.microsoft", "DequantizeLinear", 1, 0, lower_dequantize, 0, T_INTS, "per tensor, axis or block"},
+    {"com.microsoft", "QuantizeLinear", 1, 0, lower_quantize, 0, T_FLOATS, "per tensor, axis or block"},
+    {"com.microsoft", "MatMulIntegerToFloat", 1, 0, lower_integer_to_float, 0, T_INTS},
+    {"com.microsoft", "DynamicQuantizeMatMul", 1, 0, lower_dynamic_matmul, 0, T_FLOATS},
     {0},
 };

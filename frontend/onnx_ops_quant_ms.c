@@ -1,4 +1,4 @@
-/* onnx_ops_quant_ms.c: ONNX Runtime's operators (domain com.microsoft) with quantised weights. Weights keep
+/* onnx_ops_quant_ms.c: ONNX Runtime's operators (domain com.microsoft) on quantised values. Weights keep
  * their bytes: a packed uint8 tensor is looked at as the 2, 4 or 8 bits that it holds. */
 #include "frontend/import.h"
 
@@ -128,10 +128,88 @@ static bool lower_gather_block_quantized(Call *c) {
     return val_ok(pair[0]) && out_val(c, 0, emit(c, OP_GATHER, pair, 2, &a, NULL));
 }
 
+/* ---- QOperator: integers in, the float op on what they stand for, integers out ---- */
+
+/* A vector of scales goes along the axis that is `back` from the last. */
+static ValId dequantised_along(Call *c, size_t i, uint32_t back) {
+    ValId in[3] = {in_val(c, i), scale_operand(c, i + 1), scale_operand(c, i + 2)};
+    if (!val_ok(in[0]) || !val_ok(in[1])) return NO_VAL;
+    Attr a = attr_default();
+    if (type_of(c, in[1])->rank == 1) a.axis = type_of(c, in[0])->rank - 1 - back;
+    return emit(c, OP_DEQUANTIZE, in, 3, &a, NULL);
+}
+static ValId dequantised(Call *c, size_t i) { return dequantised_along(c, i, 0); }
+
+/* Quantised with the scale and zero point that are inputs i and i + 1. */
+static bool out_quantised(Call *c, size_t i, ValId v) {
+    ValId in[3] = {v, scale_operand(c, i), scale_operand(c, i + 1)};
+    if (!val_ok(v) || !val_ok(in[1])) return false;
+    Type t = *type_of(c, v);
+    t.dtype = in_has(c, i + 1) ? type_of(c, in[2])->dtype : DT_U8;
+    return out_val(c, 0, emit(c, OP_QUANTIZE, in, 3, NULL, &t));
+}
+
+static bool lower_qlinear_matmul(Call *c) {
+    return out_quantised(c, 6, emit2(c, OP_MATMUL, dequantised_along(c, 0, 1), dequantised(c, 3)));
+}
+
+static bool lower_qlinear_pair(Call *c) {
+    return out_quantised(c, 6, emit2(c, (Op)c->arg, dequantised(c, 0), dequantised(c, 3)));
+}
+
+static bool lower_qlinear_one(Call *c) {
+    ValId x = dequantised(c, 0);
+    uint32_t axis = 0;
+    if (!val_ok(x)) return false;
+    if (c->arg != OP_SOFTMAX) return out_quantised(c, 3, emit1(c, (Op)c->arg, x));
+    Attr a = attr_default();
+    int64_t opset = attr_int(c, "opset", 13), rank = type_of(c, x)->rank;
+    if (!axis_norm(c, attr_int(c, "axis", -1), (size_t)rank, &axis)) return false;
+    if (opset < 13 && axis + 1 != rank) return call_error(c, "an axis before opset 13 that is not the last");
+    a.axis = axis;
+    return out_quantised(c, 3, emit(c, OP_SOFTMAX, &x, 1, &a, NULL));
+}
+
+/* y_scale, y_zero, then x, scale, zero of every operand */
+static bool lower_qlinear_concat(Call *c) {
+    ValId in[64];
+    size_t n = c->n->nin > 2 ? (c->n->nin - 2) / 3 : 0;
+    uint32_t axis = 0;
+    if (n == 0 || n > COUNT_OF(in)) return call_error(c, "takes 1 to %zu operands", COUNT_OF(in));
+    for (size_t i = 0; i < n; i++)
+        if (!val_ok(in[i] = dequantised(c, 2 + 3 * i))) return false;
+    if (!axis_norm(c, attr_int(c, "axis", 0), type_of(c, in[0])->rank, &axis)) return false;
+    return out_quantised(c, 0, emit_concat(c, in, n, axis));
+}
+
+/* a, scale, zero, b, scale, zero, bias? in a_scale * b_scale, y_scale?, y_zero?; without y_scale in floats */
+static bool lower_qgemm(Call *c) {
+    static const uint8_t turn[] = {1, 0};
+    ValId a = dequantised(c, 0), b = dequantised(c, 3);
+    if (!val_ok(a) || !val_ok(b)) return false;
+    if (attr_float(c, "alpha", 1) != 1) return call_error(c, "an alpha other than 1 is not supported");
+    if (attr_int(c, "transB", 0) && type_of(c, in_val(c, 4))->rank == 1)
+        return call_error(c, "a transposed weight with a scale per column is not supported");
+    ValId bias = in_has(c, 6) ? emit2(c, OP_MUL, scale_operand(c, 1), scale_operand(c, 4)) : NO_VAL;
+    if (attr_int(c, "transA", 0)) a = emit_transpose(c, a, turn);
+    if (attr_int(c, "transB", 0)) b = emit_transpose(c, b, turn);
+    ValId y = emit2(c, OP_MATMUL, a, b);
+    if (val_ok(bias)) y = emit2(c, OP_ADD, y, emit2(c, OP_MUL, emit_cast(c, in_val(c, 6), DT_F32), bias));
+    return in_has(c, 7) ? out_quantised(c, 7, y) : out_val(c, 0, y);
+}
+
 const OpRule onnx_rules_quant_ms[] = {
     {"com.microsoft", "MatMulNBits", 1, 0, lower_matmul_nbits, 0, T_FLOATS,
      "constant weights of 2, 4 or 8 bits; no g_idx that reorders, not prepacked"},
     {"com.microsoft", "GatherBlockQuantized", 1, 0, lower_gather_block_quantized, 0, T_INTS,
      "a constant table of two axes, quantised along the last"},
+    {"", "QLinearMatMul", 10, 0, lower_qlinear_matmul, 0, T_INTS},
+    {"com.microsoft", "QLinearAdd", 1, 0, lower_qlinear_pair, OP_ADD, T_INTS},
+    {"com.microsoft", "QLinearMul", 1, 0, lower_qlinear_pair, OP_MUL, T_INTS},
+    {"com.microsoft", "QLinearSigmoid", 1, 0, lower_qlinear_one, OP_SIGMOID, T_INTS},
+    {"com.microsoft", "QLinearSoftmax", 1, 0, lower_qlinear_one, OP_SOFTMAX, T_INTS,
+     "along the last axis before opset 13"},
+    {"com.microsoft", "QLinearConcat", 1, 0, lower_qlinear_concat, 0, T_INTS},
+    {"com.microsoft", "QGemm", 1, 0, lower_qgemm, 0, T_INTS, "alpha 1; scales per tensor or column"},
     {0},
 };
