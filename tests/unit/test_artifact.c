@@ -241,6 +241,25 @@ static void experts_outside(Tiny *t) {
     w->rank = 3;
     w->dim[2] = w->dim[1], w->dim[1] = w->dim[0], w->dim[0] = (uint64_t)1 << 39;
 }
+/* The first product's weight as 4-bit codes in groups, with f32 scales and one zero point for all. */
+static ArtTensor *grouped(Tiny *t) {
+    ArtTensor *w = &t->tensors[find_step(t, ART_K_LINEAR, 0)->arg[1].value];
+    w->dtype = ART_U4, w->layout = ART_GROUP16, w->group = 16;
+    w->flags = ART_F32 | 8u << 16;
+    w->bytes = (w->dim[0] + 15) / 16 * ((w->dim[1] + 15) / 16) * 16 * (4 + 8);
+    return w;
+}
+static void groups_none(Tiny *t) { grouped(t)->group = 0; }
+static void groups_odd(Tiny *t) { grouped(t)->group = 15; }
+static void groups_huge(Tiny *t) { grouped(t)->group = 1u << 31; }
+static void groups_scale(Tiny *t) { grouped(t)->flags = ART_I64; }
+static void groups_zeros(Tiny *t) { grouped(t)->flags |= 3u << 8; }
+static void groups_zero(Tiny *t) { grouped(t)->flags |= 256u << 16; }
+static void groups_bytes(Tiny *t) { grouped(t)->bytes += 64; }
+static void groups_codes(Tiny *t) { grouped(t)->dtype = ART_F32; }
+static void codes_in_panels(Tiny *t) { grouped(t)->layout = ART_PANEL16; }
+static void rounding_turned(Tiny *t) { find_step(t, ART_K_ATTENTION, 0)->u.attention.rounding[0][1] = 1; }
+static void rounding_nan(Tiny *t) { find_step(t, ART_K_ATTENTION, 0)->u.attention.rounding[1][0] = NAN; }
 static void load_far(Tiny *t) { t->insns[6].div = 4, t->insns[6].mod = 8; }
 static void load_div_0(Tiny *t) { t->insns[6].div = 0; }
 static void load_mod_0(Tiny *t) { t->insns[6].mod = 0; }
@@ -281,19 +300,21 @@ static const struct {
 } mistakes[] = {
 #define M(f)                                                                                                 \
     { #f, f }
-    M(late_store),      M(row_too_short), M(not_aligned),     M(reads_nothing),    M(no_such_tensor),
-    M(no_such_state),   M(wrong_k),       M(wrong_n),         M(plain_weight),     M(wrong_act),
-    M(bias_missing),    M(few_positions), M(few_tokens),      M(odd_rope),         M(long_rope),
-    M(uneven_heads),    M(no_heads),      M(not_a_number),    M(not_stored),       M(output_is_input),
-    M(move_far),        M(move_wraps),    M(move_none),       M(reduce_wraps),     M(reduce_kind),
-    M(topk_none),       M(topk_more),     M(pick_wraps),      M(pick_into_itself), M(routed_by_matrix),
-    M(experts_outside), M(softmax_len),   M(load_far),        M(load_div_0),       M(load_mod_0),
-    M(load_nothing),    M(load_in_place), M(register_unset),  M(register_16),      M(unknown_insn),
-    M(no_store),        M(early_store),   M(insns_wrap),      M(unknown_kernel),   M(one_too_many),
-    M(unknown_arg),     M(no_output),     M(other_head),      M(head_past),        M(other_logits),
-    M(tensor_outside),  M(tensor_wraps),  M(tensor_huge),     M(tensor_type),      M(tensor_name),
-    M(state_name),      M(state_huge),    M(strings_missing), M(text_unended),     M(stop_outside),
-    M(stops_many),      M(bos_outside),   M(no_vocabulary),
+    M(late_store),      M(row_too_short),   M(not_aligned),     M(reads_nothing),    M(no_such_tensor),
+    M(no_such_state),   M(wrong_k),         M(wrong_n),         M(plain_weight),     M(wrong_act),
+    M(bias_missing),    M(few_positions),   M(few_tokens),      M(odd_rope),         M(long_rope),
+    M(uneven_heads),    M(no_heads),        M(not_a_number),    M(not_stored),       M(output_is_input),
+    M(move_far),        M(move_wraps),      M(move_none),       M(reduce_wraps),     M(reduce_kind),
+    M(topk_none),       M(topk_more),       M(pick_wraps),      M(pick_into_itself), M(routed_by_matrix),
+    M(experts_outside), M(softmax_len),     M(load_far),        M(load_div_0),       M(load_mod_0),
+    M(load_nothing),    M(load_in_place),   M(register_unset),  M(register_16),      M(unknown_insn),
+    M(no_store),        M(early_store),     M(insns_wrap),      M(unknown_kernel),   M(one_too_many),
+    M(unknown_arg),     M(no_output),       M(other_head),      M(head_past),        M(other_logits),
+    M(tensor_outside),  M(tensor_wraps),    M(tensor_huge),     M(tensor_type),      M(tensor_name),
+    M(state_name),      M(state_huge),      M(strings_missing), M(text_unended),     M(stop_outside),
+    M(stops_many),      M(bos_outside),     M(no_vocabulary),   M(groups_none),      M(groups_odd),
+    M(groups_huge),     M(groups_scale),    M(groups_zeros),    M(groups_zero),      M(groups_bytes),
+    M(groups_codes),    M(codes_in_panels), M(rounding_turned), M(rounding_nan),
 #undef M
 };
 
@@ -312,6 +333,19 @@ static void test_mistakes(void) {
         free(made);
         tiny_free(t);
     }
+}
+
+/* What the mistakes above start from is accepted. */
+static void test_groups(void) {
+    gptc_detail why;
+    size_t n;
+    Tiny *t = tiny_new(3);
+    grouped(t);
+    uint8_t *made = tiny_image(t, &n);
+    CU_ASSERT_TRUE_FATAL(put_file(made, n));
+    CU_ASSERT_EQUAL(try_file(&why, 1), GPTC_OK);
+    free(made);
+    tiny_free(t);
 }
 
 static void test_section_table(void) {
@@ -347,6 +381,7 @@ int main(void) {
     CU_add_test(s, "header flips", test_header_flips);
     CU_add_test(s, "table flips", test_table_flips);
     CU_add_test(s, "mistakes in the plan", test_mistakes);
+    CU_add_test(s, "compressed weights", test_groups);
     CU_add_test(s, "section table", test_section_table);
     return unit_end();
 }
