@@ -90,12 +90,29 @@ static bool graph_value(Lowering *lw, ValId v, uint32_t kind, Loc loc) {
     return true;
 }
 
+/* A compressed constant that no product reads as its weight: as the floats that it stands for. */
+static bool is_compressed(const Graph *g, ValId v) {
+    return graph_def_op(g, v) == OP_DEQUANTIZE && value_is_weight(g, v) &&
+           graph_type(g, v)->dtype == DT_F32 && graph_type(g, v)->rank <= 4;
+}
+
+static bool compressed_value(Lowering *lw, ValId v, Loc loc) {
+    WeightView w;
+    uint32_t number;
+    if (!weight_view(lw->g, v, lw->arena, &w, lw->diag)) return false;
+    uint32_t tensor = program_tensor(lw->p, &w, ART_PLAIN, graph_val(lw->g, v)->name);
+    if (!add_value(lw, ART_V_TENSOR, graph_type(lw->g, v), tensor, loc, &number)) return false;
+    lw->number[v.id] = number + 1;
+    return true;
+}
+
 /* The number of an operand; constants are added where they are first read. */
 static bool operand_number(Lowering *lw, ValId v, Loc loc, uint32_t *out) {
     *out = ART_NO_INDEX;
     if (!val_ok(v)) return true;
     if (lw->number[v.id] == 0 && graph_constant(lw->g, v) != NULL && !graph_value(lw, v, ART_V_TENSOR, loc))
         return false;
+    if (lw->number[v.id] == 0 && is_compressed(lw->g, v) && !compressed_value(lw, v, loc)) return false;
     if (lw->number[v.id] == 0) return diag_bug(lw->diag, loc, "a value is read before it is made");
     *out = lw->number[v.id] - 1;
     return true;
@@ -156,6 +173,7 @@ static bool lower_node(Lowering *lw, const Node *n) {
     Function *f = lw->f;
     ArtNode node;
     memset(&node, 0, sizeof node);
+    if (is_compressed(lw->g, n->out[0])) return true;
     if (function_op[n->op] == 0)
         return diag_error(lw->diag, n->loc, "%s cannot run in a function", op_info(n->op)->name);
     node.op = function_op[n->op] - 1;
