@@ -13,7 +13,7 @@ static const OpRule *const TABLES[] = {onnx_rules_math,   onnx_rules_move,     o
                                        onnx_rules_rotary, onnx_rules_contrib,  onnx_rules_contrib_attention,
                                        onnx_rules_moe,    onnx_rules_einsum,   onnx_rules_index,
                                        onnx_rules_quant,  onnx_rules_quant_ms, onnx_rules_control,
-                                       onnx_rules_loop};
+                                       onnx_rules_loop,   onnx_rules_sequence};
 
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version) {
     for (size_t t = 0; t < COUNT_OF(TABLES); t++)
@@ -110,8 +110,11 @@ static bool run_node(Import *im, const INode *n) {
         report(im, n, &count);
         return false;
     }
-    for (size_t i = 0; i < n->nin; i++)
+    for (size_t i = 0; i < n->nin; i++) {
         if (n->in[i] != 0 && !tensor_loaded(im, n->in[i], loc)) return false;
+        if (n->in[i] != 0 && im->tensors.data[n->in[i]].sequence && !r->sequences)
+            return diag_error(im->d, loc, "%s: input %zu is a sequence of tensors, not a tensor", n->op, i);
+    }
     Call c = {im, im->g, im->d, n, loc, n->version, r->arg};
     uint32_t before = im->d->errors;
     if (!r->fn(&c)) {

@@ -140,6 +140,9 @@ typedef struct {
     bool filled; /* every element is `fill` under a GPT's contract (fills.c) */
     Dim fill;
     const OTensor *init; /* an initializer; loaded when first used */
+    bool sequence;       /* a list of tensors, by number; it has no value */
+    const uint32_t *items;
+    uint32_t nitems;
 } Tv;
 typedef struct INode INode;
 typedef struct {
@@ -239,7 +242,8 @@ bool in_int(Call *c, size_t i, const char *what, int64_t *out);
 bool out_used(const Call *c, size_t o);
 bool out_val(Call *c, size_t o, ValId v); /* false when v is none */
 bool out_dims(Call *c, size_t o, DType t, uint32_t rank, const Dim *dims, uint32_t n);
-bool out_same(Call *c, size_t o, size_t i); /* output o is input i */
+bool out_same(Call *c, size_t o, size_t i);          /* output o is input i */
+bool out_tensor(Call *c, size_t o, uint32_t tensor); /* output o is that tensor */
 /* attributes */
 const OAttr *attr_find(const Call *c, const char *name);
 int64_t attr_int(const Call *c, const char *name, int64_t def);
@@ -369,11 +373,12 @@ typedef struct {
     int arg;          /* for fn: an Op or a variant */
     OpTypes types;    /* of the first operand that is data, for the documentation */
     const char *note; /* forms that are refused, in a phrase; may be NULL */
+    bool sequences;   /* operands may be sequences */
 } OpRule;
 extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
     onnx_rules_nn[], onnx_rules_attention[], onnx_rules_rotary[], onnx_rules_contrib[],
     onnx_rules_contrib_attention[], onnx_rules_moe[], onnx_rules_einsum[], onnx_rules_index[],
-    onnx_rules_quant[], onnx_rules_quant_ms[], onnx_rules_control[], onnx_rules_loop[];
+    onnx_rules_quant[], onnx_rules_quant_ms[], onnx_rules_control[], onnx_rules_loop[], onnx_rules_sequence[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);
 const OpRule *op_rule_at(size_t i); /* all rules of all tables; NULL after the last */
 typedef struct {

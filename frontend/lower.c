@@ -85,6 +85,10 @@ static ValId shape_value_make(Call *c, const Tv *t) {
 ValId tensor_value(Import *im, uint32_t id, Loc loc) {
     if (!tensor_loaded(im, id, loc)) return NO_VAL;
     Tv *t = &im->tensors.data[id];
+    if (t->sequence) {
+        diag_error(im->d, loc, "'%s' is a sequence of tensors where a tensor is needed", t->name);
+        return NO_VAL;
+    }
     if (!val_ok(t->val) && t->dims != NULL) {
         INode none = {.op = "Shape", .domain = "", .name = t->name};
         Call c = {im, im->g, im->d, &none, loc, 0, 0};
@@ -186,14 +190,17 @@ bool out_dims(Call *c, size_t o, DType type, uint32_t rank, const Dim *dims, uin
     return true;
 }
 
-bool out_same(Call *c, size_t o, size_t i) {
-    if (!in_has(c, i)) return call_error(c, "input %zu is missing", i);
+bool out_tensor(Call *c, size_t o, uint32_t tensor) {
     if (!out_used(c, o)) return true;
     Tv *t = &c->im->tensors.data[c->n->out[o]];
     const char *name = t->name;
-    *t = *in_tv(c, i);
+    *t = c->im->tensors.data[tensor];
     t->name = name;
     return true;
+}
+
+bool out_same(Call *c, size_t o, size_t i) {
+    return in_has(c, i) ? out_tensor(c, o, c->n->in[i]) : call_error(c, "input %zu is missing", i);
 }
 
 /* ---- attributes ---- */

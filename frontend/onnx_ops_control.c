@@ -90,13 +90,6 @@ static bool run_branch(Call *c, bool yes) {
     return true;
 }
 
-static void take(Call *c, size_t o, uint32_t tensor) {
-    Tv *t = &c->im->tensors.data[c->n->out[o]];
-    const char *name = t->name;
-    *t = c->im->tensors.data[tensor];
-    t->name = name;
-}
-
 /* ---- conditions on lengths ---- */
 
 /* Output o of the two branches as one value: the general branch's, or one selected by the condition. */
@@ -105,7 +98,7 @@ static bool join(Call *c, size_t o, ValId v, bool covered, bool general) {
     ValId x[3] = {v, tensor_value(c->im, b[0]->out[o], c->loc), tensor_value(c->im, b[1]->out[o], c->loc)};
     if (!val_ok(x[1]) || !val_ok(x[2])) return false;
     if (covered || val_eq(x[1], x[2])) {
-        take(c, o, b[!general]->out[o]);
+        out_tensor(c, o, b[!general]->out[o]);
         return true;
     }
     Type yes = *type_of(c, x[1]), no = *type_of(c, x[2]);
@@ -167,8 +160,7 @@ static bool by_length(Call *c, ValId v) {
     if (!run_branch(c, true) || !run_branch(c, false)) return false;
     const IBody *b[2] = {branch(c, true), branch(c, false)};
     if (tables_by_length(c, v, &special)) {
-        for (size_t o = 0; o < c->n->nout; o++)
-            if (out_used(c, o)) take(c, o, b[!special]->out[o]);
+        for (size_t o = 0; o < c->n->nout; o++) out_tensor(c, o, b[!special]->out[o]);
         return true;
     }
     bool covered = branch_special(c->im, v, &sym, &at, &special);
@@ -191,13 +183,13 @@ static bool lower_if(Call *c) {
     if (!val_ok(v)) return false;
     if (!condition(c, v, &yes)) return by_length(c, v);
     if (!run_branch(c, yes)) return false;
-    for (size_t i = 0; i < c->n->nout; i++)
-        if (out_used(c, i)) take(c, i, branch(c, yes)->out[i]);
+    for (size_t i = 0; i < c->n->nout; i++) out_tensor(c, i, branch(c, yes)->out[i]);
     return true;
 }
 
 const OpRule onnx_rules_control[] = {
     {"", "If", 1, 0, lower_if, 0, T_BOOLS,
-     "the condition must follow from lengths, or be a flag between running with and without past"},
+     "the condition must follow from lengths, or be a flag between running with and without past",
+     .sequences = true},
     {0},
 };

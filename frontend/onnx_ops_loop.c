@@ -227,7 +227,8 @@ static bool lower_scan(Call *c) {
 }
 
 const OpRule onnx_rules_loop[] = {
-    {"", "Loop", 1, 0, lower_loop, 0, T_ANY, "the number of rounds must be known when compiling"},
+    {"", "Loop", 1, 0, lower_loop, 0, T_ANY, "the number of rounds must be known when compiling",
+     .sequences = true},
     {"", "Scan", 9, 0, lower_scan, 0, T_ANY, "the number of rounds must be known when compiling"},
     {0},
 };

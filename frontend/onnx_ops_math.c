@@ -247,7 +247,7 @@ const OpRule onnx_rules_math[] = {
     {"", "Not", 1, 0, lower_unary, OP_NOT, T_BOOLS},
     {"", "IsNaN", 9, 0, lower_unary, OP_ISNAN, T_FLOATS},
     {"", "IsInf", 10, 0, lower_isinf, 0, T_FLOATS},
-    {"", "Identity", 1, 0, lower_same, 0},
+    {"", "Identity", 1, 0, lower_same, 0, .sequences = true},
     {"", "Add", 7, 0, lower_binary, OP_ADD, T_NUMBERS},
     {"", "Sub", 7, 0, lower_binary, OP_SUB, T_NUMBERS},
     {"", "Mul", 7, 0, lower_binary, OP_MUL, T_NUMBERS},

@@ -144,12 +144,12 @@ static bool through(Follow *f, const INode *n, Axes *x) {
     const int64_t *v = NULL;
     size_t count = 0, rank = 0;
     bool known = x->rank != UNKNOWN_RANK;
-    if (op_is(n, "Identity") || (op_is(n, "Concat") && n->nin == 1)) return true;
+    if (op_is(n, "Identity SequenceAt") || (op_is(n, "Concat") && n->nin == 1)) return true;
     if (op_is(n, "Reshape Flatten")) {
         x->rank = UNKNOWN_RANK;
         return true;
     }
-    if (!op_is(n, "Transpose Gather Split Slice Squeeze Unsqueeze")) return false;
+    if (!op_is(n, "Transpose Gather Split SplitToSequence Slice Squeeze Unsqueeze")) return false;
     if (!known) return true;
     uint32_t axis = axis_from(node_attr(n, "axis", 0), x->rank);
     if (op_is(n, "Transpose")) {
@@ -160,6 +160,10 @@ static bool through(Follow *f, const INode *n, Axes *x) {
         if (rank == 0) axis_drop(x, axis);
     } else if (op_is(n, "Split")) {
         picked(f, x, axis);
+    } else if (op_is(n, "SplitToSequence")) {
+        if (axis == NO_AXIS) return false;
+        picked(f, x, axis);
+        if (n->nin < 2 && node_attr(n, "keepdims", 1) == 0) axis_drop(x, axis);
     } else if (op_is(n, "Slice")) {
         if (node_axes(f, n, 3, &v, &count))
             for (size_t i = 0; i < count; i++) picked(f, x, axis_from(v[i], x->rank));
