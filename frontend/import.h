@@ -358,7 +358,7 @@ bool branch_special(Import *im, ValId condition, SymId *sym, int64_t *at, bool *
 bool branch_covers(Import *im, ValId general, ValId special, SymId sym, int64_t at);
 
 /* ---- onnx_ops_quant_ms.c: packed weights ---- */
-/* Constant v with another dtype or shape over the same bytes; NO_VAL with the diag set. */
+/* Constant v, perhaps reshaped, with another dtype or shape over the same bytes; NO_VAL with the diag set. */
 ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank, const int64_t *dim);
 DType quant_unsigned(int64_t bits); /* DT_NONE unless 2, 4 or 8 */
 /* Zero points of [rows, blocks]: floats, or packed so that every row starts a byte. */

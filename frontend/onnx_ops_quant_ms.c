@@ -6,6 +6,7 @@
 
 ValId view_constant(Call *c, ValId v, const char *what, DType dtype, uint32_t rank, const int64_t *dim) {
     if (!val_ok(v)) return v;
+    while (graph_def_op(c->g, v) == OP_RESHAPE) v = graph_node(c->g, graph_def(c->g, v))->in[0];
     const Const *k = graph_constant(c->g, v);
     Type t = {.dtype = dtype, .rank = (uint8_t)rank};
     for (uint32_t i = 0; i < rank; i++) t.dim[i] = dim_const(dim[i]);

@@ -26,7 +26,7 @@ bool uses_next(UseWalk *w, uint32_t *tensor);
 bool op_is(const INode *n, const char *list); /* one of the names in the list */
 bool keeps_elements(const INode *n);          /* hands each element of operand 0 on */
 int64_t node_attr(const INode *n, const char *name, int64_t def);
-/* The initializer that a tensor is made of by copying, casting or dequantising; 0 when there is none. */
+/* The initializer that a tensor is made of by copying, casting, reshaping or dequantising; 0 when there is none. */
 uint32_t weight_of(const UseWalk *w, uint32_t tensor);
 /* Integers of an initializer or Constant node; false when they are not known. *rank is the tensor's. */
 bool known_ints(const UseWalk *w, uint32_t tensor, const int64_t **v, size_t *n, size_t *rank);

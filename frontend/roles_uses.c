@@ -92,7 +92,8 @@ uint32_t weight_of(const UseWalk *w, uint32_t tensor) {
     for (int steps = 0; steps < 8 && tensor != 0; steps++) {
         if (w->im->tensors.data[tensor].init != NULL) return tensor;
         const INode *n = w->maker[tensor];
-        if (n == NULL || n->nin == 0 || !op_is(n, "Identity Cast DequantizeLinear Transpose")) return 0;
+        if (n == NULL || n->nin == 0 || !op_is(n, "Identity Cast DequantizeLinear Transpose Reshape"))
+            return 0;
         tensor = n->in[0];
     }
     return 0;
