@@ -118,8 +118,7 @@ static bool is_single(const OInfo *info) {
 
 /* ---- tokens ---- */
 
-/* Outputs of the product that makes a value, seen through what keeps its last axis; 0 when there is none. */
-static int64_t head_features(const UseWalk *w, uint32_t tensor) {
+int64_t head_features(const UseWalk *w, uint32_t tensor) {
     for (int depth = 0; depth < 16 && tensor != 0; depth++) {
         const INode *n = w->maker[tensor];
         if (n == NULL || n->nin == 0) return 0;
@@ -277,7 +276,10 @@ bool roles_find(Import *im, InputForm *forms, Count *counts, const char **reason
         if (is_single(im->input_info[i])) walk_length(&w, im->inputs[i], false, false, 12, &found[i]);
     }
     int tokens = find_tokens(&w, found);
-    if (tokens >= 0) im->token_rows = found[tokens].rows;
+    if (tokens >= 0)
+        im->token_rows = found[tokens].rows;
+    else
+        embeds_note(&w);
     for (size_t i = 0; i < im->ninputs && tokens >= 0; i++) {
         const OInfo *info = im->input_info[i];
         if (float_type(info->type) && info->rank >= 3 && info->rank <= MAX_RANK)

@@ -61,7 +61,13 @@ typedef struct {
 /* Sets the role, or the use and sense, of a mask. */
 void mask_find(const UseWalk *w, size_t input, InputForm *form);
 
+/* ---- roles_embeds.c ---- */
+/* In a graph without tokens: a warning when it is a GPT that takes hidden states in their place. */
+void embeds_note(UseWalk *w);
+
 /* ---- roles.c ---- */
+/* Features of the product that makes a value, seen through what keeps its last axis; 0 when there is none. */
+int64_t head_features(const UseWalk *w, uint32_t tensor);
 /* Finds im->roles and what else is to be known of each input; reasons[], for people. */
 bool roles_find(Import *im, InputForm *forms, Count *counts, const char **reasons);
 

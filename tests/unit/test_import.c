@@ -183,6 +183,40 @@ static void test_roles(void) {
     finish();
 }
 
+/* Hidden states x [B, S, 8] appended to the past, and products of them with `width` features. */
+static Buf hidden_graph(const char *past, int64_t width) {
+    Buf g = {.n = 0}, axis = {.n = 0};
+    static const float zeros[8 * 40];
+    attr_put_int(&axis, "axis", 1);
+    put_info(&g, 11, "x", 1, "B,S,8");
+    put_info(&g, 11, "past", 1, past);
+    put_info(&g, 11, "mask", 7, "B,T");
+    put_floats(&g, "w", (const int64_t[]){8, width}, 2, zeros);
+    put_node(&g, strcmp(past, "B,P,8") == 0 ? "Concat" : "Add", "past x", "present", &axis);
+    put_node(&g, "MatMul", "x w", "y", NULL);
+    put_info(&g, 12, "y", 1, "B,S,V");
+    put_info(&g, 12, "present", 1, "B,T,8");
+    return g;
+}
+
+/* A GPT without its embedding is a function, and a warning says so; of other functions nothing is said. */
+static void test_hidden_states(void) {
+    const struct {
+        const char *past;
+        int64_t width;
+        uint32_t items;
+    } cases[] = {{"B,P,8", 40, 1}, {"B,P,8", 8, 0}, {"B,S,8", 40, 0}, {"B,1,8", 40, 0}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        start();
+        Buf g = hidden_graph(cases[i].past, cases[i].width);
+        CU_ASSERT_TRUE_FATAL(import(&g, NULL));
+        CU_ASSERT_EQUAL(model.graph->inputs.data[0].role, ROLE_NONE);
+        CU_ASSERT_EQUAL(diag.items.count, cases[i].items);
+        if (cases[i].items != 0) CU_ASSERT_TRUE(said("hint: export the model with token ids as input"));
+        finish();
+    }
+}
+
 /* A table of two rows is one of segments, whatever the input is called. */
 static void test_role_segments(void) {
     start();
@@ -752,6 +786,7 @@ int main(void) {
     CU_add_test(made, "roles and states", test_roles);
     CU_add_test(made, "roles found on a detour", test_roles_indirect);
     CU_add_test(made, "segments", test_role_segments);
+    CU_add_test(made, "hidden states in place of tokens", test_hidden_states);
     CU_add_test(made, "a cut length", test_cut_length);
     CU_add_test(made, "norm weights by head", test_wide_norm);
     CU_add_test(made, "range of positions", test_range_of_positions);
