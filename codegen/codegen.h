@@ -83,7 +83,7 @@ bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t lay
  * each. All of one dtype. */
 bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d);
 uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, const char *name);
-uint32_t art_dtype(DType t);          /* of a row program's tensor: what is no f16 or bf16 becomes f32 */
+uint32_t art_dtype(DType t);          /* of a row program's tensor: f8 becomes f16, all but bf16 f32 */
 uint32_t art_dtype_exact(DType t);    /* 0 when there is none */
 void weight_transpose(WeightView *w); /* a matrix; no data moves */
 /* A constant as it is, of any dtype and rank, PLAIN; one above rank 4 as its elements in a row. */

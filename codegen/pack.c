@@ -47,6 +47,12 @@ static uint16_t load_16(const WeightView *w, int64_t at) {
     return x;
 }
 
+/* Of a tensor that is stored in 16 bits, which holds floats of 8 bits exactly. */
+static uint16_t load_narrow(const WeightView *w, int64_t at) {
+    if (!dtype_is_f8(w->dtype)) return load_16(w, at);
+    return float_to_half(f8_to_float(w->dtype, ((const uint8_t *)w->data)[at]));
+}
+
 static float load_f32(const WeightView *w, int64_t at) {
     float x;
     memcpy(&x, (const uint8_t *)w->data + at * 4, sizeof x);
@@ -80,7 +86,7 @@ static void fill_panels(const ProgramTensor *t, int64_t r0, int64_t n, uint8_t *
             int64_t from = w->offset + (r0 + r) * rs + c * cs;
             int64_t to = (r / PANEL * cols + c) * PANEL + r % PANEL;
             if (!wide)
-                ((uint16_t *)dst)[to] = load_16(w, from);
+                ((uint16_t *)dst)[to] = load_narrow(w, from);
             else if (w->dtype == DT_F32)
                 ((float *)dst)[to] = load_f32(w, from);
             else
@@ -135,7 +141,7 @@ static void put_plain(Packer *k, const ProgramTensor *t) {
         int64_t from = w->offset;
         for (uint32_t i = 0; i < w->rank; i++) from += at[i] * w->stride[i];
         float f = wide ? view_f32(w, from) : 0;
-        uint16_t h = wide ? 0 : load_16(w, from);
+        uint16_t h = wide ? 0 : load_narrow(w, from);
         memcpy(buffer + used, wide ? (const void *)&f : (const void *)&h, size);
         used += size;
         if (used == sizeof buffer) {

@@ -3,13 +3,33 @@
 
 #include <string.h>
 
-uint32_t art_dtype(DType t) { return t == DT_F16 ? ART_F16 : t == DT_BF16 ? ART_BF16 : ART_F32; }
+uint32_t art_dtype(DType t) {
+    return t == DT_F16 || dtype_is_f8(t) ? ART_F16 : t == DT_BF16 ? ART_BF16 : ART_F32;
+}
 
 uint32_t art_dtype_exact(DType t) {
     static const uint32_t number[DT_COUNT] = {
-        [DT_BOOL] = ART_BOOL, [DT_I8] = ART_I8,   [DT_U8] = ART_U8,   [DT_I16] = ART_I16, [DT_U16] = ART_U16,
-        [DT_I32] = ART_I32,   [DT_U32] = ART_U32, [DT_I64] = ART_I64, [DT_U64] = ART_U64, [DT_F16] = ART_F16,
-        [DT_BF16] = ART_BF16, [DT_F32] = ART_F32, [DT_F64] = ART_F64,
+        [DT_BOOL] = ART_BOOL,
+        [DT_I8] = ART_I8,
+        [DT_U8] = ART_U8,
+        [DT_I16] = ART_I16,
+        [DT_U16] = ART_U16,
+        [DT_I32] = ART_I32,
+        [DT_U32] = ART_U32,
+        [DT_I64] = ART_I64,
+        [DT_U64] = ART_U64,
+        [DT_F16] = ART_F16,
+        [DT_BF16] = ART_BF16,
+        [DT_F32] = ART_F32,
+        [DT_F64] = ART_F64,
+        [DT_I4] = ART_I4,
+        [DT_U4] = ART_U4,
+        [DT_I2] = ART_I2,
+        [DT_U2] = ART_U2,
+        [DT_F8E4M3FN] = ART_F8E4M3FN,
+        [DT_F8E4M3FNUZ] = ART_F8E4M3FNUZ,
+        [DT_F8E5M2] = ART_F8E5M2,
+        [DT_F8E5M2FNUZ] = ART_F8E5M2FNUZ,
     };
     return number[t];
 }
@@ -224,12 +244,17 @@ uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const 
 }
 
 uint32_t program_constant(Program *p, const void *data, const Type *t, const char *name) {
-    size_t bytes = 0;
-    type_static_bytes(t, &bytes);
+    size_t elements = 0;
+    type_static_count(t, &elements);
+    if (dtype_bits(t->dtype) < 8) {
+        uint8_t *unpacked = arena_alloc(p->arena, elements);
+        const_unpack(t->dtype, data, 0, elements, unpacked);
+        data = unpacked;
+    }
     WeightView w = {.data = data};
     Type flat = *t;
     if (t->rank > 4) {
-        Dim count = dim_const((int64_t)(bytes / dtype_size(t->dtype)));
+        Dim count = dim_const((int64_t)elements);
         flat = type_make(t->dtype, 1, &count);
     }
     view_contiguous(&w, &flat);
@@ -239,7 +264,7 @@ uint32_t program_constant(Program *p, const void *data, const Type *t, const cha
     }
     ProgramTensor tensor = {.view = w, .name = name};
     tensor.art = (ArtTensor){.dtype = art_dtype_exact(t->dtype), .layout = ART_PLAIN, .rank = w.rank};
-    tensor.art.bytes = bytes;
+    tensor.art.bytes = elements * dtype_size(t->dtype);
     tensor.art.name_offset = UINT32_MAX;
     for (uint32_t i = 0; i < 4; i++) tensor.art.dim[i] = i < w.rank ? (uint64_t)w.dim[i] : 1;
     VEC_PUSH(p->arena, &p->tensors, tensor);

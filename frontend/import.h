@@ -259,6 +259,8 @@ ValId emit1(Call *c, Op op, ValId a);
 ValId emit2(Call *c, Op op, ValId a, ValId b);
 ValId emit3(Call *c, Op op, ValId x, ValId a, ValId b);
 ValId emit_cast(Call *c, ValId v, DType t);
+ValId emit_saturated(Call *c, ValId v,
+                     DType t); /* cast to a float of 8 bits; what is too large becomes its largest */
 ValId emit_reshape(Call *c, ValId v, uint32_t rank, const Dim *dims);
 ValId emit_broadcast(Call *c, ValId v, uint32_t rank, const Dim *dims);
 ValId emit_transpose(Call *c, ValId v, const uint8_t *perm);

@@ -133,8 +133,7 @@ static bool bind_inputs(Import *im) {
             return diag_error(im->d, loc_none(), "input '%s' is bound to %s, not to its element type",
                               b->name, dtype_name(x->dtype));
         Tv *tv = &im->tensors.data[im->inputs[i]];
-        tv->val = graph_const(im->g, t, arena_dup(im->arena, x->data, tensor_count(x) * dtype_size(t.dtype)),
-                              b->name);
+        tv->val = graph_const_tensor(im->g, t, x, b->name);
         tv->type = t;
         tv->set = true;
     }

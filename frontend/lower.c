@@ -478,11 +478,9 @@ ValId emit_const(Call *c, Type t, const void *data, size_t bytes) {
 
 ValId emit_scalar(Call *c, DType t, double v) {
     if (dtype_is_float(t)) {
-        ValId x = emit_const(c, type_scalar(DT_F64), &v, sizeof(v));
-        if (t == DT_F64) return x;
-        float f = (float)v;
-        uint16_t h = t == DT_F16 ? float_to_half(f) : float_to_bf16(f);
-        return t == DT_F32 ? graph_const_f32(c->g, f) : emit_const(c, type_scalar(t), &h, sizeof(h));
+        if (t == DT_F32) return graph_const_f32(c->g, (float)v);
+        uint64_t bits = float_to_bits(t, v);
+        return emit_const(c, type_scalar(t), &bits, dtype_size(t));
     }
     uint8_t bytes[8];
     int64_t whole = v >= 9.2e18 ? INT64_MAX : v <= -9.2e18 ? INT64_MIN : v == v ? (int64_t)v : 0;

@@ -70,9 +70,22 @@ static bool lower_where(Call *c) {
     return out_val(c, 0, emit3(c, OP_WHERE, cond, a, in_val(c, 2)));
 }
 
+/* Casts of the IR overflow to infinity or NaN, in floats of 8 bits too. */
+ValId emit_saturated(Call *c, ValId v, DType t) {
+    if (!val_ok(v) || type_of(c, v)->dtype == t) return v;
+    DType from = type_of(c, v)->dtype;
+    if (!dtype_is_float(from) || dtype_is_f8(from)) v = emit_cast(c, v, from = DT_F32);
+    double most = (double)f8_largest(t);
+    v = emit2(c, OP_MIN, v, emit_scalar(c, from, most));
+    return emit_cast(c, emit2(c, OP_MAX, v, emit_scalar(c, from, -most)), t);
+}
+
 static bool lower_cast_to(Call *c, DType t) {
     const Tv *x = in_tv(c, 0);
-    bool ints = dtype_is_int(t) && (dtype_is_int(x->type.dtype) || x->type.dtype == DT_BOOL);
+    if (dtype_is_f8(t) && attr_int(c, "saturate", 1) != 0)
+        return out_val(c, 0, emit_saturated(c, in_val(c, 0), t));
+    bool ints =
+        dtype_is_int(t) && dtype_bits(t) >= 8 && (dtype_is_int(x->type.dtype) || x->type.dtype == DT_BOOL);
     if (x->dims != NULL && (ints || t == x->type.dtype)) {
         bool narrow = dtype_size(t) < 4;
         for (uint32_t i = 0; i < x->ndims; i++) narrow &= !dim_is_const(x->dims[i]);

@@ -62,6 +62,28 @@ static ValId quantise(Call *c, ValId v, ValId zero, DType t) {
     return emit_cast(c, v, t);
 }
 
+/* A scale as fp32 that broadcasts with x. */
+static ValId scale_beside(Call *c, ValId scale, const Type *x, const Attr *a) {
+    Dim dims[MAX_RANK];
+    scale = emit_cast(c, scale, DT_F32);
+    if (!val_ok(scale) || type_of(c, scale)->rank == 0) return scale;
+    Type t = *type_of(c, scale);
+    if (a->block == 0) {
+        for (uint32_t i = 0; i < x->rank; i++) dims[i] = i == (uint32_t)a->axis ? t.dim[0] : dim_const(1);
+        return emit_reshape(c, scale, x->rank, dims);
+    }
+    call_error(c, "a scale for each block is not supported for floats of 8 bits");
+    return NO_VAL;
+}
+
+/* x / scale, in a float of 8 bits; these have no zero point. */
+static bool quantise_to_f8(Call *c, const ValId *in, const Attr *a, DType to) {
+    Type x = *type_of(c, in[0]);
+    ValId v = emit2(c, OP_DIV, emit_cast(c, in[0], DT_F32), scale_beside(c, in[1], &x, a));
+    bool saturate = attr_int(c, "saturate", 1) != 0;
+    return out_val(c, 0, saturate ? emit_saturated(c, v, to) : emit_cast(c, v, to));
+}
+
 static bool lower_quantize(Call *c) {
     ValId in[3];
     Attr a;
@@ -69,6 +91,7 @@ static bool lower_quantize(Call *c) {
     int64_t out = attr_int(c, "output_dtype", 0);
     DType to = out == 0 ? DT_U8 : out > 0 && out < 64 ? dtype_from_onnx((int)out) : DT_NONE;
     if (val_ok(in[2])) to = type_of(c, in[2])->dtype;
+    if (dtype_is_f8(to)) return quantise_to_f8(c, in, &a, to);
     if (!dtype_is_int(to)) return call_error(c, "to element type %s is not supported", dtype_name(to));
     Type t = *type_of(c, in[0]);
     t.dtype = to;
@@ -135,8 +158,9 @@ static bool lower_dynamic_matmul(Call *c) {
 
 const OpRule onnx_rules_quant[] = {
     {"", "DequantizeLinear", 10, 0, lower_dequantize, 0, T_INTS,
-     "from 2 to 32 bits; per tensor, axis or block"},
-    {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS, "to 2 to 32 bits; per tensor, axis or block"},
+     "from 2 to 32 bits and floats of 8 bits; per tensor, axis or block"},
+    {"", "QuantizeLinear", 10, 0, lower_quantize, 0, T_FLOATS,
+     "to 2 to 32 bits, per tensor, axis or block; to floats of 8 bits, per tensor or axis"},
     {"", "DynamicQuantizeLinear", 11, 0, lower_dynamic_quantize, 0, T_FLOATS},
     {"", "MatMulInteger", 10, 0, lower_matmul_integer, 0, T_INTS},
     {"com.microsoft", "DequantizeLinear", 1, 0, lower_dequantize, 0, T_INTS, "per tensor, axis or block"},

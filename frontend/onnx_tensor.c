@@ -187,7 +187,10 @@ bool onnx_tensor_read(const char *path, Arena *a, Tensor *out, Diag *d) {
     bool ok =
         onnx_view_tensor(f.data, f.bytes, scratch, &t, d) && tensor_load(&t, &src, &x, loc_file(path), d);
     if (ok) {
-        *out = (Tensor){.dtype = x.dtype, .rank = (uint8_t)x.rank, .data = arena_dup(a, x.data, x.bytes)};
+        bool packed = dtype_bits(x.dtype) < 8;
+        *out = (Tensor){.dtype = x.dtype, .rank = (uint8_t)x.rank};
+        out->data = packed ? arena_alloc(a, x.count) : arena_dup(a, x.data, x.bytes);
+        if (packed) const_unpack(x.dtype, x.data, 0, x.count, out->data);
         memcpy(out->dim, x.dim, sizeof(x.dim));
     }
     arena_free(scratch);
@@ -208,6 +211,17 @@ static int onnx_type_number(DType t) {
     return 0;
 }
 
+/* Elements as a file holds them: below 8 bits packed, in an array of their own. */
+static void *stored_elements(const Tensor *t, size_t *bytes, Arena *a) {
+    size_t count = tensor_count(t);
+    *bytes = count * dtype_size(t->dtype);
+    if (dtype_bits(t->dtype) >= 8) return t->data;
+    *bytes = (count * dtype_bits(t->dtype) + 7) / 8;
+    void *packed = arena_alloc(a, *bytes);
+    const_pack(t->dtype, t->data, count, packed);
+    return packed;
+}
+
 bool onnx_tensor_write(const char *path, const Tensor *t, const char *name, Diag *d) {
     uint8_t head[MAX_RANK * 11 + 64];
     size_t n = 0;
@@ -217,17 +231,20 @@ bool onnx_tensor_write(const char *path, const Tensor *t, const char *name, Diag
     }
     head[n++] = 2 << 3;
     n += encode_varint(head + n, (uint64_t)onnx_type_number(t->dtype));
-    size_t bytes = tensor_count(t) * dtype_size(t->dtype), name_bytes = strlen(name);
+    Arena *scratch = arena_new();
+    size_t bytes = 0, name_bytes = strlen(name);
+    const void *data = stored_elements(t, &bytes, scratch);
     uint8_t name_head[11] = {8 << 3 | 2}, raw_head[11] = {9 << 3 | 2};
     size_t name_n = 1 + encode_varint(name_head + 1, name_bytes);
     size_t raw_n = 1 + encode_varint(raw_head + 1, bytes);
     FileWriter *w = file_create(path, d);
-    if (w == NULL) return false;
-    /* Failures are sticky and reported by the commit. */
-    file_write(w, head, n);
-    file_write(w, name_head, name_n);
-    file_write(w, name, name_bytes);
-    file_write(w, raw_head, raw_n);
-    file_write(w, t->data, bytes);
-    return file_commit(w, d);
+    if (w != NULL) { /* Failures are sticky and reported by the commit. */
+        file_write(w, head, n);
+        file_write(w, name_head, name_n);
+        file_write(w, name, name_bytes);
+        file_write(w, raw_head, raw_n);
+        file_write(w, data, bytes);
+    }
+    arena_free(scratch);
+    return w != NULL && file_commit(w, d);
 }

@@ -93,17 +93,13 @@ static const uint8_t *const_at(const Graph *g, ValId v, size_t i, uint8_t *room)
 /* clang-format off */
 READER(int8_t) READER(int16_t) READER(int32_t) READER(int64_t)
 READER(uint8_t) READER(uint16_t) READER(uint32_t) READER(uint64_t)
-READER(float) READER(double)
 #undef READER
     /* clang-format on */
 
     static double float_at(DType t, const uint8_t *p) {
-    switch (t) {
-    case DT_F16: return (double)half_to_float(READ(uint16_t, p));
-    case DT_BF16: return (double)bf16_to_float(READ(uint16_t, p));
-    case DT_F32: return (double)READ(float, p);
-    default: return READ(double, p);
-    }
+    uint64_t bits = 0;
+    memcpy(&bits, p, dtype_size(t));
+    return float_from_bits(t, bits);
 }
 
 static int64_t int_at(DType t, const uint8_t *p) {
@@ -178,15 +174,11 @@ static uint64_t splitmix(uint64_t *state) {
 
 static void fill_one(DType t, uint64_t random, uint8_t *at) {
     double x = (double)(random >> 40) * 0x1p-24 * 0.2 - 0.1;
-    float f = (float)x;
-    uint16_t h = t == DT_F16 ? float_to_half(f) : float_to_bf16(f);
     uint64_t small = t == DT_BOOL ? random >> 63 : random >> 58;
-    switch (t) {
-    case DT_F64: memcpy(at, &x, sizeof(x)); return;
-    case DT_F32: memcpy(at, &f, sizeof(f)); return;
-    case DT_F16:
-    case DT_BF16: memcpy(at, &h, sizeof(h)); return;
-    default: break;
+    if (dtype_is_float(t)) {
+        uint64_t bits = float_to_bits(t, x);
+        memcpy(at, &bits, dtype_size(t));
+        return;
     }
     if (is_packed(t)) {
         small &= (1u << dtype_bits(t)) - 1;

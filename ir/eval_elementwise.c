@@ -127,8 +127,10 @@ bool eval_test(EvalCtx *e) {
 
 /* ---- cast ---- */
 
-/* Truncates; what does not fit becomes the nearest value that does, NaN becomes 0. */
+/* Truncates; what does not fit becomes the nearest value that does, NaN becomes 0. Below 8 bits the low bits are
+ * kept, as ONNX's own reference does. */
 static int64_t float_to_int(double x, DType t) {
+    if (dtype_bits(t) < 8) t = DT_I64;
     bool is_unsigned = dtype_class(t) == DC_UINT;
     int bits = (int)dtype_bits(t);
     double high = ldexp(1, is_unsigned ? bits : bits - 1), low = is_unsigned ? 0 : -high;

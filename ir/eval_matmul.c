@@ -111,7 +111,10 @@ static inline void decode(const char *p, DType t, int64_t n, float *out) {
             out[i] = decode_bf16(h);
         }
         break;
-    default: memcpy(out, p, (size_t)n * sizeof(float)); break;
+    case DT_F32: memcpy(out, p, (size_t)n * sizeof(float)); break;
+    default:
+        for (int64_t i = 0; i < n; i++) out[i] = f8_to_float(t, (uint8_t)p[i]);
+        break;
     }
 }
 
@@ -303,7 +306,7 @@ static void piece_i64(EvalCtx *e, const Piece *p) {
     }
 }
 
-/* f16, bf16 and f32. */
+/* Floats of up to 32 bits. */
 static void pieces_f32(EvalCtx *e, const Piece *list, size_t count) {
     const Tensor *b = e->in[1];
     Tensor *out = &e->out[0];

@@ -65,6 +65,10 @@ void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, doub
     case DT_F64: LOAD(double, v); break;
     case DT_F16: LOAD(uint16_t, half_to_float(v)); break;
     case DT_BF16: LOAD(uint16_t, bf16_to_float(v)); break;
+    case DT_F8E4M3FN:
+    case DT_F8E4M3FNUZ:
+    case DT_F8E5M2:
+    case DT_F8E5M2FNUZ: LOAD(uint8_t, f8_to_float(t->dtype, v)); break;
     case DT_BOOL: LOAD(uint8_t, v != 0 ? 1.0 : 0.0); break;
     case DT_I2:
     case DT_I4:
@@ -114,6 +118,10 @@ void tensor_store_f64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, c
     case DT_F64: STORE(double, v[i]); break;
     case DT_F16: STORE(uint16_t, float_to_half((float)v[i])); break;
     case DT_BF16: STORE(uint16_t, float_to_bf16((float)v[i])); break;
+    case DT_F8E4M3FN:
+    case DT_F8E4M3FNUZ:
+    case DT_F8E5M2:
+    case DT_F8E5M2FNUZ: STORE(uint8_t, float_to_f8(t->dtype, (float)v[i])); break;
     default: break;
     }
 }

@@ -69,6 +69,13 @@ float half_to_float(uint16_t h);
 uint16_t float_to_half(float f); /* round to nearest even */
 float bf16_to_float(uint16_t h);
 uint16_t float_to_bf16(float f);
+static inline bool dtype_is_f8(DType t) { return dtype_is_float(t) && dtype_bits(t) == 8; }
+float f8_to_float(DType t, uint8_t x);
+uint8_t float_to_f8(DType t,
+                    float f); /* round to nearest even; too large: infinity, NaN where there is none */
+float f8_largest(DType t);    /* the largest finite number */
+uint64_t float_to_bits(DType t, double v); /* v rounded to a float dtype, by way of fp32 below f64 */
+double float_from_bits(DType t, uint64_t bits);
 
 /* ---- dimensions (dim.c): interned polynomials over symbols, equal when their handles are ----
  * Also the domain of shape values, so a constant may be negative. */

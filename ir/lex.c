@@ -241,16 +241,10 @@ static bool lex_decimal(Lex *x, char buffer[NUMBER_MAX]) {
 /* "nan" or "nan(0xBITS)"; the bits must be a NaN of this type. */
 static bool lex_nan(Lex *x, DType type, uint8_t *out) {
     static const uint64_t quiet[DT_COUNT] = {
-        [DT_F16] = 0x7e00,
-        [DT_BF16] = 0x7fc0,
-        [DT_F32] = 0x7fc00000,
-        [DT_F64] = UINT64_C(0x7ff8000000000000),
-    };
-    static const uint64_t infinity[DT_COUNT] = {
-        [DT_F16] = 0x7c00,
-        [DT_BF16] = 0x7f80,
-        [DT_F32] = 0x7f800000,
-        [DT_F64] = UINT64_C(0x7ff0000000000000),
+        [DT_F8E4M3FN] = 0x7f,  [DT_F8E4M3FNUZ] = 0x80,
+        [DT_F8E5M2] = 0x7f,    [DT_F8E5M2FNUZ] = 0x80,
+        [DT_F16] = 0x7e00,     [DT_BF16] = 0x7fc0,
+        [DT_F32] = 0x7fc00000, [DT_F64] = UINT64_C(0x7ff8000000000000),
     };
     const char *start = x->at;
     uint64_t bits = quiet[type];
@@ -262,8 +256,7 @@ static bool lex_nan(Lex *x, DType type, uint8_t *out) {
             if (i == digits) return lex_error(x, start, "these bits do not fit the type");
             bits = bits << 4 | (uint64_t)hex_digit(*x->at);
         }
-        uint64_t sign = UINT64_C(1) << (4 * digits - 1);
-        if ((bits & ~sign) <= infinity[type]) return lex_error(x, start, "these bits are no NaN");
+        if (!isnan(float_from_bits(type, bits))) return lex_error(x, start, "these bits are no NaN");
         if (!lex_expect(x, ')')) return false;
     }
     for (size_t i = 0; i < dtype_size(type); i++) out[i] = (uint8_t)(bits >> (8 * i));
@@ -295,16 +288,11 @@ static bool lex_float(Lex *x, DType type, uint8_t *out) {
         wide = strtod(buffer, NULL);
         f = strtof(buffer, NULL);
     }
-    uint16_t h = type == DT_F16 ? float_to_half(f) : float_to_bf16(f);
-    float narrow = type == DT_F16 ? half_to_float(h) : type == DT_BF16 ? bf16_to_float(h) : f;
-    bool overflow = type == DT_F64 ? isinf(wide) : isinf(narrow);
-    if (overflow && !infinite)
+    uint64_t bits = float_to_bits(type, type == DT_F64 ? wide : (double)f);
+    double kept = float_from_bits(type, bits);
+    if (!(infinite ? isinf(kept) : isfinite(kept)))
         return lex_error(x, start, "this number is too large for %s", dtype_name(type));
-    switch (type) {
-    case DT_F64: memcpy(out, &wide, sizeof(wide)); break;
-    case DT_F32: memcpy(out, &f, sizeof(f)); break;
-    default: memcpy(out, &h, sizeof(h)); break;
-    }
+    memcpy(out, &bits, dtype_size(type));
     return true;
 }
 

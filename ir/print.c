@@ -47,21 +47,13 @@ static uint64_t element_bits(const void *element, size_t size) {
 }
 
 static void float_print(Text *t, DType type, uint64_t bits) {
-    uint16_t h = (uint16_t)bits;
-    uint32_t w = (uint32_t)bits;
-    float f;
-    double x;
-    memcpy(&f, &w, sizeof(f));
-    memcpy(&x, &bits, sizeof(x));
-    if (type == DT_F16) f = half_to_float(h);
-    if (type == DT_BF16) f = bf16_to_float(h);
-    bool nan = type == DT_F64 ? isnan(x) : isnan(f);
-    if (nan)
+    double x = float_from_bits(type, bits);
+    if (isnan(x))
         text_printf(t, "nan(0x%llx)", (unsigned long long)bits);
     else if (type == DT_F64)
         text_add_float(t, x);
     else
-        text_add_float32(t, f);
+        text_add_float32(t, (float)x);
 }
 
 void element_print(Text *t, DType type, const void *element) {

@@ -1,4 +1,6 @@
-/* type.c: the dtype table, half-precision conversions, and tensor types. */
+/* type.c: the dtype table, conversions of narrow floats, and tensor types. Floats of 8 bits: OCP 8-bit Floating
+ * Point Specification 1.0 (E4M3, E5M2), and the FNUZ forms as ONNX defines them. */
+#include <math.h>
 #include <string.h>
 
 #include "ir/ir.h"
@@ -96,6 +98,80 @@ uint16_t float_to_bf16(float f) {
         return (uint16_t)((high & 0x7fu) == 0 ? high | 0x40u : high);
     }
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+/* ---- floats of 8 bits ---- */
+
+typedef struct {
+    uint32_t fraction, bias; /* fraction bits */
+    uint32_t largest, over;  /* codes of the largest number, and of what is above it */
+    uint32_t nan;
+    bool signed_zero; /* if not, the code of -0 is the NaN, and the only one */
+} Float8;
+
+static Float8 float8_form(DType t) {
+    switch (t) {
+    case DT_F8E4M3FN: return (Float8){3, 7, 0x7e, 0x7f, 0x7f, true};
+    case DT_F8E4M3FNUZ: return (Float8){3, 8, 0x7f, 0x80, 0x80, false};
+    case DT_F8E5M2: return (Float8){2, 15, 0x7b, 0x7c, 0x7f, true};
+    default: return (Float8){2, 16, 0x7f, 0x80, 0x80, false};
+    }
+}
+
+float f8_to_float(DType t, uint8_t x) {
+    Float8 f = float8_form(t);
+    uint32_t code = x & 0x7fu, exponent = code >> f.fraction, fraction = code & ((1u << f.fraction) - 1);
+    bool negative = x >= 0x80;
+    if (!f.signed_zero && x == 0x80) return NAN;
+    if (code > f.largest) return code == f.nan || code != f.over ? NAN : negative ? -INFINITY : INFINITY;
+    float magnitude = exponent == 0
+                          ? (float)fraction * float_of_bits((128 - f.bias - f.fraction) << 23)
+                          : float_of_bits((exponent + 127 - f.bias) << 23 | fraction << (23 - f.fraction));
+    return negative ? -magnitude : magnitude;
+}
+
+uint8_t float_to_f8(DType t, float x) {
+    Float8 f = float8_form(t);
+    uint32_t sign = bits_of_float(x) >> 24 & 0x80u, code = f.over;
+    if (isnan(x)) return (uint8_t)(f.signed_zero ? f.nan | sign : f.nan);
+    int lowest = 1 - (int)f.bias, exponent = x == 0 || isinf(x) ? lowest : ilogbf(x);
+    if (exponent < lowest) exponent = lowest;
+    if (!isinf(x)) {
+        /* In units of the last place; a carry out of the fraction moves into the exponent. */
+        double units = rint(ldexp(fabs((double)x), (int)f.fraction - exponent));
+        code = ((uint32_t)(exponent - lowest) << f.fraction) + (uint32_t)units;
+        if (code > f.largest) code = f.over;
+    }
+    if (!f.signed_zero && (code == 0 || code == f.nan)) return (uint8_t)code;
+    return (uint8_t)(code | sign);
+}
+
+float f8_largest(DType t) { return f8_to_float(t, (uint8_t)float8_form(t).largest); }
+
+/* ---- floats of any dtype ---- */
+
+uint64_t float_to_bits(DType t, double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof(bits));
+    switch (t) {
+    case DT_F64: return bits;
+    case DT_F32: return bits_of_float((float)v);
+    case DT_F16: return float_to_half((float)v);
+    case DT_BF16: return float_to_bf16((float)v);
+    default: return float_to_f8(t, (float)v);
+    }
+}
+
+double float_from_bits(DType t, uint64_t bits) {
+    double v;
+    memcpy(&v, &bits, sizeof(v));
+    switch (t) {
+    case DT_F64: return v;
+    case DT_F32: return (double)float_of_bits((uint32_t)bits);
+    case DT_F16: return (double)half_to_float((uint16_t)bits);
+    case DT_BF16: return (double)bf16_to_float((uint16_t)bits);
+    default: return (double)f8_to_float(t, (uint8_t)bits);
+    }
 }
 
 /* ---- types ---- */

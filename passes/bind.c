@@ -17,17 +17,8 @@ static bool graph_has_past(const Graph *g) {
 }
 
 static ValId const_number(Graph *g, DType t, uint8_t v) {
-    union {
-        float f;
-        double d;
-        uint64_t i;
-        uint16_t h;
-    } u = {.i = v};
-    if (t == DT_F32) u.f = v;
-    if (t == DT_F64) u.d = v;
-    if (t == DT_F16) u.h = float_to_half(v);
-    if (t == DT_BF16) u.h = float_to_bf16(v);
-    return graph_const(g, type_scalar(t), arena_dup(g->arena, &u, sizeof(u)), NULL);
+    uint64_t bits = dtype_is_float(t) ? float_to_bits(t, v) : v;
+    return graph_const(g, type_scalar(t), arena_dup(g->arena, &bits, sizeof(bits)), NULL);
 }
 
 static ValId filled(Graph *g, const Type *t, uint8_t v, Diag *d) {

@@ -170,11 +170,11 @@ static bool cast_is_exact(DType from, DType to) {
     int bits = (int)dtype_bits(from);
     if (from == to || a == DC_BOOL) return true;
     if (b == DC_BOOL) return false;
-    if (a == DC_FLOAT && b == DC_FLOAT) return dtype_size(to) > dtype_size(from);
+    if (a == DC_FLOAT && b == DC_FLOAT) return dtype_bits(to) > dtype_bits(from);
     if (a == DC_FLOAT) return false;
     if (b == DC_FLOAT) return bits <= digits[to] && to != DT_F16;
-    if (a == b) return dtype_size(to) >= dtype_size(from);
-    return a == DC_UINT && dtype_size(to) > dtype_size(from);
+    if (a == b) return dtype_bits(to) >= dtype_bits(from);
+    return a == DC_UINT && dtype_bits(to) > dtype_bits(from);
 }
 
 /* cast(cast(x)) -> cast(x) when the inner cast loses nothing */

@@ -39,24 +39,9 @@ ValId rw_transpose(Rewrite *r, ValId x, const uint8_t *perm) {
 }
 
 ValId rw_scalar(Rewrite *r, DType t, double v) {
-    union {
-        float f;
-        double d;
-        int64_t i;
-        uint16_t h;
-        uint8_t b[8];
-    } u = {.i = 0};
-    if (t == DT_F32)
-        u.f = (float)v;
-    else if (t == DT_F64)
-        u.d = v;
-    else if (t == DT_F16)
-        u.h = float_to_half((float)v);
-    else if (t == DT_BF16)
-        u.h = float_to_bf16((float)v);
-    else
-        u.i = (int64_t)v; /* little-endian: the low bytes are the value */
-    return graph_const(r->g, type_scalar(t), arena_dup(r->g->arena, &u, sizeof(u)), NULL);
+    /* little-endian: the low bytes are the value */
+    uint64_t bits = dtype_is_float(t) ? float_to_bits(t, v) : (uint64_t)(int64_t)v;
+    return graph_const(r->g, type_scalar(t), arena_dup(r->g->arena, &bits, sizeof(bits)), NULL);
 }
 
 bool rw_once(const Rewrite *r, ValId v) { return graph_used_once(&r->uses, v); }

@@ -46,7 +46,8 @@ typedef struct {
 
 /* TENSORS: ArtTensor[bytes / sizeof]. Data lies in WEIGHTS at offset (64-byte aligned). */
 enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64, ART_F64, ART_BOOL, ART_I8, ART_U8, ART_I16, ART_U16, ART_I32, ART_U32,
-       ART_U64, ART_U4, ART_U2 /* codes of GROUP16 alone */, ART_DTYPE_COUNT };
+       ART_U64, ART_U4, ART_U2 /* packed as codes of GROUP16, else an element a byte, as the next two */, ART_I4, ART_I2,
+       ART_F8E4M3FN, ART_F8E4M3FNUZ, ART_F8E5M2, ART_F8E5M2FNUZ /* as ONNX defines them */, ART_DTYPE_COUNT };
 enum {
     ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
     ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],

@@ -7,7 +7,8 @@
 /* The public numbers are those of the file. */
 ART_ASSERT((int)GPTC_F32 == (int)ART_F32 && (int)GPTC_BF16 == (int)ART_BF16 &&
                (int)GPTC_F64 == (int)ART_F64 && (int)GPTC_BOOL == (int)ART_BOOL &&
-               (int)GPTC_U64 == (int)ART_U64,
+               (int)GPTC_U64 == (int)ART_U64 && (int)GPTC_I2 == (int)ART_I2 &&
+               (int)GPTC_F8E5M2FNUZ == (int)ART_F8E5M2FNUZ,
            "dtypes");
 ART_ASSERT(GPTC_MAX_RANK == ART_MAX_RANK, "ranks");
 

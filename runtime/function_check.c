@@ -83,7 +83,8 @@ NdTensor function_value(const gptc_model *m, uint32_t value) {
 }
 
 static bool tensor_fits(const gptc_model *m, const ArtValue *v, const ArtTensor *t) {
-    return is_panels(m, v) ? v->rank == 2 && t->rank == 2 && t->dtype <= ART_BF16 : t->dtype == v->dtype;
+    if (is_panels(m, v)) return v->rank == 2 && t->rank == 2 && t->dtype <= ART_BF16;
+    return t->layout == ART_PLAIN && t->dtype == v->dtype;
 }
 
 static gptc_status value_check(const Check *c, uint32_t i) {

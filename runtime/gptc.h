@@ -180,7 +180,15 @@ typedef enum {
     GPTC_U16,
     GPTC_I32,
     GPTC_U32,
-    GPTC_U64
+    GPTC_U64,
+    GPTC_U4, /* to GPTC_I2: one element a byte, sign-extended */
+    GPTC_U2,
+    GPTC_I4,
+    GPTC_I2,
+    GPTC_F8E4M3FN, /* floats of 8 bits as their bits */
+    GPTC_F8E4M3FNUZ,
+    GPTC_F8E5M2,
+    GPTC_F8E5M2FNUZ
 } gptc_dtype;
 #define GPTC_MAX_RANK 8
 

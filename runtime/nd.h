@@ -74,12 +74,16 @@ typedef void NdWork(const NdCall *c, void *job, int64_t begin, int64_t end, uint
 void nd_share(const NdCall *c, int64_t n, int64_t each, NdWork *work, void *job);
 
 /* ---- nd_tile.c ---- */
-static inline bool nd_is_float(uint32_t t) { return (t >= ART_F32 && t <= ART_BF16) || t == ART_F64; }
+static inline bool nd_is_float8(uint32_t t) { return t >= ART_F8E4M3FN && t <= ART_F8E5M2FNUZ; }
+static inline bool nd_is_float(uint32_t t) {
+    return (t >= ART_F32 && t <= ART_BF16) || t == ART_F64 || nd_is_float8(t);
+}
 static inline bool nd_is_unsigned(uint32_t t) {
-    return t == ART_U8 || t == ART_U16 || t == ART_U32 || t == ART_U64;
+    return t == ART_U8 || t == ART_U16 || t == ART_U32 || t == ART_U64 || t == ART_U4 || t == ART_U2;
 }
 static inline bool nd_is_integer(uint32_t t) { return !nd_is_float(t) && t != ART_BOOL; }
-size_t nd_size(uint32_t dtype); /* bytes of an element; 0: no such dtype */
+size_t nd_size(uint32_t dtype);   /* bytes of an element; 0: no such dtype */
+uint32_t nd_bits(uint32_t dtype); /* of its value */
 
 typedef enum { ND_FLOAT, ND_DOUBLE, ND_INT } NdClass; /* what a dtype is computed as */
 NdClass nd_class(uint32_t dtype);

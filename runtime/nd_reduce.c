@@ -24,7 +24,7 @@ static double first_double(uint32_t op) {
 
 /* What no element at all gives: the dtype's own limits for the largest and the smallest. */
 static int64_t first_integer(uint32_t op, uint32_t dtype) {
-    int bits = dtype == ART_BOOL ? 1 : (int)nd_size(dtype) * 8;
+    int bits = dtype == ART_BOOL ? 1 : (int)nd_bits(dtype);
     bool is_signed = dtype != ART_BOOL && !nd_is_unsigned(dtype);
     int64_t high = (int64_t)(UINT64_MAX >> (64 - bits + is_signed));
     switch (op) {

@@ -6,10 +6,17 @@
 
 size_t nd_size(uint32_t dtype) {
     static const uint8_t size[ART_DTYPE_COUNT] = {
-        [ART_F32] = 4,  [ART_F16] = 2, [ART_BF16] = 2, [ART_I64] = 8, [ART_F64] = 8,
-        [ART_BOOL] = 1, [ART_I8] = 1,  [ART_U8] = 1,   [ART_I16] = 2, [ART_U16] = 2,
-        [ART_I32] = 4,  [ART_U32] = 4, [ART_U64] = 8};
+        [ART_F32] = 4,       [ART_F16] = 2, [ART_BF16] = 2,     [ART_I64] = 8,        [ART_F64] = 8,
+        [ART_BOOL] = 1,      [ART_I8] = 1,  [ART_U8] = 1,       [ART_I16] = 2,        [ART_U16] = 2,
+        [ART_I32] = 4,       [ART_U32] = 4, [ART_U64] = 8,      [ART_U4] = 1,         [ART_U2] = 1,
+        [ART_I4] = 1,        [ART_I2] = 1,  [ART_F8E4M3FN] = 1, [ART_F8E4M3FNUZ] = 1, [ART_F8E5M2] = 1,
+        [ART_F8E5M2FNUZ] = 1};
     return dtype < ART_DTYPE_COUNT ? size[dtype] : 0;
+}
+
+uint32_t nd_bits(uint32_t dtype) {
+    bool four = dtype == ART_U4 || dtype == ART_I4, two = dtype == ART_U2 || dtype == ART_I2;
+    return four ? 4 : two ? 2 : 8 * (uint32_t)nd_size(dtype);
 }
 
 NdClass nd_class(uint32_t dtype) {
@@ -62,11 +69,56 @@ static uint16_t to_bf16(float f) {
     return (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
 }
 
+/* ---- 8-bit floats ---- */
+typedef struct {
+    uint32_t fraction, bias; /* fraction bits */
+    uint32_t largest, over;  /* codes of the largest number, and of what is above it */
+    bool fnuz;               /* no infinity, no -0: its code is NaN */
+} Float8;
+
+static Float8 float8(uint32_t dtype) {
+    static const Float8 form[] = {{3, 7, 0x7e, 0x7f, false},
+                                  {3, 8, 0x7f, 0x80, true},
+                                  {2, 15, 0x7b, 0x7c, false},
+                                  {2, 16, 0x7f, 0x80, true}};
+    return form[dtype - ART_F8E4M3FN];
+}
+
+/* E5M2 is the upper half of an f16. */
+static float from_f8(Float8 f, uint8_t x) {
+    if (f.bias == 15) return from_f16((uint16_t)(x << 8));
+    uint32_t code = x & 0x7f;
+    if (f.fnuz ? x == 0x80 : code > f.largest) return NAN;
+    float v = float_of(code << (23 - f.fraction)) * float_of((254 - f.bias) << 23);
+    return x & 0x80 ? -v : v;
+}
+
+/* As to_f16. */
+static uint8_t to_f8(Float8 f, float x) {
+    uint32_t b = bits_of(x), sign = b >> 24 & 0x80, cut = 23 - f.fraction, out;
+    b &= 0x7fffffff;
+    if (b > 0x7f800000) return (uint8_t)(f.fnuz ? 0x80 : 0x7f | sign);
+    if (b < (128 - f.bias) << 23) {
+        float grid = float_of((151 - f.bias - f.fraction) << 23);
+        out = bits_of(float_of(b) + grid) - bits_of(grid);
+    } else {
+        out = (b - ((127 - f.bias) << 23) + (1u << (cut - 1)) - 1 + (b >> cut & 1)) >> cut;
+    }
+    if (out > f.largest) out = f.over;
+    return (uint8_t)(f.fnuz && out == 0 ? 0 : out | sign);
+}
+
 /* Truncated; what does not fit becomes the nearest number that does, NaN 0. */
 static int64_t saturate(double x, int64_t low, int64_t high) {
     if (x != x) return 0;
     if (x <= (double)low) return low;
     return x >= (double)high ? high : (int64_t)x;
+}
+
+/* What 2 or 4 bits hold of a number. */
+static int64_t low_bits(int64_t v, int bits, bool is_signed) {
+    int64_t sign = is_signed ? 1 << (bits - 1) : 0;
+    return ((v & ((1 << bits) - 1)) ^ sign) - sign;
 }
 
 static uint64_t saturate_u64(double x) {
@@ -98,6 +150,10 @@ static void load_floats(uint32_t dtype, const void *data, int64_t at, int64_t st
     case ART_F32: LOAD(float, out, v);
     case ART_F16: LOAD(uint16_t, out, from_f16(v));
     case ART_BF16: LOAD(uint16_t, out, from_bf16(v));
+    case ART_F8E4M3FN:
+    case ART_F8E4M3FNUZ:
+    case ART_F8E5M2:
+    case ART_F8E5M2FNUZ: LOAD(uint8_t, out, from_f8(float8(dtype), v));
     case ART_BOOL: LOAD(uint8_t, out, v != 0);
     default: break;
     }
@@ -109,10 +165,18 @@ static void load_doubles(uint32_t dtype, const void *data, int64_t at, int64_t s
     case ART_F32: LOAD(float, out, (double)v);
     case ART_F16: LOAD(uint16_t, out, (double)from_f16(v));
     case ART_BF16: LOAD(uint16_t, out, (double)from_bf16(v));
+    case ART_F8E4M3FN:
+    case ART_F8E4M3FNUZ:
+    case ART_F8E5M2:
+    case ART_F8E5M2FNUZ: LOAD(uint8_t, out, (double)from_f8(float8(dtype), v));
     case ART_I64: LOAD(int64_t, out, (double)v);
     case ART_F64: LOAD(double, out, v);
     case ART_BOOL: LOAD(uint8_t, out, v != 0);
+    case ART_I2:
+    case ART_I4:
     case ART_I8: LOAD(int8_t, out, v);
+    case ART_U2:
+    case ART_U4:
     case ART_U8: LOAD(uint8_t, out, v);
     case ART_I16: LOAD(int16_t, out, v);
     case ART_U16: LOAD(uint16_t, out, v);
@@ -129,7 +193,11 @@ static void load_integers(uint32_t dtype, const void *data, int64_t at, int64_t 
     case ART_I64:
     case ART_U64: LOAD(int64_t, out, v);
     case ART_BOOL: LOAD(uint8_t, out, v != 0);
+    case ART_I2:
+    case ART_I4:
     case ART_I8: LOAD(int8_t, out, v);
+    case ART_U2:
+    case ART_U4:
     case ART_U8: LOAD(uint8_t, out, v);
     case ART_I16: LOAD(int16_t, out, v);
     case ART_U16: LOAD(uint16_t, out, v);
@@ -162,6 +230,10 @@ static void store_floats(uint32_t dtype, void *data, int64_t at, int64_t stride,
     case ART_F32: STORE(float, in, v);
     case ART_F16: STORE(uint16_t, in, to_f16(v));
     case ART_BF16: STORE(uint16_t, in, to_bf16(v));
+    case ART_F8E4M3FN:
+    case ART_F8E4M3FNUZ:
+    case ART_F8E5M2:
+    case ART_F8E5M2FNUZ: STORE(uint8_t, in, to_f8(float8(dtype), v));
     case ART_BOOL: STORE(uint8_t, in, v != 0);
     default: break;
     }
@@ -173,6 +245,10 @@ static void store_doubles(uint32_t dtype, void *data, int64_t at, int64_t stride
     case ART_F32: STORE(float, in, v);
     case ART_F16: STORE(uint16_t, in, to_f16((float)v));
     case ART_BF16: STORE(uint16_t, in, to_bf16((float)v));
+    case ART_F8E4M3FN:
+    case ART_F8E4M3FNUZ:
+    case ART_F8E5M2:
+    case ART_F8E5M2FNUZ: STORE(uint8_t, in, to_f8(float8(dtype), (float)v));
     case ART_I64: STORE(int64_t, in, saturate(v, INT64_MIN, INT64_MAX));
     case ART_F64: STORE(double, in, v);
     case ART_BOOL: STORE(uint8_t, in, v != 0);
@@ -183,6 +259,10 @@ static void store_doubles(uint32_t dtype, void *data, int64_t at, int64_t stride
     case ART_I32: STORE(int32_t, in, saturate(v, INT32_MIN, INT32_MAX));
     case ART_U32: STORE(uint32_t, in, saturate(v, 0, UINT32_MAX));
     case ART_U64: STORE(uint64_t, in, saturate_u64(v));
+    case ART_I4: STORE(int8_t, in, low_bits(saturate(v, INT64_MIN, INT64_MAX), 4, true));
+    case ART_U4: STORE(uint8_t, in, low_bits(saturate(v, INT64_MIN, INT64_MAX), 4, false));
+    case ART_I2: STORE(int8_t, in, low_bits(saturate(v, INT64_MIN, INT64_MAX), 2, true));
+    case ART_U2: STORE(uint8_t, in, low_bits(saturate(v, INT64_MIN, INT64_MAX), 2, false));
     default: break;
     }
 }
@@ -199,6 +279,10 @@ static void store_integers(uint32_t dtype, void *data, int64_t at, int64_t strid
     case ART_U16: STORE(uint16_t, in, v);
     case ART_I32:
     case ART_U32: STORE(uint32_t, in, v);
+    case ART_I4: STORE(int8_t, in, low_bits(v, 4, true));
+    case ART_U4: STORE(uint8_t, in, low_bits(v, 4, false));
+    case ART_I2: STORE(int8_t, in, low_bits(v, 2, true));
+    case ART_U2: STORE(uint8_t, in, low_bits(v, 2, false));
     default: break;
     }
 }

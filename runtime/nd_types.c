@@ -185,7 +185,7 @@ const char *nd_topk_types(const NdCall *c) {
 
 const char *nd_matmul_types(const NdCall *c) {
     const NdTensor *a = c->in[0], *b = c->in[1];
-    NEED(a->dtype == b->dtype && is_numeric(a->dtype), WRONG_DTYPE);
+    NEED(a->dtype == b->dtype && is_numeric(a->dtype) && !nd_is_float8(a->dtype), WRONG_DTYPE);
     NEED(a->rank > 0 && b->rank > 0, "an operand is a scalar");
     NEED(c->out[0]->dtype == a->dtype, WRONG_RESULT);
     uint32_t batch = a->rank > b->rank ? a->rank : b->rank;

@@ -184,6 +184,30 @@ case("rotary_interleaved", "RotaryEmbedding", f(2, 2, 3, 8), f(5, 4), f(5, 4), i
 case("rotary_partial", "RotaryEmbedding", f(2, 3, 16), f(5, 2), f(5, 2), ints((2, 3), 0, 5), opset=23, num_heads=2,
      rotary_embedding_dim=4)
 
+# ---- 8 bits and below ----
+edges = np.array([0, -0.0, 1e-9, -1e-9, 0.0009765625, 1.0625, -1.1875, 239, 248, 464, 465, 6e4, -1e6, np.inf, -np.inf,
+                  np.nan], np.float32)
+for form in ("E4M3FN", "E4M3FNUZ", "E5M2", "E5M2FNUZ"):
+    to, codes = getattr(onnx.TensorProto, "FLOAT8" + form), np.arange(256, dtype=np.uint8)
+    case(f"cast_to_f8{form.lower()}", "Cast", edges, to=to)
+    case(f"cast_half_to_f8{form.lower()}_not_saturated", "Cast", edges.astype(half), to=to, saturate=0)
+    case(f"cast_f8{form.lower()}_to_float", "Cast", codes.view(helper.tensor_dtype_to_np_dtype(to)),
+         to=onnx.TensorProto.FLOAT)
+case("cast_int64_to_f8e4m3fn", "Cast", i(1, -17, 1000), to=onnx.TensorProto.FLOAT8E4M3FN)
+case("cast_f8e5m2_to_int32", "Cast", np.array([1.5, -3, 57344], ml_dtypes.float8_e5m2), to=onnx.TensorProto.INT32)
+for t in (ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2):
+    low, high = ml_dtypes.iinfo(t).min, ml_dtypes.iinfo(t).max
+    case(f"cast_to_{t.__name__}", "Cast", np.arange(low, high + 1).astype(np.float32) + (0.25 if low == 0 else 0),
+         to=helper.np_dtype_to_tensor_dtype(np.dtype(t)), opset=25)
+    case(f"cast_{t.__name__}_to_half", "Cast", np.arange(low, high + 1)[::-1].astype(t), to=onnx.TensorProto.FLOAT16,
+         opset=25)
+case("cast_int4_constant", "Cast", np.arange(-7, 8).astype(ml_dtypes.int4), const=(0,),
+     to=onnx.TensorProto.FLOAT)
+case("quantize_f8_axis", "QuantizeLinear", f(2, 3, 4) * 99, abs(f(3)) / 9 + 0.1, np.zeros(3, ml_dtypes.float8_e4m3fn),
+     axis=1)
+case("dequantize_f8", "DequantizeLinear", f(5, dtype=ml_dtypes.float8_e5m2), f())
+case("quantize_int4", "QuantizeLinear", f(3, 5) * 9, abs(f(3)) + 0.1, i(1, -2, 3).astype(ml_dtypes.int4), axis=0)
+
 
 def main():
     for name, spec in CASES.items():

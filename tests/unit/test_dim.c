@@ -202,6 +202,31 @@ static void test_half(void) {
     CU_ASSERT_EQUAL(float_to_bf16(3.4e38f), 0x7f80);
 }
 
+static void test_float8(void) {
+    static const DType types[] = {DT_F8E4M3FN, DT_F8E4M3FNUZ, DT_F8E5M2, DT_F8E5M2FNUZ};
+    static const float largest[] = {448, 240, 57344, 57344};
+    static const uint8_t above[] = {0x7f, 0x80, 0x7c, 0x80};
+    for (int k = 0; k < 4; k++) {
+        DType t = types[k];
+        CU_ASSERT_EQUAL(f8_largest(t), largest[k]);
+        CU_ASSERT_EQUAL(float_to_f8(t, 1e6f), above[k]);
+        CU_ASSERT_EQUAL(float_to_f8(t, -1e-9f), k % 2 ? 0 : 0x80);
+        for (uint32_t x = 0; x < 256; x++) {
+            float f = f8_to_float(t, (uint8_t)x), next = f8_to_float(t, (uint8_t)(x + 1));
+            if (isnan(f) ? !isnan(f8_to_float(t, float_to_f8(t, f))) : float_to_f8(t, f) != x)
+                CU_FAIL("a float of 8 bits does not come back");
+            /* Halfway to the next number: to the even one. */
+            if (isfinite(f) && isfinite(next) && (x & 0x7f) != 0x7f &&
+                float_to_f8(t, (f + next) / 2) != (x + 1) / 2 * 2)
+                CU_FAIL("a tie is not rounded to even");
+            if (half_to_float(float_to_half(f)) != f && !isnan(f)) CU_FAIL("f16 does not hold it");
+        }
+    }
+    CU_ASSERT_TRUE(isnan(f8_to_float(DT_F8E4M3FNUZ, 0x80)));
+    CU_ASSERT_TRUE(isinf(f8_to_float(DT_F8E5M2, 0xfc)));
+    CU_ASSERT_TRUE(isnan(f8_to_float(DT_F8E4M3FN, 0xff)));
+}
+
 static void test_dtypes(void) {
     CU_ASSERT_EQUAL(dtype_parse("bf16", 4), DT_BF16);
     CU_ASSERT_EQUAL(dtype_parse("bf16", 2), DT_NONE);
@@ -256,6 +281,7 @@ int main(void) {
     CU_add_test(dims, "symbols", test_symbols);
     CU_pSuite types = CU_add_suite("types", setup, teardown);
     CU_add_test(types, "half precision", test_half);
+    CU_add_test(types, "floats of 8 bits", test_float8);
     CU_add_test(types, "dtype table", test_dtypes);
     CU_add_test(types, "shapes", test_types);
     return unit_end();
