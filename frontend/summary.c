@@ -12,15 +12,10 @@ typedef struct {
 } Count;
 
 static const char *element_type(int type, uint32_t *bits) {
-    static const struct {
-        const char *name;
-        uint32_t bits;
-    } more[] = {{"?", 0},          {"f8e4m3fn", 8}, {"f8e4m3fnuz", 8}, {"f8e5m2", 8},
-                {"f8e5m2fnuz", 8}, {"u4", 4},       {"i4", 4},         {"f4e2m1", 4}};
     DType t = type > 0 && type < 64 ? dtype_from_onnx(type) : DT_NONE;
-    size_t other = type == 8 ? 0 : type >= 17 && type <= 23 ? (size_t)type - 16 : 0;
-    *bits = t != DT_NONE ? (uint32_t)dtype_size(t) * 8 : more[other].bits;
-    return t != DT_NONE ? dtype_name(t) : type == 8 ? "string" : more[other].name;
+    bool four = type == 23;
+    *bits = t != DT_NONE ? dtype_bits(t) : four ? 4 : 0;
+    return t != DT_NONE ? dtype_name(t) : type == 8 ? "string" : four ? "f4e2m1" : "?";
 }
 
 static void count_weight(Count *c, const OTensor *t) {

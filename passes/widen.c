@@ -56,6 +56,11 @@ static bool widen_node(Graph *g, NodeId id, const bool *wide, int64_t *count, Di
     return true;
 }
 
+/* What 8 bits hold is too coarse to be left out. */
+static bool rounds_to_f8(const Graph *g, const Node *n, const bool *wide) {
+    return n->op == OP_CAST && dtype_is_f8(graph_type(g, n->out[0])->dtype) && wide[n->in[0].id];
+}
+
 PassResult pass_widen(PassCtx *cx, Graph *g) {
     if (!graph_has_tokens(g)) return PASS_UNCHANGED;
     const bool *taint = graph_taint(g, cx->scratch);
@@ -74,6 +79,12 @@ PassResult pass_widen(PassCtx *cx, Graph *g) {
         const Node *n = graph_node(g, id);
         next = n->next;
         if (n->nout == 0 || n->out[0].id >= known || !wide[n->out[0].id]) continue;
+        if (rounds_to_f8(g, n, wide)) {
+            diag_error(cx->diag, n->loc,
+                       "activations are rounded to 8 bits, which kernels on rows of tokens do not do; hint: "
+                       "--no-kv-cache runs the graph as it is");
+            return PASS_FAILED;
+        }
         if (!widen_node(g, id, wide, &count, cx->diag)) return PASS_FAILED;
     }
     pass_count(cx, "widened", count);

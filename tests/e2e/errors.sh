@@ -44,6 +44,25 @@ output %5 "logits" role=logits
 EOF
 expect 1 'as many logits as embeddings' "$build/gptc" -q -o "$work/y.bin" "$work/rows.gir"
 
+# activations in 8 bits
+cat >"$work/float8.gir" <<'EOF'
+gir 1 stage=imported
+symbol batch
+symbol seq
+symbol past
+input %1 "ids" : i64[batch, seq] role=tokens
+const %2 : f32[32, 16] = seed(1)
+const %3 : f32[16, 32] = seed(2)
+%4 : f32[batch, seq, 16] = gather(%2, %1)
+%5 : f8e5m2[batch, seq, 16] = cast(%4)
+%6 : f32[batch, seq, 16] = cast(%5)
+%7 : f32[batch, seq, 32] = matmul(%6, %3)
+output %7 "logits" role=logits
+EOF
+expect 1 'activations are rounded to 8 bits.*hint: --no-kv-cache' "$build/gptc" -q -o "$work/y.bin" "$work/float8.gir"
+"$build/gptc" -q --no-kv-cache -o "$work/y.bin" "$work/float8.gir" || { echo "FAIL: activations in 8 bits"; status=1; }
+rm -f "$work/y.bin"
+
 # an existing output survives a failed compile
 cp "$work/good.bin" "$work/keep.bin"
 expect 1 'cut.onnx' "$build/gptc" -o "$work/keep.bin" "$work/cut.onnx"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # --no-kv-cache: an encoder is refused without it and agrees with ONNX Runtime with it; a decoder generates the same
-# tokens with and without its cache; a graph that is no GPT needs no flag.
+# tokens with and without its cache; a graph that is no GPT needs no flag; what such a graph stores.
 # usage: no_cache.sh BUILD_DIR SOURCE_DIR
 set -u
 build=$1 corpus=$2/tests/corpus example=$2/examples/shakespeare/model.onnx
@@ -49,4 +49,20 @@ grep -q 'no GPT' "$work/err" || fail "not said to be no GPT"
 "$build/gptc-run" "$work/node.bin" --tokens 1 -n 1 2>"$work/err"
 [ $? = 3 ] || fail "a plain function generates"
 grep -q 'no GPT' "$work/err" || { fail "no reason"; cat "$work/err"; }
+# weights of 8 bits are widened to fp16
+for type in f8e4m3fn f8e4m3fnuz f8e5m2 f8e5m2fnuz; do
+    cat >"$work/float8.gir" <<GIR
+gir 1 stage=imported
+symbol batch
+symbol seq
+symbol past
+input %1 "x" : f32[batch, 128]
+const %2 : $type[128, 400] = seed(1)
+%3 : f32[128, 400] = cast(%2)
+%4 : f32[batch, 400] = matmul(%1, %3)
+output %4 "y"
+GIR
+    "$build/gptc" -q "$work/float8.gir" -o "$work/float8.bin" || fail "a product with $type"
+    "$build/gptc-inspect" "$work/float8.bin" --tensors | grep -q 'f16 *panel16 *\[400, 128\]' || fail "$type is not stored as f16"
+done
 exit $status
