@@ -52,7 +52,8 @@ void fill_note(Call *c) {
         set(c, 0, shape_apply(c, x, c->n->nin));
     } else if (in_fill(c, 0, &x[0])) {
         const Type *from = in_type(c, 0), *to = &c->im->tensors.data[c->n->out[0]].type;
-        if (one_of(op, moves) || one_of(op, picks)) set(c, 0, x[0]);
+        bool truth = to->dtype == DT_BOOL && !dim_eq(x[0], dim_const(0)) && !dim_eq(x[0], dim_const(1));
+        if ((one_of(op, moves) && !truth) || one_of(op, picks)) set(c, 0, x[0]);
         if (strcmp(op, "ReduceSum") == 0)
             set(c, 0, dim_mul(c->g, x[0], dim_div(c->g, type_count(c->g, from), type_count(c->g, to))));
     }

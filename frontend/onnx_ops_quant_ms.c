@@ -114,7 +114,7 @@ static bool lower_gather_block_quantized(Call *c) {
     int64_t dim[2] = {t.dim[0].v, t.dim[1].v * (bytes ? 8 / bits : 1)};
     ValId in[3] = {bytes ? view_constant(c, data, "weights", code, 2, dim) : data, scale, NO_VAL};
     if (!val_ok(in[0])) return false;
-    uint64_t half = UINT64_C(1) << (bits - 1);
+    uint64_t half = bytes ? UINT64_C(1) << (bits - 1) : 0; /* quant_unsigned knows bits of bytes */
     if (in_has(c, 3))
         in[2] = bytes ? quant_block_zeros(c, in_val(c, 3), bits, dim[0], ts.dim[1].v) : in_val(c, 3);
     else if (bytes)
@@ -188,6 +188,7 @@ static bool lower_qgemm(Call *c) {
     static const uint8_t turn[] = {1, 0};
     ValId a = dequantised(c, 0), b = dequantised(c, 3);
     if (!val_ok(a) || !val_ok(b)) return false;
+    if (type_of(c, a)->rank != 2 || type_of(c, b)->rank != 2) return call_error(c, "an operand is no matrix");
     if (attr_float(c, "alpha", 1) != 1) return call_error(c, "an alpha other than 1 is not supported");
     if (attr_int(c, "transB", 0) && type_of(c, in_val(c, 4))->rank == 1)
         return call_error(c, "a transposed weight with a scale per column is not supported");

@@ -48,7 +48,8 @@ static void visit_index_use(UseWalk *w, const INode *n, uint32_t slot, Found *f)
     if (op_is(n, "EmbedLayerNormalization") && slot == 1) f->segments = true;
     if (op_is(n, "Sin Cos") || (op_is(n, "RotaryEmbedding") && slot != 0)) f->rotates = true;
     if (op_is(n, "CumSum") && slot == 0) f->sums = true;
-    if (op_is(n, "Less LessOrEqual Greater GreaterOrEqual") && weight_of(w, n->in[1 - slot]) == 0 &&
+    if (op_is(n, "Less LessOrEqual Greater GreaterOrEqual") && n->nin == 2 &&
+        weight_of(w, n->in[1 - slot]) == 0 &&
         !(w->maker[n->in[1 - slot]] != NULL && op_is(w->maker[n->in[1 - slot]], "Constant")))
         f->orders = true;
 }
@@ -74,10 +75,11 @@ static void walk_length(const UseWalk *w, uint32_t tensor, bool changed, bool ba
     for (uint32_t i = 0; i < w->count[tensor] && depth > 0; i++) {
         Use u = w->uses[w->first[tensor] + i];
         const INode *n = u.node;
+        if (n->nout == 0) continue;
         bool moves = (keeps_elements(n) && u.slot == 0) || (op_is(n, "Concat") && n->nin == 1);
         if (moves) {
             walk_length(w, n->out[0], changed, back, depth - 1, f);
-        } else if (op_is(n, "Neg") || (op_is(n, "Sub") && u.slot == 1)) {
+        } else if ((op_is(n, "Neg") && u.slot == 0) || (op_is(n, "Sub") && u.slot == 1)) {
             walk_length(w, n->out[0], true, true, depth - 1, f);
         } else if (op_is(n, "Range") || (op_is(n, "Slice") && u.slot > 0)) {
             bool start = u.slot == (op_is(n, "Slice") ? 1 : 0);
@@ -124,15 +126,19 @@ int64_t head_features(const UseWalk *w, uint32_t tensor) {
         if (n == NULL || n->nin == 0) return 0;
         if (op_is(n, "MatMul Gemm FusedMatMul")) {
             bool turned = node_attr(n, "transB", 0) != 0;
+            if (n->nin < 2) return 0;
             uint32_t t = n->in[1];
-            for (const INode *m = w->maker[t];
-                 m != NULL && op_is(m, "Transpose Identity Cast DequantizeLinear"); m = w->maker[t]) {
+            const INode *m = w->maker[t];
+            for (int i = 0;
+                 i < 8 && m != NULL && m->nin > 0 && op_is(m, "Transpose Identity Cast DequantizeLinear");
+                 i++, m = w->maker[t]) {
                 turned ^= op_is(m, "Transpose");
                 t = m->in[0];
             }
             const OTensor *init = w->im->tensors.data[t].init;
             return init == NULL || init->rank != 2 ? 0 : init->dim[turned ? 0 : 1];
         }
+        if (n->nin < 2 && op_is(n, "Where")) return 0;
         if (op_is(n, "MatMulNBits")) return node_attr(n, "N", 0);
         if (!op_is(n, "Identity Cast Slice Gather Add Mul Div Tanh Clip Where Reshape Squeeze")) return 0;
         tensor = n->in[op_is(n, "Where") ? 1 : 0];

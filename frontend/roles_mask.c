@@ -48,7 +48,8 @@ static bool is_bias_operand(const INode *n, uint32_t slot) {
 static MaskSense sense_of(const UseWalk *w, const INode *n, uint32_t slot, bool real) {
     double c = 0;
     if (op_is(n, "Add") || is_bias_operand(n, slot)) return real ? MASK_ADDED : MASK_FLAGS;
-    if (op_is(n, "Mul")) return scalar_of(w, n->in[1 - slot], &c) && c < -100 ? MASK_BLOCKS : MASK_FLAGS;
+    if (op_is(n, "Mul"))
+        return n->nin == 2 && scalar_of(w, n->in[1 - slot], &c) && c < -100 ? MASK_BLOCKS : MASK_FLAGS;
     if (op_is(n, "Where") && slot == 0)
         return scalar_of(w, n->in[1], &c) && c < -100 ? MASK_BLOCKS : MASK_FLAGS;
     if (keeps_elements(n) && slot == 0) return MASK_NONE;

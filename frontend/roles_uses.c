@@ -40,7 +40,8 @@ void uses_init(UseWalk *w, Import *im) {
     for (size_t i = 0; i < w->nodes.count; i++) {
         const INode *x = w->nodes.data[i];
         for (size_t j = 0; j < x->nin; j++, total++) w->count[x->in[j]]++;
-        for (size_t j = 0; j < x->nout; j++) w->maker[x->out[j]] = x;
+        for (size_t j = 0; j < x->nout; j++)
+            if (x->out[j] != 0) w->maker[x->out[j]] = x;
     }
     w->uses = arena_array_of(im->scratch, total, Use);
     for (size_t i = 1; i <= n; i++) w->first[i] = w->first[i - 1] + w->count[i - 1];
@@ -101,7 +102,11 @@ uint32_t weight_of(const UseWalk *w, uint32_t tensor) {
 
 bool known_ints(const UseWalk *w, uint32_t tensor, const int64_t **v, size_t *n, size_t *rank) {
     Import *im = w->im;
-    while (w->maker[tensor] != NULL && op_is(w->maker[tensor], "Identity")) tensor = w->maker[tensor]->in[0];
+    const INode *through = w->maker[tensor]; /* bodies may be circular */
+    for (int i = 0; i < 8 && through != NULL && op_is(through, "Identity") && through->nin > 0; i++) {
+        tensor = through->in[0];
+        through = w->maker[tensor];
+    }
     const OTensor *t = im->tensors.data[tensor].init;
     const INode *made = w->maker[tensor];
     for (size_t i = 0; made != NULL && t == NULL && op_is(made, "Constant") && i < made->nattrs; i++) {

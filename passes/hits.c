@@ -201,7 +201,7 @@ static bool sight_slice(Sight *s, const Graph *g, const Node *n) {
     const Type *from = graph_type(g, n->in[0]), *to = graph_type(g, n->out[0]);
     int axis = -1;
     for (uint32_t i = 0; i < from->rank; i++) {
-        if (dim_eq(from->dim[i], to->dim[i])) continue;
+        if (dim_eq(from->dim[i], to->dim[i]) && n->attr.steps[i] == 1) continue;
         if (axis >= 0 || s->picked >= 0 || !dim_eq(to->dim[i], dim_const(1))) return false;
         if (!dim_is_const(n->attr.starts[i])) return false;
         axis = (int)i;
@@ -244,8 +244,8 @@ static bool is_scalar(const Graph *g, ValId v, double *c) {
     return const_scalar(g, match_skip_moves(g, v), c);
 }
 
-/* One step from a truth value or its number towards the comparison. */
-static bool sight_step(Sight *s, const Graph *g) {
+/* One step from a truth value or its number towards the comparison; or, after it, from the index towards top-k. */
+static bool sight_step(Sight *s, const Graph *g, bool is_truth) {
     const Node *n = node_ok(graph_def(g, s->v)) ? graph_node(g, graph_def(g, s->v)) : NULL;
     double a = 0, b = 1;
     if (n == NULL) return false;
@@ -269,13 +269,13 @@ static bool sight_step(Sight *s, const Graph *g) {
     case OP_WHERE: /* a wrap, or c ? 1 : 0 */
         if (is_wrap(g, n)) {
             up = n->in[2];
-        } else if (!is_scalar(g, n->in[1], &a) || !is_scalar(g, n->in[2], &b) || a <= 0 || b != 0 ||
-                   !type_dims_eq(graph_type(g, up), graph_type(g, s->v))) {
+        } else if (!is_truth || !is_scalar(g, n->in[1], &a) || !is_scalar(g, n->in[2], &b) || a <= 0 ||
+                   b != 0 || !type_dims_eq(graph_type(g, up), graph_type(g, s->v))) {
             return false;
         }
         break;
     case OP_LT: /* 0 < number */
-        if (!is_scalar(g, n->in[0], &a) || a != 0) return false;
+        if (!is_truth || !is_scalar(g, n->in[0], &a) || a != 0) return false;
         up = n->in[1];
         break;
     default: return false;
@@ -321,11 +321,11 @@ bool hits_of(const Graph *g, ValId list, Hits *out) {
     for (uint32_t i = 0; i < s.rank; i++) s.axis[i] = (int)i;
     uint32_t steps = 0;
     while (graph_def_op(g, s.v) != OP_EQ)
-        if (++steps > DEPTH || !sight_step(&s, g)) return false;
+        if (++steps > DEPTH || !sight_step(&s, g, true)) return false;
     *out = (Hits){.list = list, .rank = s.rank};
     if (s.rank > HIT_COORDS || !sight_compare(&s, g, &out->expert)) return false;
     while (graph_def_op(g, s.v) != OP_TOPK)
-        if (++steps > DEPTH || !sight_step(&s, g)) return false;
+        if (++steps > DEPTH || !sight_step(&s, g, false)) return false;
     const Node *topk = graph_node(g, graph_def(g, s.v));
     const Type *ti = graph_type(g, s.v), *from = graph_type(g, topk->in[0]);
     if (graph_val(g, s.v)->out != 1 || ti->rank != s.rank || topk->attr.axis + 1 != ti->rank) return false;

@@ -174,8 +174,9 @@ static ValId floats_of(Rewrite *r, ValId v, uint32_t depth);
 static ValId floats_of_elementwise(Rewrite *r, Node n, ValId v, uint32_t depth) {
     ValId w = weight_less_zero(r, &n);
     if (val_ok(w)) return w;
-    Range all = range_of(r->g, v, DEPTH);
+    Range own = range_of_dtype(graph_type(r->g, v)->dtype), all = range_node(r->g, &n, own, DEPTH);
     double most = n.op == OP_MATMUL ? 0x1p31 : EXACT;
+    if (all.low < own.low || all.high > own.high) return NO_VAL; /* may wrap around */
     if (!fits(all, most - 1)) return NO_VAL;
     ValId in[3] = {n.in[0], n.nin > 1 ? n.in[1] : NO_VAL, n.nin > 2 ? n.in[2] : NO_VAL};
     for (uint32_t i = n.op == OP_WHERE ? 1 : 0; i < n.nin; i++) {

@@ -6,7 +6,7 @@
  * A program of rows has a kernel for it; a function runs over tensors of any shape, and what an importer writes as
  * attention there has to be what ops.def says: grouped heads, scale, soft cap, slopes, mask, causal order and
  * window, sinks, 0 where a query sees no key. 16-bit floats are computed in fp32 in between.
- * leaves alone: everything else. */
+ * leaves alone: attention that rounds its scores, and everything else. */
 #include <math.h>
 
 #include "passes/rewrite.h"
@@ -135,6 +135,7 @@ static ValId weights(Lowered *l, ValId s) {
 static ValId attention_lower(Rewrite *r, NodeId id) {
     static const uint8_t heads_first[4] = {0, 2, 1, 3}, keys_last[4] = {0, 2, 3, 1};
     Lowered l = {.r = r, .n = *graph_node(r->g, id)};
+    if (val_ok(operand(&l, 6))) return NO_VAL; /* rounded scores: no importer writes them as attention */
     Type out = *graph_type(r->g, l.n.out[0]);
     Type q = *graph_type(r->g, l.n.in[0]), k = *graph_type(r->g, l.n.in[1]);
     l.real = q.dtype == DT_F64 ? DT_F64 : DT_F32;

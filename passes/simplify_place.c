@@ -102,7 +102,7 @@ static ValId slice_broadcast(Rewrite *r, NodeId id) {
         a.starts[i] = n.attr.starts[i + extra];
         a.steps[i] = n.attr.steps[i + extra];
         t.dim[i] = to.dim[i + extra];
-        cut = cut || !dim_eq(t.dim[i], full.dim[i + extra]);
+        cut = cut || a.steps[i] != 1 || !dim_eq(t.dim[i], full.dim[i + extra]);
     }
     if (cut) x = rw_add(r, OP_SLICE, &x, 1, &a, &t);
     return rw_typed(r, OP_BROADCAST, x, &to);

@@ -3,7 +3,8 @@
  * The file is untrusted. Nothing in it is used before it was checked: header, section table (bounds,
  * overlaps, alignment, hashes), META, TENSORS here; the PLAN in plan.c, a FUNCTION in function_check.c. These are
  * copied first, so that a file changed under the map cannot undo a check. The weights are numbers only: they are
- * mapped and not touched, whatever they hold. */
+ * mapped and not touched, whatever they hold. KERNELS is checked and used in the map when a session on a GPU asks
+ * for it (cuda/check.c): it is code that runs, so such a file has to be trusted anyway. */
 #include "runtime/cuda/cuda.h"
 
 #include <errno.h>

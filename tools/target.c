@@ -34,6 +34,10 @@ bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, con
     CudaProgram c;
     CudaImage image[TARGETS_MAX];
     *stats = (KernelStats){0};
+    if (p->function)
+        return diag_error(d, loc_none(),
+                          "--target %s: a graph without a cache runs on the CPU alone; hint: leave cuda out",
+                          t->text);
     if (!cuda_emit(g, p, a, &c, d) || !nvrtc_compile(&c, t->cuda, t->n_cuda, &t->nvrtc, a, image, d))
         return false;
     cuda_section(&c, image, t->n_cuda, t->source, a, data, bytes);

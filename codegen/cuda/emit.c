@@ -298,6 +298,10 @@ static bool emit_attention(Emit *e) {
     const ArtStep *s = e->s;
     const ArtAttention *u = &s->u.attention;
     uint32_t group = u->heads / u->kv_heads, heads = attention_heads(group), parts = group / heads;
+    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0)
+        return diag_error(e->diag, loc_none(),
+                          "step %u: attention that rounds its scores has no CUDA kernel; hint: --target cpu",
+                          e->step);
     bool slopes = s->arg[3].kind != ART_ARG_NONE, sinks = s->arg[4].kind != ART_ARG_NONE;
     kernel_begin(e);
     e->launch.grid = ART_GRID_SPLITS;

@@ -111,6 +111,8 @@ static const char *arch_option(const CudaArch *c, Arena *a) {
 }
 
 /* ---- one compile ---- */
+static const char option_standard[] = "--std=c++17", option_verbose[] = "--ptxas-options=-v";
+
 typedef struct {
     const Nvrtc *nvrtc;
     const CudaProgram *program;
@@ -132,7 +134,7 @@ static void *job_run(void *user) {
     Job *j = user;
     const Nvrtc *n = j->nvrtc;
     NvrtcProgram *p = NULL;
-    const char *options[] = {arch_option(&j->arch, j->arena), "--std=c++17", "--ptxas-options=-v"};
+    const char *options[] = {arch_option(&j->arch, j->arena), option_standard, option_verbose};
     double start = now();
     size_t log = 0;
     j->status = n->create(&p, j->program->source.data, "model.cu", 0, NULL, NULL);
@@ -176,7 +178,7 @@ static bool text_error(const CudaProgram *c, const char *log, Arena *a, Diag *d)
 static const char *cache_path(const CudaProgram *c, const CudaArch *arch, const Nvrtc *n, const char *folder,
                               Arena *a) {
     uint64_t key = hash_bytes(c->source.data, c->source.count, (uint64_t)n->version);
-    const char *option = arch_option(arch, a);
+    const char *option = arena_printf(a, "%s %s %s", arch_option(arch, a), option_standard, option_verbose);
     return arena_printf(a, "%s/%016llx.bin", folder,
                         (unsigned long long)hash_bytes(option, strlen(option), key));
 }
