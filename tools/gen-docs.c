@@ -15,22 +15,25 @@ static const char *const attr_names[] = {
 };
 
 static const char *const axes_names[] = {
-    "refused",
-    "none",
-    "any",
-    "kept as whole factors",
-    "any",
-    "any",
-    "not cut",
-    "not joined, but for a state",
-    "index side",
-    "not reduced",
-    "not the op's axis",
-    "not the last axis",
-    "not contracted",
-    "seq, by position",
-    "seq, causal",
+    [AXES_NONE] = "refused",
+    [AXES_SOURCE] = "none",
+    [AXES_POINTWISE] = "any",
+    [AXES_RESHAPE] = "kept as whole factors",
+    [AXES_TRANSPOSE] = "any",
+    [AXES_BROADCAST] = "any",
+    [AXES_SLICE] = "not cut",
+    [AXES_CONCAT] = "not joined, but for a state",
+    [AXES_GATHER] = "index side",
+    [AXES_REDUCE] = "not reduced",
+    [AXES_AXIS] = "not the op's axis",
+    [AXES_LAST] = "not the last axis",
+    [AXES_ROUTED] = "not slots or the last axis",
+    [AXES_ELEMENTS] = "not the op's axis",
+    [AXES_MATMUL] = "not contracted",
+    [AXES_ROPE] = "seq, by position",
+    [AXES_ATTENTION] = "seq, causal",
 };
+_Static_assert(sizeof axes_names / sizeof *axes_names == AXES_ATTENTION + 1, "a rule without words");
 
 static void write_ops(Text *t) {
     text_add(t, "## Ops\n\n`sequence` says what a batch or sequence axis may do there (the cache proof).\n\n"

@@ -33,7 +33,7 @@ template <class T> struct Argument<global<T>> {
 };
 
 struct Kernel {
-    const char *name;
+    std::string name;
     std::vector<bool> pointers;
     std::function<void(void **)> run;
 };
@@ -92,7 +92,7 @@ void trace(const Launch &l) {
     FILE *f = path ? fopen(path, "a") : nullptr;
     if (!f) return;
     const Kernel &k = kernels()[l.kernel];
-    fprintf(f, "%s <<<%u x %u, %u>>>", k.name, l.config.grid[0], l.config.grid[1], l.config.block[0]);
+    fprintf(f, "%s <<<%u x %u, %u>>>", k.name.c_str(), l.config.grid[0], l.config.grid[1], l.config.block[0]);
     for (size_t i = 0; i < l.slots.size(); i++) {
         auto it = allocations.upper_bound(l.slots[i]);
         if (!k.pointers[i])
@@ -110,17 +110,17 @@ int run(const Launch &l) {
     const Kernel &k = kernels()[l.kernel];
     trace(l);
     if (!l.config.grid[0] || !l.config.grid[1] || l.config.grid[1] > 65535 || l.config.block[0] > 1024)
-        return fail(k.name, "a grid that is not possible");
+        return fail(k.name.c_str(), "a grid that is not possible");
     for (size_t i = 0; i < l.slots.size(); i++)
         if (k.pointers[i] && l.slots[i] && !inside(l.slots[i], 1))
-            return fail(k.name, "an argument points nowhere");
+            return fail(k.name.c_str(), "an argument points nowhere");
     if (!k.run) return OK;
     std::vector<void *> slots;
     for (const uint64_t &s : l.slots) slots.push_back((void *)&s);
     std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes, 1,
                                      [&] { k.run(slots.data()); });
     if (fault.empty()) return OK;
-    fprintf(stderr, "driver: %s: %s\n", k.name, fault.c_str());
+    fprintf(stderr, "driver: %s: %s\n", k.name.c_str(), fault.c_str());
     return LAUNCH_FAILED;
 }
 
@@ -238,7 +238,7 @@ static bool read_parameters(const char *image, const char *name, std::vector<Ker
     std::string text(image), start = std::string(") ") + name + "(";
     size_t at = text.find(start);
     if (at == std::string::npos) return false;
-    Kernel k = {strdup(name), {}, nullptr};
+    Kernel k = {name, {}, nullptr};
     at += start.size();
     for (size_t end = text.find(") {", at); at < end; at = text.find(", ", at) == std::string::npos ? end : text.find(", ", at) + 2)
         if (at < end) k.pointers.push_back(!text.compare(at, 7, "global<"));
@@ -250,7 +250,7 @@ API cuModuleGetFunction(CuFunction *f, CuModule m, const char *name) {
     (void)m;
     std::vector<Kernel> &all = kernels();
     for (size_t i = 0; i < all.size(); i++)
-        if (!strcmp(all[i].name, name)) {
+        if (all[i].name == name) {
             *f = (CuFunction)(i + 1);
             return OK;
         }
