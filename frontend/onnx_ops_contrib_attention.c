@@ -116,11 +116,11 @@ static bool stacked_past(Call *c, Attention *a, size_t past, size_t present) {
     return out_val(c, present, emit_concat(c, now, 2, 0));
 }
 
-/* q, k, v = input x weights + bias; the columns are theirs in this order. */
-static bool joint_projection(Call *c, Attention *a) {
+/* q, k, v = input x weights + bias (operand 2); the columns are theirs in this order. */
+static bool joint_projection(Call *c, Attention *a, ValId input, ValId weights) {
     int64_t heads = 0;
     size_t n = 0;
-    ValId x = emit2(c, OP_MATMUL, in_val(c, 0), in_val(c, 1));
+    ValId x = val_ok(input) && val_ok(weights) ? emit2(c, OP_MATMUL, input, weights) : NO_VAL;
     if (in_has(c, 2)) x = emit2(c, OP_ADD, x, in_val(c, 2));
     if (!heads_attr(c, "num_heads", &heads) || !val_ok(x)) return false;
     const int64_t *sizes = attr_ints(c, "qkv_hidden_sizes", &n);
@@ -149,8 +149,36 @@ static bool lower_attention(Call *c) {
         return call_error(
             c, "the past is a shared buffer with its length apart; hint: optimise the graph without "
                "past_present_share_buffer");
-    if (!joint_projection(c, &a) || !stacked_past(c, &a, 4, 1)) return false;
+    if (!joint_projection(c, &a, in_val(c, 0), in_val(c, 1)) || !stacked_past(c, &a, 4, 1)) return false;
     if (!attention_scale(c, &a, attr_float(c, "scale", 0)) || !join_masks(c, &a, 3, 5)) return false;
+    return out_val(c, 0, heads_join(c, attention_emit(c, &a)));
+}
+
+/* ---- QAttention: the same with integers in, and floats out ---- */
+
+/* Operand i as floats: its scale and zero point are one number, or a number for each column. */
+static ValId from_codes(Call *c, size_t i, size_t scale, size_t zero) {
+    ValId in[3] = {in_val(c, i), in_val(c, scale), in_has(c, zero) ? in_val(c, zero) : NO_VAL};
+    Attr a = attr_default();
+    for (size_t k = 1; k < 3; k++) {
+        if (!val_ok(in[k])) continue;
+        const Type *t = type_of(c, in[k]);
+        if (t->rank == 1 && dim_eq(t->dim[0], dim_const(1))) in[k] = emit_reshape(c, in[k], 0, NULL);
+    }
+    if (!val_ok(in[0]) || !val_ok(in[1]) || type_of(c, in[0])->rank == 0) return NO_VAL;
+    if (type_of(c, in[1])->rank == 1) a.axis = type_of(c, in[0])->rank - 1;
+    return emit(c, OP_DEQUANTIZE, in, 3, &a, NULL);
+}
+
+/* input, weight, bias, their scales, mask_index?, their zero points?, past? */
+static bool lower_quantised_attention(Call *c) {
+    Attention a = {
+        .left = -1, .right = -1, .causal = attr_int(c, "unidirectional", 0) != 0, .offset = dim_const(0)};
+    if (attr_int(c, "do_rotary", 0) != 0) return call_error(c, "rotates by tables that are not in the graph");
+    if (!joint_projection(c, &a, from_codes(c, 0, 3, 6), from_codes(c, 1, 4, 7)) ||
+        !stacked_past(c, &a, 8, 1))
+        return false;
+    if (!attention_scale(c, &a, attr_float(c, "scale", 0)) || !padding_mask(c, 5, &a, &a.mask)) return false;
     return out_val(c, 0, heads_join(c, attention_emit(c, &a)));
 }
 
@@ -399,6 +427,8 @@ static bool lower_grouped(Call *c) {
 }
 
 const OpRule onnx_rules_contrib_attention[] = {
+    {"com.microsoft", "QAttention", 1, 0, lower_quantised_attention, 0, T_INTS,
+     "no rotary, no shared buffer"},
     {"com.microsoft", "Attention", 1, 0, lower_attention, 0, T_FLOATS,
      "do_rotary and a shared past buffer are refused"},
     {"com.microsoft", "MultiHeadAttention", 1, 0, lower_multi_head, 0, T_FLOATS,

@@ -31,6 +31,7 @@ static bool is_past_operand(const INode *n, uint32_t slot) {
         {"", "Attention", 4, 5},
         {"", "TensorScatter", 0, 0},
         {"com.microsoft", "Attention", 4, 4},
+        {"com.microsoft", "QAttention", 8, 8},
         {"com.microsoft", "MultiHeadAttention", 6, 7},
         {"com.microsoft", "GroupQueryAttention", 3, 4},
     };

@@ -257,6 +257,21 @@ qmoe("rows")
 qmoe("blocks", 16, normalize_routing_weights=1)
 qmoe("blocks_zeros", 16, True)
 
+# ---- QAttention: inputs, weights and past as Attention's, with scales and zero points ----
+def qattention(name, columns=False, zeros=True, past=None, mask=None, nout=1, **attrs):
+    E = N * D
+    x, w = rng.integers(0, 256, (B, S, E)).astype(np.uint8), rng.integers(-60, 60, (E, 3 * E)).astype(np.int8)  # full range saturates in AVX2 kernels
+    scale = (rng.random(3 * E) * 0.01 + 0.005).astype(np.float32) if columns else np.array(0.01, np.float32)
+    zero = [np.array(128, np.uint8), np.zeros(3 * E, np.int8) if columns else np.array(3, np.int8)] if zeros else [None, None]
+    case("qattention_" + name, "QAttention", [x, w, f32(3 * E), np.array(0.02, np.float32), scale, mask, *zero, past], nout,
+         const=(1, 2, 4), num_heads=N, **attrs)
+
+
+qattention("plain", zeros=False)
+qattention("causal", unidirectional=1)
+qattention("columns", columns=True, mask=raw)
+qattention("past", past=f32(2, B, N, P, D), nout=2, unidirectional=1)
+
 
 if __name__ == "__main__":
     out, only = sys.argv[1], set(sys.argv[2:])
