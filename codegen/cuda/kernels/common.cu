@@ -4,10 +4,6 @@ DEVICE float warp_sum(float v) {
     UNROLL for (u32 m = 16; m; m /= 2) v += lane_xor(v, m);
     return v;
 }
-DEVICE float warp_max(float v) {
-    UNROLL for (u32 m = 16; m; m /= 2) v = fmaxf(v, lane_xor(v, m));
-    return v;
-}
 
 /* Sum over the block, known to every thread. `part` holds a float a warp and may be used again after the
  * next barrier. */

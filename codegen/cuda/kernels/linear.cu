@@ -50,8 +50,7 @@ DEVICE void linear_few(global<const T> w, shared<float> part, In in, Out out) {
 }
 
 /* ---- many rows: a tile of 64 rows x 64 outputs a block of 256 threads, 4 x 4 sums a thread ----
- * Both operands pass through shared memory, 16 of k at a time, as floats. The plain version, exact in float:
- * what the tensor cores do for halves stands in linear_fragments.cu. */
+ * Both operands pass through shared memory, 16 of k at a time, as floats. Plain arithmetic in float. */
 template <class T, u32 k, u32 n, class In, class Out>
 DEVICE void linear_many(global<const T> w, u32 rows, shared<float> xs, shared<float> ws, In in, Out out) {
     enum { tile = 64, depth = 16, wide = Pack<T>::count };

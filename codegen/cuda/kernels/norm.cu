@@ -1,8 +1,6 @@
 /* norm.cu: layer norm and RMS norm.
  *
- * stage_norm puts the normalised row into shared memory, where the product that follows reads it: every
- * block that needs the row computes it again (4 to 16 KB from L2) instead of waiting for a kernel that does it
- * once. Sums in float, over at most 32 * 32 partial sums, so the error does not grow with the width. */
+ * A block takes a row. Sums in float, over at most 32 * 32 partial sums, so the error does not grow with the width. */
 
 /* What stands before a product: rms: x / sqrt(mean(x^2) + eps) * gamma; else with the mean taken off, and beta. */
 struct Norm {

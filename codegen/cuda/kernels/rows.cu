@@ -1,4 +1,4 @@
-/* rows.cu: what moves or changes single rows: embedding, cache write, reductions, copies, the choice of a token.
+/* rows.cu: what moves or changes single rows: embedding, cache write, reductions, copies.
  * All are bound by memory and small beside the products; a block takes one row. */
 
 /* y = row `id` of a table of `width` columns, plain or in panels of 16 rows. */
@@ -42,23 +42,4 @@ template <u32 outer, u32 len, u32 inner> DEVICE void softmax_row(global<const fl
         for (u32 k = 0; k < len; k++) sum += expf(x[at + k * inner] - top);
         for (u32 k = 0; k < len; k++) y[at + k * inner] = expf(x[at + k * inner] - top) / sum;
     }
-}
-
-/* The largest of width numbers and its index, the lowest of equals; part: a float and an index a warp. */
-DEVICE u32 argmax_row(global<const float> x, u32 width, shared<float> largest, shared<u32> index) {
-    float top = -INFINITY;
-    u32 at = 0xffffffff;
-    for (u32 i = thread_index(); i < width; i += thread_count())
-        if (x[i] > top || at == 0xffffffff) top = x[i], at = i;
-    for (u32 m = 16; m; m /= 2) {
-        float other = lane_xor(top, m);
-        u32 where = lane_xor(at, m);
-        if (other > top || (other == top && where < at)) top = other, at = where;
-    }
-    if (lane() == 0) largest[warp()] = top, index[warp()] = at;
-    barrier();
-    top = largest[0], at = index[0];
-    for (u32 w = 1; w < thread_count() / 32; w++)
-        if (largest[w] > top || (largest[w] == top && index[w] < at)) top = largest[w], at = index[w];
-    return at;
 }
