@@ -1,0 +1,117 @@
+/* lossy.h: passes that change what a model computes, each at a measured price.
+ *
+ * They work on a graph whose exact passes are done (STAGE_STATEFUL, before fuse). A *site* is a weight matrix that may
+ * change. A *format* (formats.def) says how a site's matrix is stored; quantising makes a QuantMatrix of it. Prices are
+ * measured by a *lab*: it runs the model on text with some sites changed. The lab is given by the caller, because
+ * running a model is codegen's and the runtime's work (codegen/lab.c); tests bring their own.
+ *
+ *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
+ *   round.c gptq.c grid.c  quantising    fold.c  scales moved into the operation before (AWQ), rotations
+ *   prune.c share.c  smaller graphs      budget.c allocate.c  the search; plan.c  what was decided, as text */
+#ifndef GPTC_LOSSY_H
+#define GPTC_LOSSY_H
+
+#include "ir/ir.h"
+
+/* ---- formats ---- */
+typedef enum { GRID_LINEAR, GRID_LEARNED, GRID_F8 } GridKind;
+
+/* value = scale * (grid[code] - zero). A linear grid is code - 2^(bits-1) (zero then counts from there). */
+typedef struct {
+    const char *name, *doc;
+    uint32_t bits;       /* of a code, 2..8 */
+    uint32_t group;      /* columns that share a scale (and zero point); 0 = all of a row */
+    bool zero;           /* zero points: one code a group */
+    uint32_t scale_bits; /* 16: an fp16. 8, 6: an unsigned code; scale = code * row_scale[row], an fp16 */
+    GridKind grid;
+    uint32_t vector; /* columns that one code stands for; the grid has 2^bits entries of so many floats */
+} Format;
+extern const Format format_table[]; /* in the order of formats.def; ends with name NULL */
+const Format *format_find(const char *name);
+/* Stored bits of a rows x cols matrix: codes, scales, zero points, grid, and padding as the artifact has it. */
+uint64_t format_stored_bits(const Format *f, int64_t rows, int64_t cols);
+
+/* A matrix [rows = outputs][cols = inputs] in a format. Owned by the arena it was made in. */
+typedef struct {
+    const Format *format;
+    int64_t rows, cols, groups; /* groups: of a row */
+    uint8_t *codes;             /* [rows][cols / vector], one a byte */
+    float *scale;        /* [rows][groups], exactly what is stored: representable, codes times row_scale */
+    uint8_t *scale_code; /* [rows][groups], scale_bits < 16; else NULL */
+    float *row_scale;    /* [rows], scale_bits < 16; else NULL; fp16 values */
+    uint8_t *zero;       /* [rows][groups], as codes; NULL = none */
+    float *grid; /* [2^bits][vector]; learned ones hold int8 values (scalars) or fp16 values (vectors) */
+} QuantMatrix;
+bool quant_new(const Format *f, int64_t rows, int64_t cols, Arena *a,
+               QuantMatrix *out);                  /* false: cols do not fit */
+void quant_dense(const QuantMatrix *q, float *to); /* [rows][cols] */
+
+/* ---- sites ---- */
+typedef enum { SITE_LINEAR, SITE_TABLE, SITE_HEAD } SiteKind; /* TABLE: rows that tokens or positions pick */
+typedef struct {
+    SiteKind kind;
+    ValId weight;       /* the value that `user` reads */
+    NodeId user;        /* the first node that reads it; a tied head is one site with its table */
+    bool transposed;    /* the constant is [cols, rows] */
+    int64_t rows, cols; /* outputs, inputs; of a TABLE entries, width */
+    int32_t layer; /* counted by the attention that came before; -1 = before the first, or after the last */
+    const char *name; /* of the constant, made unique */
+    bool fixed;       /* compressed already, in the graph as imported: left alone */
+} Site;
+/* Every matrix constant of at least 2 x 32 that a linear, a routed or a gather reads, in running order. */
+size_t sites_find(Graph *g, Arena *a, Site **out);
+bool site_read(Graph *g, const Site *s, float *to, Diag *d); /* [rows][cols] */
+/* Replace the matrix by dequantize(codes, scale, zero?, grid?) or by fp32 or fp16 constants. All readers follow. */
+bool site_write(Graph *g, const Site *s, const QuantMatrix *q, Diag *d);
+bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d);
+
+/* ---- text ---- */
+typedef struct {
+    int32_t *id; /* [windows][length] */
+    int64_t windows, length;
+} Windows;
+
+/* ---- measuring: against the model with nothing changed, on the same tokens ---- */
+typedef struct {
+    int64_t scored;                     /* tokens */
+    double perplexity, base_perplexity; /* exp of mean -log p of the next token */
+    double mean_kl, mean_kl_error; /* KL(base || changed), nats a token; one standard error, over windows */
+    double p99_kl, max_kl;
+    double rms_dp, rms_dp_error;     /* of the probability of the next token, 0..1 */
+    double same_top, same_top_error; /* 0..1 */
+} Quality;
+
+/* Second moments of what a site multiplies: sum of x x^T over `rows` inputs. */
+typedef struct {
+    int64_t cols, rows;
+    float *xx;  /* [cols][cols], symmetric; divided by rows */
+    float *sum; /* [cols], mean of x */
+} Moments;
+
+/* Owned by who made it. All calls: false with the diag set. Not thread-safe. */
+typedef struct Lab Lab;
+struct Lab {
+    void *self;
+    /* Site i computes with w [rows][cols] from now on; NULL: as at first. Copied. */
+    bool (*set)(Lab *lab, uint32_t site, const float *w, Diag *d);
+    /* Runs the changed model on t. The base's log-probabilities are computed once per Windows and kept. */
+    bool (*measure)(Lab *lab, const Windows *t, Quality *out, Diag *d);
+    /* Moments of the inputs of `n` sites, of the model as changed now; made in `a`. */
+    bool (*moments)(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a, Moments *out,
+                    Diag *d);
+    /* A graph of another structure or with other formats, compiled and run: what would be shipped. g is left alone. */
+    bool (*measure_graph)(Lab *lab, const Graph *g, const Windows *t, Quality *out, Diag *d);
+};
+
+/* ---- quantising one matrix ---- */
+typedef struct {
+    const Moments *moments; /* NULL: all inputs alike */
+    bool gptq;              /* error feedback; else rounding with searched scales */
+    bool order;             /* columns by falling moment */
+} QuantOptions;
+/* w [rows][cols]. `loss`, may be NULL: sum over outputs of the mean squared error of the product. Deterministic,
+ * whatever the number of threads. */
+bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int64_t rows, int64_t cols,
+                     Arena *a, QuantMatrix *out, double *loss, Diag *d);
+
+#endif
