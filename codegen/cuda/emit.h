@@ -1,0 +1,49 @@
+/* emit.h: what the writers of kernels share. A writer takes one step: kernel_begin, parameters and body, then
+ * kernel_finish, for each launch of the step. */
+#ifndef GPTC_CUDA_EMIT_H
+#define GPTC_CUDA_EMIT_H
+
+#include "codegen/cuda/cuda.h"
+
+typedef struct {
+    Graph *g;
+    const Program *p;
+    CudaProgram *out;
+    Arena *arena;
+    Diag *diag;
+    uint32_t step;
+    const ArtStep *s;
+    /* the kernel being written */
+    Text params, body;
+    ArtCudaLaunch launch;
+} Emit;
+
+/* ---- emit.c ---- */
+/* The prelude's name for the dtype of a tensor argument. */
+const char *emit_type(const Emit *e, const ArtArg *a);
+/* A float as CUDA reads it back to the bit. */
+const char *emit_literal(const Emit *e, float f);
+/* Threads of a block that has `work` elements to do. */
+uint32_t emit_threads(uint64_t work);
+
+void kernel_begin(Emit *e);
+/* Adds a parameter and its argument (ART_CUDA_...). */
+void kernel_param(Emit *e, const char *type, const char *name, uint32_t kind, uint64_t value);
+void kernel_read(Emit *e, const char *name, const ArtArg *a); /* an operand of the step; null when left out */
+void kernel_write(Emit *e, const char *name, const ArtArg *a); /* rows */
+/* Names the kernel and adds its launch; a kernel of the same text is used again. what: for the comment; bytes,
+ * ops: expected of one row. */
+void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what, double bytes, double ops);
+
+/* ---- the writers, one for each kind of step; false with the diag set ---- */
+bool write_linear(Emit *e);    /* emit_linear.c */
+bool write_attention(Emit *e); /* emit_attention.c */
+bool write_pointwise(Emit *e); /* emit_pointwise.c */
+bool write_gather(Emit *e);    /* emit_rows.c, and those below */
+bool write_norm(Emit *e);
+bool write_rope(Emit *e);
+bool write_store(Emit *e);
+bool write_reduce(Emit *e); /* softmax too */
+bool write_move(Emit *e);
+
+#endif

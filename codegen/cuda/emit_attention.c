@@ -1,0 +1,75 @@
+/* emit_attention.c: attention over the cache: spans of keys, then their join. */
+#include "codegen/cuda/emit.h"
+
+/* Heads that a block takes of the group that shares a key head: the largest divisor up to 4. */
+static uint32_t attention_heads(uint32_t group) {
+    uint32_t h = 4;
+    while (group % h) h--;
+    return h;
+}
+
+bool write_attention(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    uint32_t group = u->heads / u->kv_heads, heads = attention_heads(group), parts = group / heads;
+    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0)
+        return diag_error(e->diag, loc_none(),
+                          "step %u: attention that rounds its scores has no CUDA kernel; hint: --target cpu",
+                          e->step);
+    bool slopes = s->arg[3].kind != ART_ARG_NONE, sinks = s->arg[4].kind != ART_ARG_NONE;
+    kernel_begin(e);
+    e->launch.grid = ART_GRID_SPLITS;
+    e->launch.blocks = u->kv_heads * parts;
+    kernel_read(e, "q", &s->arg[0]);
+    kernel_param(e, "global<const float>", "k", ART_CUDA_STATE, s->arg[1].value);
+    kernel_param(e, "global<const float>", "v", ART_CUDA_STATE, s->arg[2].value);
+    kernel_read(e, "slopes", &s->arg[3]);
+    kernel_param(e, "global<const i32>", "sequences", ART_CUDA_SEQUENCES, 0);
+    kernel_param(e, "global<const i32>", "positions", ART_CUDA_POSITIONS, 0);
+    kernel_param(e, "global<float>", "parts", ART_CUDA_SCRATCH, 0);
+    kernel_param(e, "u32", "context", ART_CUDA_CONTEXT, 0);
+    kernel_param(e, "u32", "splits", ART_CUDA_SPANS, 0);
+    text_printf(
+        &e->body,
+        "    SHARED(float, part, 4 * %u * %u);\n"
+        "    const u32 row = block_row(), split = block_index() %% splits, first_head = block_index() / "
+        "splits * %u;\n"
+        "    grid_wait();\n"
+        "    const u32 position = (u32)positions[row];\n"
+        "    const Span span = key_span(position, %u, split, splits);\n"
+        "    const u64 head = (u64)(u32)sequences[row] * %u + first_head / %u;\n"
+        "    attention_span<float, %u, %u, %u>(q + (row * %u + first_head) * %u, k + head * context * %u, v "
+        "+ head * context * %u,\n"
+        "        span.first, span.last, position, Scores{%s, %s}, slopes%s, part,\n"
+        "        [&](u32 h, u32 i, float largest, float total, float sum) {\n"
+        "            global<float> to = parts + ((row * %u + first_head + h) * splits + split) * %u;\n"
+        "            to[i] = sum;\n"
+        "            if (i == 0) to[%u] = largest, to[%u] = total;\n"
+        "        });\n",
+        heads, u->vdim + 2, heads, u->window, u->kv_heads, group, heads, u->dim, u->vdim, u->heads, u->dim,
+        u->dim, u->vdim, emit_literal(e, u->scale), emit_literal(e, u->softcap),
+        slopes ? " + first_head" : "", u->heads, u->vdim + 2, u->vdim, u->vdim + 1);
+    kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_spans", u->heads, u->dim), 128,
+                  arena_printf(e->arena, "Attention of %u heads on %u, %u wide, a span of the keys a block",
+                               u->heads, u->kv_heads, u->dim),
+                  0, 0);
+    uint64_t scratch = (uint64_t)u->heads * (u->vdim + 2) * 4;
+    if (scratch > e->out->scratch_row_bytes) e->out->scratch_row_bytes = scratch;
+    kernel_begin(e);
+    e->launch.blocks = u->heads;
+    kernel_param(e, "global<const float>", "parts", ART_CUDA_SCRATCH, 0);
+    if (sinks) kernel_read(e, "sinks", &s->arg[4]);
+    kernel_write(e, "y", &s->arg[5]);
+    kernel_param(e, "u32", "splits", ART_CUDA_SPANS, 0);
+    text_printf(
+        &e->body,
+        "    const u32 head = block_row() * %u + block_index();\n    grid_wait();\n"
+        "    for (u32 i = thread_index(); i < %u; i += thread_count())\n"
+        "        y[head * %u + i] = attention_join<%u>(parts + (u64)head * splits * %u, splits, i, %s);\n",
+        u->heads, u->vdim, u->vdim, u->vdim, u->vdim + 2,
+        sinks ? "true, sinks[block_index()]" : "false, 0.0f");
+    kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_join", u->heads, u->vdim), emit_threads(u->vdim),
+                  arena_printf(e->arena, "Joins the spans of %u heads", u->heads),
+                  u->heads * (u->vdim + 2) * 4.0, 0);
+    return true;
+}
