@@ -6,7 +6,7 @@
  * running a model is codegen's and the runtime's work (codegen/lab.c); tests bring their own.
  *
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
- *   round.c gptq.c grid.c  quantising    fold.c  scales moved into the operation before (AWQ), rotations
+ *   round.c gptq.c grid.c  quantising    quantize.c  a whole graph    fold.c rotate.c bias.c  exact rewrites that help it
  *   prune.c share.c  smaller graphs      budget.c allocate.c  the search; plan.c  what was decided, as text */
 #ifndef GPTC_LOSSY_H
 #define GPTC_LOSSY_H
@@ -113,5 +113,21 @@ typedef struct {
  * whatever the number of threads. */
 bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int64_t rows, int64_t cols,
                      Arena *a, QuantMatrix *out, double *loss, Diag *d);
+/* What the loss is relative to: sum over outputs of the mean square of the product itself. */
+double matrix_energy(const float *w, const Moments *m, int64_t rows, int64_t cols);
+
+/* ---- quantising a graph (quantize.c) ---- */
+typedef struct {
+    void *self;
+    /* After each site: what it cost and what it is relative to (matrix_energy). False stops: an error. */
+    bool (*site)(void *self, size_t done, size_t of, const Site *s, const Format *f, double loss,
+                 double energy);
+} LossyProgress;
+/* Quantises site i to chosen[i] (NULL: it stays), in running order, each with error feedback from the moments of the
+ * model as quantised so far, so that later sites see and mend what earlier ones did; writes the results into g and
+ * sets them in the lab, whose sites must be these. One layer's moments are held at a time. lab NULL: no moments, all
+ * inputs alike. progress NULL: nobody asks. */
+bool lossy_quantize(Graph *g, const Site *sites, size_t n, const Format *const *chosen, Lab *lab,
+                    const Windows *calibration, const LossyProgress *progress, Diag *d);
 
 #endif
