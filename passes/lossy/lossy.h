@@ -7,7 +7,8 @@
  *
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
  *   round.c gptq.c grid.c  quantising    quantize.c  a whole graph    fold.c rotate.c bias.c  exact rewrites that help it
- *   prune.c share.c  smaller graphs      budget.c allocate.c  the search; plan.c  what was decided, as text */
+ *   structure.c pick.c  blocks of a graph, and some of their features alone    removal.c  what goes, what mends it
+ *   prune.c share.c sparse.c  smaller graphs      budget.c allocate.c  the search; plan.c  what was decided, as text */
 #ifndef GPTC_LOSSY_H
 #define GPTC_LOSSY_H
 
@@ -129,5 +130,56 @@ typedef struct {
  * inputs alike. progress NULL: nobody asks. */
 bool lossy_quantize(Graph *g, const Site *sites, size_t n, const Format *const *chosen, Lab *lab,
                     const Windows *calibration, const LossyProgress *progress, Diag *d);
+
+/* ---- structure (structure.c): what can go from a graph, found by how it computes ---- */
+typedef enum { BLOCK_ATTENTION, BLOCK_FEED_FORWARD } BlockKind;
+
+/* Attention, or a feed-forward net, up to the linear that joins its units to the residual stream. A unit is what can
+ * go alone: a neuron; a head with its keys and values, which under grouped queries is a whole group of heads. */
+typedef struct {
+    BlockKind kind;
+    int32_t layer;
+    NodeId out; /* the linear that reads the units: unit u is its inputs u * size .. (u + 1) * size - 1 */
+    NodeId attention; /* BLOCK_ATTENTION */
+    NodeId join;      /* the addition to the residual stream; none: the block cannot be skipped */
+    ValId branch;     /* what it adds */
+    int64_t units, size;
+    int64_t heads, kv_heads; /* BLOCK_ATTENTION: heads / kv_heads heads are a unit */
+    int64_t
+        multiple; /* units go by so many at once; 0: none can go (a norm over all of them, compressed weights) */
+    uint64_t unit_weights; /* numbers that a unit holds in all matrices and biases */
+    uint64_t unit_state;   /* cached numbers a token that a unit holds */
+} Block;
+size_t blocks_find(Graph *g, Arena *a, Block **out, Diag *d); /* in running order */
+uint64_t graph_weights(const Graph *g, Arena *scratch); /* numbers in constants that outputs or states need */
+
+/* ---- steps: changes of structure that the search may take ---- */
+typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_TIE, STEP_COUNT } StepKind;
+typedef struct Removal Removal; /* removal.c: what goes, and the matrix and bias that make up for it */
+
+/* Steps of different blocks combine; of one block one is taken. `amount` grows from step to step of a block and kind. */
+typedef struct {
+    StepKind kind;
+    uint32_t block, other;   /* of blocks_find on the exact graph; STEP_TIE: computes with other's matrices */
+    int32_t layer;           /* the block's */
+    int64_t amount;          /* units that go; STEP_SKIP: all; STEP_TIE: matrices */
+    uint64_t weights, state; /* numbers that go: stored, cached for a token */
+    uint64_t ops;            /* multiplications and additions for a token that go */
+    double loss; /* predicted: mean squared error of what the block adds, relative to its mean square */
+    const Removal *removal; /* what steps_prepare made */
+} LossyStep;
+
+/* Every step that g offers, nothing measured: kind, block, amount, and what goes. */
+bool steps_offered(Graph *g, Arena *a, LossyStep **out, size_t *n, Diag *d);
+/* Chooses for each step what goes and what makes up for it, from the inputs of g's blocks as the lab sees them on the
+ * calibration text; fills in loss and removal. `sites` are the lab's. Deterministic. */
+bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
+                   LossyStep *steps, size_t n, Arena *a, Diag *d);
+/* A copy of g, in `a`, with prepared steps applied in order; matrices, cache and work shrink. */
+Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, Diag *d);
+/* "neurons block=5 amount=64": a step in a plan. Parsing checks it against what g offers; the rest is for steps_prepare. */
+void step_print(Text *t, const LossyStep *s);
+bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d);
+const char *step_kind_name(StepKind k);
 
 #endif
