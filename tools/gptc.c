@@ -133,6 +133,9 @@ static int dry_run(Compile *c, int64_t ctx) {
            p->meta.state_bytes_per_token, (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
     printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
            (double)bytes / 1e6);
+    Text t = text_new(c->arena);
+    targets_predict(p, ctx, c->arena, &t);
+    fputs(t.data, stdout);
     return EXIT_DONE;
 }
 

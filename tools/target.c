@@ -1,6 +1,9 @@
 #include "tools/target.h"
 
+#include <inttypes.h>
 #include <string.h>
+
+#include "codegen/cuda/cost.h"
 
 static const CudaArch common[] = {
     {80, false, false}, {90, false, false}, {100, false, false}, {100, false, true}};
@@ -54,4 +57,21 @@ bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, con
         stats->spills += nvrtc_usage(image[0].log, c.functions.data[i].name, &f) && f.spill_bytes > 0;
     }
     return true;
+}
+
+void targets_predict(const Program *p, int64_t ctx, Arena *a, Text *t) {
+    ArtTensor *tensors = arena_array_of(a, p->tensors.count, ArtTensor);
+    for (size_t i = 0; i < p->tensors.count; i++) tensors[i] = p->tensors.data[i].art;
+    CostPlan plan = {.steps = p->steps.data,
+                     .n_steps = (uint32_t)p->steps.count,
+                     .tensors = tensors,
+                     .cache_element = sizeof(float),
+                     .rows = 1,
+                     .context = (uint32_t)ctx};
+    for (const CostTarget *c = cost_targets; c->name; c++) {
+        CostStep s;
+        cost_step(c, &plan, &s);
+        text_printf(t, "decode on one %s at context %" PRId64 ": %.0f tokens/s (predicted; %s bound)\n",
+                    c->name, ctx, 1 / s.graph.seconds, cost_bound_text(s.graph.bound));
+    }
 }

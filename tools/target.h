@@ -25,4 +25,7 @@ typedef struct {
 bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, const void **data, size_t *bytes,
                      KernelStats *stats, Diag *d);
 
+/* Lines that predict decode speed on the GPUs of the cost model, all keys of the context filled. */
+void targets_predict(const Program *p, int64_t ctx, Arena *a, Text *t);
+
 #endif
