@@ -108,7 +108,9 @@ bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Di
     if (!chain_of(g, w, &c)) return false;
     const Node *n = graph_node(g, c.node);
     const Type *t = graph_type(g, c.codes);
-    if (t->rank != 2 || dtype_bits(t->dtype) > 8 || !dtype_is_int(t->dtype) || !type_is_static(t))
+    uint32_t bits = dtype_bits(t->dtype);
+    if (t->rank != 2 || bits > 8 || 8 % bits != 0 || !dtype_is_int(t->dtype) || !type_is_static(t) ||
+        n->nin > 3)
         return false;
     out->has_zero = n->nin > 2 && val_ok(n->in[2]);
     out->scale_of = n->in[1];

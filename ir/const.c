@@ -27,22 +27,30 @@ uint64_t const_hash(Graph *g, ValId v) {
 
 static bool is_packed(DType t) { return dtype_bits(t) > 0 && dtype_bits(t) < 8; }
 
+/* Element i of packed ones, of at most 8 bits. */
+static uint32_t packed_get(const uint8_t *p, uint32_t bits, size_t i) {
+    size_t byte = i / 8 * bits + i % 8 * bits / 8, shift = i % 8 * bits % 8;
+    uint32_t x = p[byte];
+    if (shift + bits > 8) x |= (uint32_t)p[byte + 1] << 8;
+    return x >> shift & ((1u << bits) - 1);
+}
+
 void const_unpack(DType t, const void *packed, size_t first, size_t count, uint8_t *out) {
-    uint32_t bits = dtype_bits(t), mask = (1u << bits) - 1, sign = 1u << (bits - 1);
-    const uint8_t *p = packed;
-    if (dtype_class(t) != DC_INT) sign = 0;
-    for (size_t i = 0; i < count; i++) {
-        size_t at = (first + i) * bits;
-        uint32_t x = (uint32_t)p[at / 8] >> at % 8 & mask;
-        out[i] = (uint8_t)((x ^ sign) - sign);
-    }
+    uint32_t bits = dtype_bits(t), sign = dtype_class(t) == DC_INT ? 1u << (bits - 1) : 0;
+    for (size_t i = 0; i < count; i++)
+        out[i] = (uint8_t)((packed_get(packed, bits, first + i) ^ sign) - sign);
 }
 
 void const_pack(DType t, const uint8_t *elements, size_t count, void *packed) {
     uint32_t bits = dtype_bits(t), mask = (1u << bits) - 1;
     uint8_t *p = packed;
-    memset(p, 0, (count * bits + 7) / 8);
-    for (size_t i = 0; i < count; i++) p[i * bits / 8] |= (uint8_t)((elements[i] & mask) << i * bits % 8);
+    memset(p, 0, count / 8 * bits + (count % 8 * bits + 7) / 8);
+    for (size_t i = 0; i < count; i++) {
+        size_t byte = i / 8 * bits + i % 8 * bits / 8, shift = i % 8 * bits % 8;
+        uint32_t x = (elements[i] & mask) << shift;
+        p[byte] |= (uint8_t)x;
+        if (shift + bits > 8) p[byte + 1] |= (uint8_t)(x >> 8);
+    }
 }
 
 Tensor const_tensor(const Graph *g, ValId v, Arena *a) {

@@ -50,12 +50,26 @@ static void load_zeros(const EvalCtx *e, const Runs *r, double *zero) {
     if (z != NULL) tensor_load_f64(z, z->rank ? r->scale : 0, z->rank ? r->step : 0, (size_t)r->n, zero);
 }
 
+/* Elements from r->at on before they are scaled: x itself, or what the grid says of its codes. */
+static void load_values(const EvalCtx *e, const Runs *r, double *v) {
+    const Tensor *x = e->in[0], *grid = eval_operand(e, 3);
+    if (grid == NULL) {
+        tensor_load_f64(x, r->at, 1, (size_t)r->n, v);
+        return;
+    }
+    int64_t width = grid->rank == 2 ? grid->dim[1] : 1;
+    for (int64_t i = 0; i < r->n; i++) {
+        int64_t at = r->at + i, code = tensor_get_i64(x, (size_t)(at / width));
+        v[i] = tensor_get_f64(grid, (size_t)(code * width + at % width));
+    }
+}
+
 bool eval_dequantize(EvalCtx *e) {
-    const Tensor *x = e->in[0], *scale = e->in[1];
+    const Tensor *scale = e->in[1];
     double v[EVAL_BLOCK], s[EVAL_BLOCK], zero[EVAL_BLOCK];
-    for (Runs r = runs_of(x, scale, &e->n->attr); runs_next(&r);) {
+    for (Runs r = runs_of(&e->out[0], scale, &e->n->attr); runs_next(&r);) {
         size_t n = (size_t)r.n;
-        tensor_load_f64(x, r.at, 1, n, v);
+        load_values(e, &r, v);
         tensor_load_f64(scale, r.scale, r.step, n, s);
         load_zeros(e, &r, zero);
         for (size_t i = 0; i < n; i++) v[i] = (v[i] - zero[i]) * s[i];

@@ -74,7 +74,10 @@ void tensor_load_f64(const Tensor *t, int64_t at, int64_t stride, size_t n, doub
     case DT_I4:
     case DT_I8: LOAD(int8_t, v); break;
     case DT_U2:
+    case DT_U3:
     case DT_U4:
+    case DT_U5:
+    case DT_U6:
     case DT_U8: LOAD(uint8_t, v); break;
     case DT_I16: LOAD(int16_t, v); break;
     case DT_U16: LOAD(uint16_t, v); break;
@@ -94,7 +97,10 @@ void tensor_load_i64(const Tensor *t, int64_t at, int64_t stride, size_t n, int6
     case DT_I4:
     case DT_I8: LOAD(int8_t, v); break;
     case DT_U2:
+    case DT_U3:
     case DT_U4:
+    case DT_U5:
+    case DT_U6:
     case DT_U8: LOAD(uint8_t, v); break;
     case DT_I16: LOAD(int16_t, v); break;
     case DT_U16: LOAD(uint16_t, v); break;
@@ -131,8 +137,11 @@ void tensor_store_i64_strided(Tensor *t, int64_t at, int64_t stride, size_t n, c
     case DT_BOOL: STORE(uint8_t, v[i] != 0); break;
     case DT_I2: STORE(int8_t, ((v[i] & 3) ^ 2) - 2); break;
     case DT_U2: STORE(uint8_t, v[i] & 3); break;
+    case DT_U3: STORE(uint8_t, v[i] & 7); break;
     case DT_I4: STORE(int8_t, ((v[i] & 15) ^ 8) - 8); break;
     case DT_U4: STORE(uint8_t, v[i] & 15); break;
+    case DT_U5: STORE(uint8_t, v[i] & 31); break;
+    case DT_U6: STORE(uint8_t, v[i] & 63); break;
     case DT_I8: STORE(int8_t, v[i]); break;
     case DT_U8: STORE(uint8_t, v[i]); break;
     case DT_I16: STORE(int16_t, v[i]); break;

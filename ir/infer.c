@@ -495,9 +495,9 @@ static bool infer_routed(Infer *c) {
     return push_dim(&t, n) ? set_type(c, 0, t) : fail(c, "the result's rank is above 8");
 }
 
-/* Operand i: a scalar, one entry per element of axis, or one per block of it. */
-static bool scale_ok(const Infer *c, uint32_t i) {
-    const Type *x = operand(c, 0), *s = operand(c, i);
+/* Operand i: a scalar, one entry per element of x's axis, or one per block of it. */
+static bool scale_ok(const Infer *c, const Type *x, uint32_t i) {
+    const Type *s = operand(c, i);
     const Attr *a = &c->n->attr;
     if (s == NULL || s->rank == 0) return true;
     if (!axis_ok(c, x)) return false;
@@ -510,14 +510,32 @@ static bool scale_ok(const Infer *c, uint32_t i) {
     return dim_is_const(along) && dim_eq(blocks, dim_const(along.v / a->block + (along.v % a->block != 0)));
 }
 
+/* A grid's entries for the codes x; *t is x with as many elements as they stand for. */
+static bool grid_ok(Infer *c, const Type *x, Type *t) {
+    const Type *grid = operand(c, 3);
+    if (grid == NULL) return true;
+    if (dtype_class(x->dtype) != DC_UINT || dtype_bits(x->dtype) > 8)
+        return fail(c, "codes of a grid are unsigned and have at most 8 bits");
+    if ((grid->dtype != DT_F32 && grid->dtype != DT_F16) || grid->rank < 1 || grid->rank > 2 ||
+        !dim_eq(grid->dim[0], dim_const((int64_t)1 << dtype_bits(x->dtype))))
+        return fail(c, "the grid is not f32 or f16 with an entry for every code");
+    if (grid->rank == 1) return true;
+    Dim v = grid->dim[1];
+    if (x->rank == 0 || !dim_is_const(v) || v.v < 1 || v.v > 16)
+        return fail(c, "the grid's entries have no fixed length up to 16");
+    t->dim[x->rank - 1] = dim_mul(c->g, x->dim[x->rank - 1], v);
+    return true;
+}
+
 static bool infer_dequantize(Infer *c) {
     const Type *x = operand(c, 0), *s = operand(c, 1), *z = operand(c, 2);
+    Type t = *x;
     if (!is_numeric(x->dtype) || !dtype_is_float(s->dtype)) return fail(c, "not defined for this dtype");
     if (z != NULL && z->dtype != x->dtype && !dtype_is_float(z->dtype))
         return fail(c, "the zero point has another dtype");
-    if (!scale_ok(c, 1) || !scale_ok(c, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
+    if (!grid_ok(c, x, &t)) return false;
+    if (!scale_ok(c, &t, 1) || !scale_ok(c, &t, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
         return fail(c, "the scale or zero point does not fit the operand");
-    Type t = *x;
     t.dtype = s->dtype;
     return set_type(c, 0, t);
 }
@@ -530,7 +548,7 @@ static bool infer_quantize(Infer *c) {
         dtype_bits(given(c)->dtype) > 32)
         return fail(c, "not defined for this dtype");
     if (z != NULL && z->dtype != given(c)->dtype) return fail(c, "the zero point has another dtype");
-    if (!scale_ok(c, 1) || !scale_ok(c, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
+    if (!scale_ok(c, x, 1) || !scale_ok(c, x, 2) || (z != NULL && z->rank != 0 && z->rank != s->rank))
         return fail(c, "the scale or zero point does not fit the operand");
     return true;
 }

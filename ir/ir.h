@@ -59,7 +59,7 @@ DType dtype_parse(const char *name, size_t n); /* DT_NONE when unknown */
 DType dtype_from_onnx(int number);             /* DT_NONE when unsupported */
 DClass dtype_class(DType t);
 uint32_t dtype_bits(DType t); /* of a value */
-size_t dtype_size(DType t);   /* bytes of an element of a Tensor; one for 2 and 4 bits */
+size_t dtype_size(DType t);   /* bytes of an element of a Tensor; one below 8 bits */
 static inline bool dtype_is_float(DType t) { return dtype_class(t) == DC_FLOAT; }
 static inline bool dtype_is_int(DType t) {
     DClass c = dtype_class(t);

@@ -157,7 +157,8 @@ static bool weight_at(const Graph *g, ValId v, uint32_t depth, uint32_t joins) {
         }
         bool quantised = (n->op == OP_DEQUANTIZE || n->op == OP_QUANTIZE) &&
                          weight_at(g, n->in[1], depth - 1, joins) &&
-                         (n->nin < 3 || weight_at(g, n->in[2], depth - 1, joins));
+                         (n->nin < 3 || weight_at(g, n->in[2], depth - 1, joins)) &&
+                         (n->nin < 4 || weight_at(g, n->in[3], depth - 1, joins));
         if (n->op != OP_CAST && n->op != OP_TRANSPOSE && n->op != OP_SLICE && n->op != OP_RESHAPE &&
             !quantised)
             return false;

@@ -32,7 +32,7 @@ DType dtype_parse(const char *name, size_t n) {
 }
 
 DType dtype_from_onnx(int number) {
-    for (int t = DT_NONE + 1; t < DT_COUNT; t++)
+    for (int t = DT_NONE + 1; number > 0 && t < DT_COUNT; t++)
         if (dtypes[t].onnx == number) return (DType)t;
     return DT_NONE;
 }
@@ -221,10 +221,10 @@ bool type_static_count(const Type *t, size_t *out) {
 
 bool type_static_bytes(const Type *t, size_t *out) {
     uint32_t bits = dtype_bits(t->dtype);
-    size_t count = 0, per_byte = bits > 0 && bits < 8 ? 8 / bits : 1;
+    size_t count = 0;
     if (!type_static_count(t, &count)) return false;
-    if (per_byte > 1) {
-        *out = count / per_byte + (count % per_byte != 0);
+    if (bits > 0 && bits < 8) {
+        *out = count / 8 * bits + (count % 8 * bits + 7) / 8;
         return true;
     }
     return mul_size(count, dtype_size(t->dtype), out);

@@ -303,7 +303,7 @@ static ValId dequantize_gather(Rewrite *r, Node n) {
 /* dequantize(x, s, z) -> (x - z) * s, unless it is a weight */
 static ValId write_dequantize(Rewrite *r, NodeId id) {
     Node n = *graph_node(r->g, id);
-    if (value_is_weight(r->g, n.out[0])) return NO_VAL;
+    if (value_is_weight(r->g, n.out[0]) || n.nin > 3) return NO_VAL;
     ValId v = dequantize_gather(r, n);
     if (val_ok(v)) return v;
     Type x = *graph_type(r->g, n.in[0]), to = *graph_type(r->g, n.out[0]);

@@ -17,7 +17,8 @@
 /* ---- formats ---- */
 typedef enum { GRID_LINEAR, GRID_LEARNED, GRID_F8 } GridKind;
 
-/* value = scale * (grid[code] - zero). A linear grid is code - 2^(bits-1) (zero then counts from there). */
+/* value = scale * (grid[code] - grid[zero]). A linear grid is code - 2^(bits-1), so there value = scale * (code - zero),
+ * and without zero points scale * grid[code]. */
 typedef struct {
     const char *name, *doc;
     uint32_t bits;       /* of a code, 2..8 */
@@ -48,21 +49,26 @@ bool quant_new(const Format *f, int64_t rows, int64_t cols, Arena *a,
 void quant_dense(const QuantMatrix *q, float *to); /* [rows][cols] */
 
 /* ---- sites ---- */
-typedef enum { SITE_LINEAR, SITE_TABLE, SITE_HEAD } SiteKind; /* TABLE: rows that tokens or positions pick */
+/* TABLE: rows that tokens or positions pick, and nothing else reads; HEAD: makes logits, a tied table included. */
+typedef enum { SITE_LINEAR, SITE_TABLE, SITE_HEAD } SiteKind;
 typedef struct {
     SiteKind kind;
-    ValId weight;       /* the value that `user` reads */
-    NodeId user;        /* the first node that reads it; a tied head is one site with its table */
-    bool transposed;    /* the constant is [cols, rows] */
+    ValId weight;       /* what is replaced: the constant, or a slice of one; readers may turn and cast it */
+    NodeId user;        /* the first product that reads it, the first gather when there is none */
+    bool transposed;    /* weight is [cols, rows] */
     int64_t rows, cols; /* outputs, inputs; of a TABLE entries, width */
-    int32_t layer; /* counted by the attention that came before; -1 = before the first, or after the last */
+    int32_t
+        layer; /* of which attention, from 0: what leads to it, and what follows it up to the next; -1 = tables
+                    * and what makes logits */
     const char *name; /* of the constant, made unique */
     bool fixed;       /* compressed already, in the graph as imported: left alone */
+    bool tied;        /* a SITE_HEAD that is also a table */
 } Site;
-/* Every matrix constant of at least 2 x 32 that a linear, a routed or a gather reads, in running order. */
+/* Every matrix constant of at least 2 x 32 that a linear or a gather reads, in running order. */
 size_t sites_find(Graph *g, Arena *a, Site **out);
 bool site_read(Graph *g, const Site *s, float *to, Diag *d); /* [rows][cols] */
-/* Replace the matrix by dequantize(codes, scale, zero?, grid?) or by fp32 or fp16 constants. All readers follow. */
+/* Replace the matrix by dequantize(codes, scale, zero?, grid?) or by fp32 or fp16 constants. All readers follow. What
+ * was written may be written again, also through sites found before; site_read then reads the new matrix. */
 bool site_write(Graph *g, const Site *s, const QuantMatrix *q, Diag *d);
 bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d);
 
