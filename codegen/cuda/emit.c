@@ -7,12 +7,29 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Codes of a GROUP16 tensor that kernels/weights.cu knows; 0: others. */
+static uint32_t code_bits(uint32_t dtype) {
+    return dtype == ART_U8 ? 8 : dtype == ART_U4 ? 4 : dtype == ART_U2 ? 2 : 0;
+}
+
+static const char *float_type(uint32_t dtype) {
+    return dtype == ART_F16 ? "half" : dtype == ART_BF16 ? "bf16" : "float";
+}
+
 const char *emit_type(const Emit *e, const ArtArg *a) {
-    switch (e->p->tensors.data[a->value].art.dtype) {
-    case ART_F16: return "half";
-    case ART_BF16: return "bf16";
-    default: return "float";
-    }
+    const ArtTensor *t = &e->p->tensors.data[a->value].art;
+    return t->layout == ART_GROUP16 ? "u8" : float_type(t->dtype);
+}
+
+const char *emit_form(const Emit *e, const ArtArg *a) {
+    static const char *const zeros[] = {
+        [ART_ZERO_SAME] = "ZERO_SAME", [ART_ZERO_BYTE] = "ZERO_BYTE", [ART_ZERO_FLOAT] = "ZERO_FLOAT"};
+    const ArtTensor *t = &e->p->tensors.data[a->value].art;
+    if (t->layout != ART_GROUP16)
+        return arena_printf(e->arena, "%s<%s>", t->layout == ART_PANEL16 ? "Panels" : "Plain",
+                            float_type(t->dtype));
+    return arena_printf(e->arena, "Codes<%u, %u, %s, %s, %u>", code_bits(t->dtype), t->group,
+                        float_type(t->flags & 0xff), zeros[t->flags >> 8 & 0xff], t->flags >> 16);
 }
 
 /* A float as CUDA reads it back to the bit. */
@@ -113,16 +130,16 @@ static bool emit_step(Emit *e) {
     }
 }
 
-/* Compressed weights have no kernels here yet. */
-static bool weights_known(Emit *e) {
+static bool weights_known(const Emit *e) {
     for (int i = 0; i < ART_MAX_ARGS; i++) {
         const ArtArg *a = &e->s->arg[i];
         if (a->kind != ART_ARG_TENSOR) continue;
-        uint32_t dtype = e->p->tensors.data[a->value].art.dtype;
-        if (dtype != ART_F32 && dtype != ART_F16 && dtype != ART_BF16)
+        const ArtTensor *t = &e->p->tensors.data[a->value].art;
+        bool plain = t->dtype == ART_F32 || t->dtype == ART_F16 || t->dtype == ART_BF16;
+        if (!(t->layout == ART_GROUP16 ? code_bits(t->dtype) > 0 : plain))
             return diag_error(
                 e->diag, loc_none(),
-                "step %u reads compressed weights, for which there is no CUDA kernel; hint: --target cpu",
+                "step %u reads weights of a form for which there is no CUDA kernel; hint: --target cpu",
                 e->step);
     }
     return true;

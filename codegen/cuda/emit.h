@@ -19,8 +19,10 @@ typedef struct {
 } Emit;
 
 /* ---- emit.c ---- */
-/* The prelude's name for the dtype of a tensor argument. */
+/* The prelude's name for an element of a tensor argument. */
 const char *emit_type(const Emit *e, const ArtArg *a);
+/* The form of kernels/weights.cu that a tensor is stored in: "Panels<half>". */
+const char *emit_form(const Emit *e, const ArtArg *a);
 /* A float as CUDA reads it back to the bit. */
 const char *emit_literal(const Emit *e, float f);
 /* Threads of a block that has `work` elements to do. */

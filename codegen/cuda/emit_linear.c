@@ -1,8 +1,6 @@
 /* emit_linear.c: products with constant weights. A step becomes one launch for each range of rows. */
 #include "codegen/cuda/emit.h"
 
-#include <string.h>
-
 static const char *const activations[] = {[ART_ACT_NONE] = NULL,
                                           [ART_ACT_RELU] = "relu(v)",
                                           [ART_ACT_GELU_ERF] = "gelu_erf(v)",
@@ -35,11 +33,27 @@ static void linear_epilogue(Emit *e) {
     text_printf(&e->body, "        y[row * %u + n] = v;\n    };\n", u->n);
 }
 
+/* The products of a block, by in and out as they stand above. */
+static void linear_call(Emit *e, uint32_t rows) {
+    const ArtLinear *u = &e->s->u.linear;
+    const ArtArg *w = &e->s->arg[1];
+    bool codes = e->p->tensors.data[w->value].art.layout == ART_GROUP16;
+    if (!rows) {
+        text_printf(&e->body, "    linear_many<%s, %u, %u>(w, rows, xs, ws, in, out);\n", emit_form(e, w),
+                    u->k, u->n);
+        return;
+    }
+    if (codes) text_printf(&e->body, "    SHARED(u32, stage, 8 * 4 * 192);\n");
+    text_printf(&e->body, "    linear_%s<%s, %u, %u, %u>(w, %spart, in, ", codes ? "codes" : "few",
+                codes ? emit_form(e, w) : emit_type(e, w), u->k, u->n, rows, codes ? "stage, " : "");
+    text_add(&e->body, rows == 1 ? "out);\n"
+                                 : "[&](u32 row, u32 n, float v) {\n        if (row < rows) out(row, n, v);\n"
+                                   "    });\n");
+}
+
 static void linear_variant(Emit *e, uint32_t rows, uint32_t when) {
     const ArtStep *s = e->s;
     const ArtLinear *u = &s->u.linear;
-    const char *type = emit_type(e, &s->arg[1]);
-    double bytes = (double)u->k * u->n * (strcmp(type, "float") ? 2 : 4);
     kernel_begin(e);
     e->launch.when = when;
     e->launch.grid = rows ? ART_GRID_ONCE : ART_GRID_TILES;
@@ -61,22 +75,14 @@ static void linear_variant(Emit *e, uint32_t rows, uint32_t when) {
                     : "    auto in = [&](u32 row, u32 k) { return x[row * %u + k]; };\n",
                 u->k);
     linear_epilogue(e);
-    if (rows == 1)
-        text_printf(&e->body, "    linear_few<%s, %u, %u, 1>(w, part, in, out);\n", type, u->k, u->n);
-    else if (rows)
-        text_printf(&e->body,
-                    "    linear_few<%s, %u, %u, %u>(w, part, in, [&](u32 row, u32 n, float v) {\n        if "
-                    "(row < rows) out(row, n, v);\n    });\n",
-                    type, u->k, u->n, rows);
-    else
-        text_printf(&e->body, "    linear_many<%s, %u, %u>(w, rows, xs, ws, in, out);\n", type, u->k, u->n);
+    linear_call(e, rows);
     const char *count = rows ? arena_printf(e->arena, "rows%u", rows) : "many";
     kernel_finish(e, arena_printf(e->arena, "linear_%ux%u%s_%s", u->k, u->n, activation_names[u->act], count),
                   256,
-                  arena_printf(e->arena, "Product %u -> %u, weights %s%s%s%s", u->k, u->n, type,
+                  arena_printf(e->arena, "Product %u -> %u, %s%s%s%s", u->k, u->n, emit_form(e, &s->arg[1]),
                                s->arg[2].kind ? ", bias" : "", s->arg[3].kind ? ", gate" : "",
                                s->arg[4].kind ? ", residual" : ""),
-                  bytes, 2.0 * u->k * u->n);
+                  (double)e->p->tensors.data[s->arg[1].value].art.bytes, 2.0 * u->k * u->n);
 }
 
 bool write_linear(Emit *e) {

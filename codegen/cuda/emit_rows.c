@@ -11,9 +11,9 @@ bool write_gather(Emit *e) {
     kernel_read(e, "ids", &s->arg[1]);
     kernel_write(e, "y", &s->arg[2]);
     text_printf(&e->body,
-                "    const u32 row = block_row();\n    grid_wait();\n    gather_row<%s, %u, %s>(table, "
+                "    const u32 row = block_row();\n    grid_wait();\n    gather_row<%s, %u>(table, "
                 "(u32)ids[row], y + row * %u);\n",
-                emit_type(e, &s->arg[0]), width, t->layout == ART_PANEL16 ? "true" : "false", width);
+                emit_form(e, &s->arg[0]), width, width);
     kernel_finish(
         e, arena_printf(e->arena, "gather_%s_%u", tokens ? "token" : "position", width), threads,
         arena_printf(e->arena, "One row of %u from a table of %llu", width, (unsigned long long)t->dim[0]),

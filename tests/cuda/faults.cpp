@@ -3,7 +3,9 @@
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/norm.cu"
+#include "codegen/cuda/kernels/weights.cu"
 #include "codegen/cuda/kernels/linear.cu"
+#include "codegen/cuda/kernels/codes.cu"
 #include "codegen/cuda/kernels/rope.cu"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/rows.cu"

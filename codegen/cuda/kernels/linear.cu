@@ -7,6 +7,17 @@
  * The caller gives `in(row, k)`, the operand with what stands before it (a norm), and `out(row, n, sum)`, with
  * bias, activation, gate and residual. Sums in float. */
 
+/* The sums of a panel that each warp left in part, [warp][row][16], to one. */
+template <u32 n, u32 rows, class Out> DEVICE void warps_join(shared<float> part, u32 panel, Out out) {
+    barrier();
+    for (u32 i = thread_index(); i < rows * 16; i += thread_count()) {
+        const u32 output = panel * 16 + i % 16;
+        float v = 0;
+        for (u32 a = 0; a < thread_count() / 32; a++) v += part[a * rows * 16 + i];
+        if (output < n) out(i / 16, output, v);
+    }
+}
+
 /* ---- few rows: bound by reading w once. One block a panel; its warps share out k. ----
  * Expected: k * 16 * sizeof(T) bytes and rows * k * 32 operations a block. A thread's weights are loaded
  * before grid_wait, since no kernel writes them; at_once of 16-byte loads are in flight (64 registers). */
@@ -40,21 +51,15 @@ DEVICE void linear_few(global<const T> w, shared<float> part, In in, Out out) {
             UNROLL for (u32 m = 16; m >= slices; m /= 2) v += lane_xor(v, m);
             if (lane() < slices) part[(warp() * rows + r) * 16 + slice * wide + j] = v;
         }
-    barrier();
-    for (u32 i = thread_index(); i < rows * 16; i += threads) {
-        u32 output = panel * 16 + i % 16;
-        float v = 0;
-        for (u32 a = 0; a < threads / 32; a++) v += part[a * rows * 16 + i];
-        if (output < n) out(i / 16, output, v);
-    }
+    warps_join<n, rows>(part, panel, out);
 }
 
 /* ---- many rows: a tile of 64 rows x 64 outputs a block of 256 threads, 4 x 4 sums a thread ----
  * Both operands pass through shared memory, 16 of k at a time, as floats. Plain arithmetic in float. */
-template <class T, u32 k, u32 n, class In, class Out>
-DEVICE void linear_many(global<const T> w, u32 rows, shared<float> xs, shared<float> ws, In in, Out out) {
-    enum { tile = 64, depth = 16, wide = Pack<T>::count };
-    const u32 first_row = block_row() * tile, panel = block_index() * (tile / 16), panels = (n + 15) / 16;
+template <class W, u32 k, u32 n, class In, class Out>
+DEVICE void linear_many(global<const typename W::Element> w, u32 rows, shared<float> xs, shared<float> ws, In in, Out out) {
+    enum { tile = 64, depth = 16 };
+    const u32 first_row = block_row() * tile;
     const u32 tx = thread_index() % 16, ty = thread_index() / 16;
     float sum[4][4] = {};
     grid_wait();
@@ -63,12 +68,7 @@ DEVICE void linear_many(global<const T> w, u32 rows, shared<float> xs, shared<fl
             u32 row = first_row + i / depth, at = k0 + i % depth;
             xs[i % depth * tile + i / depth] = row < rows && at < k ? in(row, at) : 0.0f;
         }
-        for (u32 i = thread_index(); i < tile * depth / wide; i += 256) {
-            u32 p = i / (depth * 16 / wide), at = k0 + i * wide / 16 % depth, o = i * wide % 16;
-            Quad q = {};
-            if (panel + p < panels && at < k) q = load_quad(w + ((u64)(panel + p) * k + at) * 16 + o);
-            UNROLL for (u32 j = 0; j < wide; j++) ws[(at - k0) * tile + p * 16 + o + j] = Pack<T>::get(q, j);
-        }
+        W::template stage<k, n>(w, block_index(), k0, ws);
         barrier();
         UNROLL for (u32 at = 0; at < depth; at++) {
             float x[4], y[4];

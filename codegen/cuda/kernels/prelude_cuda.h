@@ -12,6 +12,7 @@ typedef int i32;
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define DEVICE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
@@ -127,9 +128,26 @@ DEVICE void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* Pairs of bf16 in a word: made of floats, and a * b + c. */
+DEVICE u32 pair_of(float low, float high, bf16) {
+    u32 w;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
+    return w;
+}
+DEVICE u32 pair_fma(u32 a, u32 b, u32 c, bf16) {
+    u32 w;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(w) : "r"(a), "r"(b), "r"(c));
+    return w;
+}
 /* Four 8 x 8 tiles of 16-bit values; lane l names row l % 8 of tile l / 8 (8 values, 16 bytes). */
 template <class T> DEVICE void fragment_load(u32 (&out)[4], const T *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"((u32)__cvta_generic_to_shared(row)));
+}
+/* The same with rows and columns of each tile exchanged: lane l gets column l / 4 of rows 2 (l % 4) and the next. */
+template <class T> DEVICE void fragment_load_turned(u32 (&out)[4], const T *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"((u32)__cvta_generic_to_shared(row)));
 }

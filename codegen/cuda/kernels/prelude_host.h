@@ -388,6 +388,12 @@ template <class T> struct global {
         return r;
     }
     template <class I> global &operator+=(I n) { return *this = *this + n; }
+    template <class U, class = typename std::enable_if<!std::is_convertible<T *, U *>::value>::type>
+    explicit operator global<U>() const {
+        global<U> r;
+        r.p = (U *)p, r.region = region;
+        return r;
+    }
     explicit operator bool() const { return p != nullptr; }
     bool operator==(std::nullptr_t) const { return p == nullptr; }
     bool operator!=(std::nullptr_t) const { return p != nullptr; }
@@ -533,6 +539,7 @@ inline std::string launch(u32 blocks, u32 rows, u32 threads, size_t shared_bytes
 #define KERNEL(threads) static void
 #define DEVICE static inline
 #define UNROLL
+#define ROLLED
 #define SHARED(T, name, count)                                                                               \
     static const char name##_key = 0;                                                                        \
     const shared<T> name = host::declare<T>(&name##_key, count, host::Site{__FILE__, __LINE__})
@@ -731,18 +738,51 @@ template <class T> void fragment_multiply(float (&c)[4], const u32 (&a)[4], cons
     host::Product<T> p = {c, a, b};
     host::collective(HOST_HERE, "fragment_multiply", &p, host::multiply<T>);
 }
+namespace host {
+struct FragmentRows {
+    const u16 *row;
+    u32 *out;
+};
+template <class T>
+void fragment_rows(u32 (&out)[4], shared<T> row, const char *what, void (*finish)(void **), Site s) {
+    FragmentRows mine = {(const u16 *)row.p, out};
+    if ((uintptr_t)row.p % 16) fault(s, "shared memory: a misaligned access");
+    shared_access(row.p, 16, false, s);
+    collective(s, what, &mine, finish);
+}
+} // namespace host
 template <class T> void fragment_load(u32 (&out)[4], shared<T> row, HOST_SITE) {
-    struct Rows {
-        const u16 *row;
-        u32 *out;
-    } mine = {(const u16 *)row.p, out};
-    if ((uintptr_t)row.p % 16) host::fault(HOST_HERE, "shared memory: a misaligned access");
-    host::shared_access(row.p, 16, false, HOST_HERE);
-    host::collective(HOST_HERE, "fragment_load", &mine, [](void **args) {
-        for (u32 l = 0; l < host::WARP; l++)
-            for (u32 tile = 0; tile < 4; tile++)
-                memcpy(&((Rows *)args[l])->out[tile], ((Rows *)args[tile * 8 + l / 4])->row + l % 4 * 2, 4);
-    });
+    host::fragment_rows(
+        out, row, "fragment_load",
+        [](void **args) {
+            host::FragmentRows **of = (host::FragmentRows **)args;
+            for (u32 l = 0; l < host::WARP; l++)
+                for (u32 tile = 0; tile < 4; tile++)
+                    memcpy(&of[l]->out[tile], of[tile * 8 + l / 4]->row + l % 4 * 2, 4);
+        },
+        HOST_HERE);
+}
+template <class T> void fragment_load_turned(u32 (&out)[4], shared<T> row, HOST_SITE) {
+    host::fragment_rows(
+        out, row, "fragment_load_turned",
+        [](void **args) {
+            host::FragmentRows **of = (host::FragmentRows **)args;
+            for (u32 l = 0; l < host::WARP; l++)
+                for (u32 tile = 0; tile < 4; tile++) {
+                    const u32 first = tile * 8 + l % 4 * 2, column = l / 4;
+                    of[l]->out[tile] = of[first]->row[column] | (u32)of[first + 1]->row[column] << 16;
+                }
+        },
+        HOST_HERE);
+}
+DEVICE u32 pair_of(float low, float high, bf16 to) {
+    bf16 upper;
+    from_float(low, to), from_float(high, upper);
+    return to.bits | (u32)upper.bits << 16;
+}
+DEVICE u32 pair_fma(u32 a, u32 b, u32 c, bf16 to) {
+    return pair_of(host::lower<bf16>(a) * host::lower<bf16>(b) + host::lower<bf16>(c),
+                   host::upper<bf16>(a) * host::upper<bf16>(b) + host::upper<bf16>(c), to);
 }
 
 /* ---- arithmetic that CUDA has built in ---- */

@@ -1,10 +1,9 @@
 /* rows.cu: what moves or changes single rows: embedding, cache write, reductions, copies.
  * All are bound by memory and small beside the products; a block takes one row. */
 
-/* y = row `id` of a table of `width` columns, plain or in panels of 16 rows. */
-template <class T, u32 width, bool panels> DEVICE void gather_row(global<const T> table, u32 id, global<float> y) {
-    for (u32 i = thread_index(); i < width; i += thread_count())
-        y[i] = to_float(table[panels ? ((u64)(id / 16) * width + i) * 16 + id % 16 : (u64)id * width + i]);
+/* y = row `id` of a table of `width` columns, in any form. */
+template <class W, u32 width> DEVICE void gather_row(global<const typename W::Element> table, u32 id, global<float> y) {
+    for (u32 i = thread_index(); i < width; i += thread_count()) y[i] = W::get(table, width, id, i);
 }
 
 /* Writes heads x dim floats at a position of the cache [sequence][head][context][dim]. */
