@@ -113,6 +113,10 @@ extern const Target target_cpu; /* cpu/rules.c */
 bool lower(Graph *g, const Target *t, int64_t ctx, Arena *a, Program **out, Diag *d);
 bool lower_row_arg(Lower *lw, ValId v, ArtArg *out);        /* a row value's buffer */
 ArtStep *lower_step(Lower *lw, uint32_t kernel, ValId out); /* a new step that writes out's buffer */
+bool step_writes(const ArtStep *s, uint64_t row_offset);    /* its output is the buffer there */
+/* The buffers (by row offset) written before step j and read at or after it; at most cap are stored, more are cap + 1.
+ * The logits are read after the last step. */
+size_t program_alive(const Program *p, size_t j, const ArtArg *logits, ArtArg *out, size_t cap);
 
 /* function.c: a graph as it is, node for node. */
 bool lower_function(Graph *g, int64_t ctx, Arena *a, Program **out, Diag *d);
@@ -136,6 +140,8 @@ typedef struct {
 typedef struct {
     uint64_t file_bytes, weight_bytes, source_bytes;
 } PackStats;
+/* A matrix as an fp32 tensor of that layout, PLAIN or PANEL16 with its padding. */
+void pack_matrix(const WeightView *w, uint32_t layout, float *to);
 FileWriter *pack_write(Program *p, const PackExtra *x, const char *path, PackStats *stats, Diag *d);
 
 /* gate.c: runs the imported graph and the artifact on the same tokens and compares, whole, stepwise, in

@@ -88,14 +88,12 @@ static const uint32_t kernel_inputs[ART_K_COUNT] = {
 #undef ART_KERNEL
 };
 
-static bool writes(const ArtStep *s, uint64_t value) {
+bool step_writes(const ArtStep *s, uint64_t value) {
     const ArtArg *o = &s->arg[kernel_inputs[s->kernel]];
     return o->kind == ART_ARG_ROWS && o->value == value;
 }
 
-/* The buffers (by row offset) written before step j and read at or after it; at most cap are stored. The
- * logits are read after the last step. */
-static size_t alive_across(const Program *p, size_t j, const ArtArg *logits, ArtArg *out, size_t cap) {
+size_t program_alive(const Program *p, size_t j, const ArtArg *logits, ArtArg *out, size_t cap) {
     size_t n = 0;
     for (size_t k = j; k <= p->steps.count; k++) {
         const ArtStep *s = k < p->steps.count ? &p->steps.data[k] : NULL;
@@ -103,7 +101,7 @@ static size_t alive_across(const Program *p, size_t j, const ArtArg *logits, Art
             const ArtArg *arg = s ? &s->arg[i] : logits;
             if (arg->kind != ART_ARG_ROWS) continue;
             bool local = false, known = false; /* local: written again between j and k */
-            for (size_t m = j; m < k && !local; m++) local = writes(&p->steps.data[m], arg->value);
+            for (size_t m = j; m < k && !local; m++) local = step_writes(&p->steps.data[m], arg->value);
             for (size_t m = 0; m < n; m++) known |= out[m].value == arg->value;
             if (local || known) continue;
             if (n == cap) return n + 1;
@@ -124,7 +122,7 @@ static void lower_head(Program *p, const ArtArg *logits) {
     for (size_t j = from; j < p->steps.count; j++) {
         ArtArg alive[1];
         if (j > 0 && p->steps.data[j].region == p->steps.data[j - 1].region) continue;
-        if (alive_across(p, j, logits, alive, 1) != 1) continue;
+        if (program_alive(p, j, logits, alive, 1) != 1) continue;
         p->plan.head_step = (uint32_t)j;
         p->plan.head_offset = alive[0].value;
         p->plan.head_width = alive[0].width;

@@ -95,6 +95,17 @@ static void fill_panels(const ProgramTensor *t, int64_t r0, int64_t n, uint8_t *
     }
 }
 
+void pack_matrix(const WeightView *w, uint32_t layout, float *to) {
+    if (layout == ART_PANEL16) {
+        const ProgramTensor t = {.art = {.dtype = ART_F32}, .view = *w};
+        fill_panels(&t, 0, w->dim[0], (uint8_t *)to);
+        return;
+    }
+    for (int64_t r = 0; r < w->dim[0]; r++)
+        for (int64_t c = 0; c < w->dim[1]; c++)
+            *to++ = view_f32(w, w->offset + r * w->stride[0] + c * w->stride[1]);
+}
+
 static void put_panels(Packer *k, const ProgramTensor *t) {
     Arena *a = arena_new();
     int64_t rows = t->view.dim[0], step = PANEL * BLOCK_PANELS;

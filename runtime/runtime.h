@@ -2,6 +2,7 @@
  *
  *   load.c     maps a file, checks header, sections, META, TENSORS    plan.c   checks the PLAN
  *   session.c  reserves memory, resolves steps to launches            step.c   runs rows through launches
+ *   probe.c    for the compiler's measuring: weights that may be written, runs that stop between steps (probe.h)
  *   sample.c   picks a token      generate.c   text and generation    status.c errors in words
  *   function_check.c  checks a FUNCTION    function_plan.c  shapes, memory    function.c  runs one (nd.h: its ops)
  *   history.c  sessions of a GPT without cache: token histories run through a function
@@ -181,14 +182,15 @@ struct gptc_session {
     Sequence *sequences;
     Launch *launches; /* model->plan->n_steps */
     CpuState *states;
-    size_t *state_floats;    /* of one sequence */
-    float *cache;            /* all states; 64-byte aligned, as the next */
-    uint8_t *rows;           /* activations: row_bytes x chunk */
-    float *logits;           /* n_sequences x vocab */
-    uint8_t *local, *shared; /* scratch of the kernels */
-    RowInfo body, head;      /* head: the rows whose logits are wanted */
-    uint32_t *wanted;        /* their index in body, rising */
-    void *blocks[8];         /* what free() takes */
+    size_t *state_floats;      /* of one sequence */
+    float *cache;              /* all states; 64-byte aligned, as the next */
+    uint8_t *rows;             /* activations: row_bytes x chunk */
+    float *logits;             /* n_sequences x vocab */
+    uint8_t *local, *shared;   /* scratch of the kernels */
+    RowInfo body, head;        /* head: the rows whose logits are wanted */
+    uint32_t *wanted;          /* their index in body, rising */
+    uint32_t n_rows, n_wanted; /* of the run that step_rows set up */
+    void *blocks[8];           /* what free() takes */
     uint32_t n_blocks;
     uint64_t cache_bytes, rows_computed;
     gptc_function *function;  /* of a GPT without cache; then states, launches and rows are not there */
@@ -213,6 +215,9 @@ gptc_status history_step(gptc_session *s, const int32_t *sequences, const int32_
 /* step.c: runs n rows of s->body; the logits of rows s->wanted[0..n_wanted) are at step_logits after. Only a GPU
  * fails. */
 gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
+/* The same on the CPU in parts: sets the rows up, then runs the steps first .. end - 1. */
+void step_rows(gptc_session *s, uint32_t n, uint32_t n_wanted);
+void step_range(gptc_session *s, uint32_t first, uint32_t end);
 bool step_alone(const Launch *l);
 const float *step_logits(const gptc_session *s);
 

@@ -12,6 +12,7 @@
 typedef struct {
     gptc_session *s;
     uint32_t rows, wanted;
+    uint32_t first, end; /* steps */
     bool compact;
 } Job;
 
@@ -96,8 +97,8 @@ static void work(void *ctx, uint32_t worker, uint32_t workers) {
                          .shared = s->shared};
     CpuWorker alone = w;
     alone.count = 1;
-    uint32_t end = job->wanted ? p->n_steps : p->head_step;
-    for (uint32_t i = 0; i < end; i++) {
+    uint32_t end = job->end;
+    for (uint32_t i = job->first; i < end; i++) {
         const Launch *l = &s->launches[i];
         if (job->compact && i == p->head_step) {
             if (worker == 0) rows_compact(s, job->wanted);
@@ -115,7 +116,7 @@ static void work(void *ctx, uint32_t worker, uint32_t workers) {
     if (p->head_step == p->n_steps && job->compact && worker == 0) rows_compact(s, job->wanted);
 }
 
-gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
+void step_rows(gptc_session *s, uint32_t n, uint32_t n_wanted) {
     const ArtPlan *p = s->model->plan;
     for (uint32_t i = 0; i < n_wanted; i++) {
         uint32_t row = s->wanted[i];
@@ -123,10 +124,22 @@ gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
         s->head.positions[i] = s->body.positions[row];
         s->head.sequences[i] = s->body.sequences[row];
     }
-    if (s->cuda) return cuda_step(s, n, n_wanted);
+    s->n_rows = n;
+    s->n_wanted = n_wanted;
+    if (s->cuda) return;
     for (uint32_t i = 0; i < p->n_steps; i++) rows_set(&s->launches[i], i < p->head_step ? n : n_wanted);
-    Job job = {s, n, n_wanted, n_wanted && n_wanted < n};
+}
+
+void step_range(gptc_session *s, uint32_t first, uint32_t end) {
+    Job job = {s, s->n_rows, s->n_wanted, first, end, s->n_wanted && s->n_wanted < s->n_rows};
     pool_run(s->pool, work, &job);
+}
+
+gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted) {
+    const ArtPlan *p = s->model->plan;
+    step_rows(s, n, n_wanted);
+    if (s->cuda) return cuda_step(s, n, n_wanted);
+    step_range(s, 0, n_wanted ? p->n_steps : p->head_step);
     s->rows_computed += n;
     return GPTC_OK;
 }

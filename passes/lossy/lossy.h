@@ -76,19 +76,26 @@ bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d
 typedef struct {
     int32_t *id; /* [windows][length] */
     int64_t windows, length;
+    int64_t
+        from; /* what logits say of positions from + 1 .. length - 1 is scored: 0 = all, length / 2 as llama.cpp */
 } Windows;
 
 /* ---- measuring: against the model with nothing changed, on the same tokens ---- */
 typedef struct {
     int64_t scored;                     /* tokens */
     double perplexity, base_perplexity; /* exp of mean -log p of the next token */
-    double mean_kl, mean_kl_error; /* KL(base || changed), nats a token; one standard error, over windows */
+    double perplexity_error;
+    double
+        log_ratio_error; /* of log(perplexity / base_perplexity): both on the same tokens, so far below theirs */
+    double mean_kl,
+        mean_kl_error; /* KL(base || changed), nats a token; one standard error, over windows: infinite of one window */
     double p99_kl, max_kl;
     double rms_dp, rms_dp_error;     /* of the probability of the next token, 0..1 */
     double same_top, same_top_error; /* 0..1 */
 } Quality;
 
-/* Second moments of what a site multiplies: sum of x x^T over `rows` inputs. */
+/* Second moments of what a site multiplies: sum of x x^T over `rows` inputs. A table that only gathers read multiplies
+ * nothing: rows 0, xx the identity, sum 0. Sites that read the same input share their arrays. */
 typedef struct {
     int64_t cols, rows;
     float *xx;  /* [cols][cols], symmetric; divided by rows */

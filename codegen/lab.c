@@ -1,0 +1,172 @@
+/* lab.c: the lab on the CPU: a model compiled once, sites that are written in place, graphs that are compiled anew. */
+#include "codegen/lab_cpu.h"
+
+#include <string.h>
+
+#include "runtime/probe.h"
+
+/* ---- sites ---- */
+
+/* The site's matrix as it is, as what products and gathers read: [rows][cols]. What no view can express becomes a
+ * constant of the graph, so that the lowered program has the same data. */
+static bool site_view(LabCpu *l, Graph *g, LabSite *s, Diag *d) {
+    WeightView again;
+    ValId v = s->site.weight;
+    if (!weight_view(g, v, l->arena, &s->view, d) || !weight_view(g, v, l->arena, &again, d)) return false;
+    if (s->view.data != again.data) {
+        ValId fixed = graph_const(g, *graph_type(g, v), s->view.data, s->site.name);
+        graph_replace(g, v, fixed);
+        if (!weight_view(g, fixed, l->arena, &s->view, d)) return false;
+    }
+    if (s->site.transposed && s->view.rank == 2) weight_transpose(&s->view);
+    if (s->view.rank == 2 && s->view.dim[0] == s->site.rows && s->view.dim[1] == s->site.cols) return true;
+    return diag_bug(d, loc_none(), "site \"%s\" is no matrix of %lld x %lld", s->site.name,
+                    (long long)s->site.rows, (long long)s->site.cols);
+}
+
+/* Where the program has the site's matrix; those tensors are stored in fp32. */
+static void site_places(LabCpu *l, LabSite *s) {
+    Program *p = l->model.program;
+    for (uint32_t i = 0; i < p->tensors.count; i++) {
+        ProgramTensor *t = &p->tensors.data[i];
+        uint32_t parts = t->experts ? (uint32_t)t->art.dim[0] : 1;
+        for (uint32_t e = 0; e < parts && !t->groups; e++) {
+            if (!same_elements(t->experts ? &t->experts[e] : &t->view, &s->view)) continue;
+            if (t->art.dtype != ART_F32) t->art.bytes *= 2;
+            t->art.dtype = ART_F32;
+            VEC_PUSH(l->arena, &s->places, ((SitePlace){i, t->art.layout, e, parts, 0, 0}));
+        }
+    }
+}
+
+/* After packing. */
+static void site_locate(LabCpu *l, LabSite *s) {
+    const Program *p = l->model.program;
+    for (size_t i = 0; i < s->places.count; i++) {
+        SitePlace *at = &s->places.data[i];
+        const ArtTensor *t = &p->tensors.data[at->tensor].art;
+        at->bytes = t->bytes / at->parts;
+        at->offset = t->offset + at->part * at->bytes;
+    }
+    s->first_step = (uint32_t)p->steps.count;
+    for (uint32_t i = (uint32_t)p->steps.count; i-- > 0;)
+        for (uint32_t k = 0; k < ART_MAX_ARGS; k++)
+            for (size_t j = 0; j < s->places.count; j++)
+                if (p->steps.data[i].arg[k].kind == ART_ARG_TENSOR &&
+                    p->steps.data[i].arg[k].value == s->places.data[j].tensor)
+                    s->first_step = i;
+}
+
+void lab_site_fill(const LabCpu *l, const LabSite *s, const WeightView *w) {
+    for (size_t i = 0; i < s->places.count; i++)
+        pack_matrix(w, s->places.data[i].layout, (float *)(void *)(l->weights + s->places.data[i].offset));
+}
+
+static bool lab_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
+    LabCpu *l = lab->self;
+    if (site >= l->nsites) return diag_bug(d, loc_none(), "site %u of %zu", site, l->nsites);
+    LabSite *s = &l->sites[site];
+    if (s->site.fixed)
+        return diag_error(d, loc_none(), "\"%s\" is compressed already and stays as it is", s->site.name);
+    const WeightView given = {.data = w,
+                              .dtype = DT_F32,
+                              .rank = 2,
+                              .dim = {s->site.rows, s->site.cols},
+                              .stride = {s->site.cols, 1}};
+    if (!w && !s->version) return true;
+    lab_site_fill(l, s, w ? &given : &s->view);
+    s->version = w ? ++l->versions : 0;
+    return true;
+}
+
+/* ---- measuring ---- */
+
+static bool lab_measure(Lab *lab, const Windows *t, Quality *out, Diag *d) {
+    LabCpu *l = lab->self;
+    LabText *x;
+    if (!lab_text(l, t, &x, d)) return false;
+    Arena *a = arena_new();
+    QualitySums sums = {.arena = a};
+    LabScoring c = {.windows = t,
+                    .sums = &sums,
+                    .score = arena_array_of(a, (size_t)(l->model.batch * lab_text_scored(x)), RowScore)};
+    bool ok = lab_score(l, x, &c, d);
+    if (ok) *out = quality_of(&sums);
+    arena_free(a);
+    return ok;
+}
+
+static bool run_graph(LabCpu *l, LabModel *m, const LabText *x, const Windows *t, QualitySums *sums,
+                      Diag *d) {
+    if (m->program->meta.vocab != l->texts.vocab)
+        return diag_bug(d, loc_none(), "a changed graph has another vocabulary");
+    if (!lab_model_open(m, d) || !lab_model_windows(m, t, d)) return false;
+    LabScoring c = {.text = x,
+                    .windows = t,
+                    .sums = sums,
+                    .score = arena_array_of(sums->arena, (size_t)(m->batch * lab_text_scored(x)), RowScore)};
+    for (int64_t first = 0; first < t->windows; first += m->batch) {
+        uint32_t n = lab_model_take(m, t, first);
+        if (!lab_model_begin(m, t, first, n, d)) return false;
+        probe_run(m->session, 0, m->program->plan.n_steps);
+        lab_score_batch(&c, &l->texts, m, first, n);
+    }
+    return true;
+}
+
+static bool lab_measure_graph(Lab *lab, const Graph *g, const Windows *t, Quality *out, Diag *d) {
+    LabCpu *l = lab->self;
+    LabText *x;
+    LabModel m = {0};
+    if (!lab_text(l, t, &x, d)) return false;
+    QualitySums sums = {.arena = arena_new()};
+    bool ok = lab_model_lower(g, l->model.program->meta.context, l->model.threads, &m, d) &&
+              run_graph(l, &m, x, t, &sums, d);
+    if (ok) *out = quality_of(&sums);
+    lab_model_free(&m);
+    arena_free(sums.arena);
+    return ok;
+}
+
+/* ---- making ---- */
+
+static bool lab_build(LabCpu *l, const Graph *exact, int64_t ctx, Diag *d) {
+    Graph *g = graph_copy(exact, l->arena);
+    for (size_t i = 0; i < l->nsites; i++)
+        if (!l->sites[i].site.fixed && !site_view(l, g, &l->sites[i], d)) return false;
+    if (!lab_model_lower(g, ctx, l->model.threads, &l->model, d)) return false;
+    for (size_t i = 0; i < l->nsites; i++) site_places(l, &l->sites[i]);
+    if (!lab_model_open(&l->model, d)) return false;
+    l->weights = probe_weights(l->model.model);
+    if (!l->weights) return diag_error(d, loc_none(), "the weights cannot be made writable: no memory");
+    for (size_t i = 0; i < l->nsites; i++) {
+        site_locate(l, &l->sites[i]);
+        if (!l->sites[i].places.count && !l->sites[i].site.fixed)
+            return diag_bug(d, loc_none(), "the compiled model has no matrix \"%s\"", l->sites[i].site.name);
+    }
+    l->texts = (LabTexts){.arena = l->arena, .vocab = l->model.program->meta.vocab};
+    l->texts.nboundaries = boundaries_find(l->model.program, l->arena, &l->texts.boundaries);
+    return true;
+}
+
+bool lab_new(const Graph *exact, const Site *sites, size_t n, int64_t ctx, int threads, Lab **out, Diag *d) {
+    Arena *a = arena_new();
+    LabCpu *l = arena_new_of(a, LabCpu);
+    *l = (LabCpu){.arena = a, .nsites = n, .sites = arena_array_of(a, n, LabSite)};
+    l->model.threads = threads;
+    l->lab = (Lab){l, lab_set, lab_measure, lab_moments, lab_measure_graph};
+    for (size_t i = 0; i < n; i++) l->sites[i].site = sites[i];
+    *out = &l->lab;
+    if (lab_build(l, exact, ctx, d)) return true;
+    lab_free(*out);
+    *out = NULL;
+    return false;
+}
+
+void lab_free(Lab *lab) {
+    if (!lab) return;
+    LabCpu *l = lab->self;
+    lab_texts_free(&l->texts);
+    lab_model_free(&l->model);
+    arena_free(l->arena);
+}

@@ -1,0 +1,15 @@
+/* lab.h: the Lab of passes/lossy/lossy.h on the CPU: the model is compiled once, with all sites in fp32; a site is
+ * changed by writing its weights in place, so that a candidate costs one run and no compile. */
+#ifndef GPTC_CODEGEN_LAB_H
+#define GPTC_CODEGEN_LAB_H
+
+#include "codegen/codegen.h"
+#include "passes/lossy/lossy.h"
+
+/* exact: STAGE_STATEFUL, before fuse; read only, as its constants, while the lab lives. ctx: tokens a window may
+ * have at most. threads: 0 = all cores. Memory: all weights once in fp32, activations of some hundred rows, what is kept
+ * of texts (lab_text.c). */
+bool lab_new(const Graph *exact, const Site *sites, size_t n, int64_t ctx, int threads, Lab **out, Diag *d);
+void lab_free(Lab *lab); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,56 @@
+/* lab_text.h: what a lab keeps of each text: the base's log-probabilities, and rows of activations to start from. */
+#ifndef GPTC_CODEGEN_LAB_TEXT_H
+#define GPTC_CODEGEN_LAB_TEXT_H
+
+#include "codegen/lab_model.h"
+
+/* Before `step` one buffer is alive and no later step reads a state that was stored before: a run may start here. */
+typedef struct {
+    uint32_t step, width; /* floats of a row */
+    uint64_t offset;      /* the buffer's, in a row */
+} Boundary;
+/* Of all steps of a program, rising; made in `a`. */
+size_t boundaries_find(const Program *p, Arena *a, Boundary **out);
+
+/* Memory that may be large: of the system, or beyond `in_memory` bytes in a file without a name. */
+typedef struct {
+    void *data;
+    size_t bytes;
+} Store;
+bool store_new(size_t bytes, bool on_disk, Store *out,
+               Diag *d); /* zeroed; pages that are not written cost nothing */
+void store_free(Store *s);
+
+typedef struct LabText {
+    uint64_t key;    /* of tokens and shape */
+    Windows shape;   /* id is not kept */
+    bool ready;      /* the base is computed */
+    Store base;      /* [windows][length - 1 - from][vocab] log-probabilities */
+    Store rows;      /* of each boundary [windows][length][width]; none when that would be too much */
+    uint64_t *at;    /* of each boundary: floats into rows */
+    uint64_t *stamp; /* what the sites before it were when its rows were kept; 0 = nothing kept */
+    struct LabText *next;
+} LabText;
+
+typedef struct {
+    Arena *arena;
+    Boundary *boundaries;
+    size_t nboundaries;
+    uint32_t vocab;
+    LabText *first;
+} LabTexts;
+/* The text of these tokens, made when there is none. */
+bool lab_text_find(LabTexts *all, const Windows *t, LabText **out, Diag *d);
+void lab_texts_free(LabTexts *all);
+/* Scored rows of one window, and where the base's of window w begin. */
+static inline int64_t lab_text_scored(const LabText *x) { return x->shape.length - 1 - x->shape.from; }
+static inline float *lab_text_base(const LabTexts *all, const LabText *x, int64_t window) {
+    return (float *)x->base.data + window * lab_text_scored(x) * all->vocab;
+}
+
+/* Rows of boundary b of windows first .. first + n - 1, kept and brought back. */
+void lab_text_keep(const LabTexts *all, LabText *x, size_t b, int64_t first, uint32_t n, const LabModel *m);
+void lab_text_restore(const LabTexts *all, const LabText *x, size_t b, int64_t first, uint32_t n,
+                      LabModel *m);
+
+#endif
