@@ -1,5 +1,6 @@
-/* prelude_cuda.h: what kernels are written in, as CUDA C++ for NVRTC. prelude_host.h is the same vocabulary on
- * a CPU, so kernels name nothing of CUDA themselves. No header is included: NVRTC may come without any. */
+/* prelude_cuda.h: what kernels are written in, as CUDA C++ for NVRTC; prelude_cuda_async.h and prelude_cuda_matrix.h
+ * follow it. prelude_host.h is the same vocabulary on a CPU, so kernels name nothing of CUDA themselves. No header is
+ * included: NVRTC may come without any. */
 #ifndef GPTC_PRELUDE
 #define GPTC_PRELUDE
 #pragma nv_diag_suppress 177 /* not every kernel uses every part */
@@ -23,7 +24,7 @@ template <class T> using shared = T *;
 #define SHARED(T, name, count) __shared__ __align__(16) T name[count]
 /* The block's shared memory whose size is given at the launch. */
 #define SHARED_AT_LAUNCH(T, name)                                                                            \
-    extern __shared__ __align__(128) u8 name##_bytes[];                                                      \
+    extern __shared__ __align__(1024) u8 name##_bytes[];                                                     \
     T *const name = (T *)name##_bytes
 
 DEVICE u32 thread_index() { return threadIdx.x; }
@@ -37,6 +38,10 @@ DEVICE u32 warp() { return threadIdx.x >> 5; }
 /* ---- order ---- */
 DEVICE void barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
+/* A barrier of some warps of the block, `threads` in all; id 1..15. */
+DEVICE void barrier_some(u32 id, u32 threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 /* Programmatic dependent launch: before wait nothing that an earlier kernel writes may be read. */
 #if __CUDA_ARCH__ >= 900
 DEVICE void grid_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
@@ -100,55 +105,4 @@ DEVICE u32 observe(const u32 *p) {
     return v;
 }
 DEVICE void relax() { __nanosleep(20); } /* in a loop that waits for another block */
-
-/* ---- asynchronous copies of 16 bytes to shared memory, each thread waits for its own ---- */
-template <class T, class S> DEVICE void copy_async(T *to, const S *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)),
-                 "l"(from));
-}
-DEVICE void copy_commit() { asm volatile("cp.async.commit_group;"); }
-/* Waits until at most `left` of the thread's latest groups are under way. */
-template <int left> DEVICE void copy_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
-}
-
-/* ---- matrix fragments, one warp: c[16][8] += a[16][16] b[16][8], sums in float ----
- * Lane l holds, with g = l / 4 and t = l % 4: a[0] = rows g, columns 2t..; a[1] = row g + 8; a[2], a[3] the
- * same at columns 2t + 8; b[0] = rows 2t.. of column g, b[1] the same at rows 2t + 8; c[0..1] = row g,
- * columns 2t.., c[2..3] = row g + 8. Two values a word, the lower one first. */
-DEVICE void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], half) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-DEVICE void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2], bf16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-/* Pairs of bf16 in a word: made of floats, and a * b + c. */
-DEVICE u32 pair_of(float low, float high, bf16) {
-    u32 w;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
-    return w;
-}
-DEVICE u32 pair_fma(u32 a, u32 b, u32 c, bf16) {
-    u32 w;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(w) : "r"(a), "r"(b), "r"(c));
-    return w;
-}
-/* Four 8 x 8 tiles of 16-bit values; lane l names row l % 8 of tile l / 8 (8 values, 16 bytes). */
-template <class T> DEVICE void fragment_load(u32 (&out)[4], const T *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"((u32)__cvta_generic_to_shared(row)));
-}
-/* The same with rows and columns of each tile exchanged: lane l gets column l / 4 of rows 2 (l % 4) and the next. */
-template <class T> DEVICE void fragment_load_turned(u32 (&out)[4], const T *row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"((u32)__cvta_generic_to_shared(row)));
-}
 #endif
