@@ -27,10 +27,17 @@ typedef struct {
     int64_t count;
 } PassCount;
 
+/* Runs the lossy pass of that name on g, whose contents may be replaced by another graph's; *changed counts places. */
 typedef struct {
-    bool kv_cache; /* false: --no-kv-cache */
-    int64_t ctx;   /* --ctx; 0 = the graph's bound, else 4096 */
-    int opt_level; /* 0..3 */
+    void *self;
+    bool (*run)(void *self, const char *pass, Graph *g, int64_t *changed, Diag *d);
+} LossyHook;
+
+typedef struct {
+    bool kv_cache;          /* false: --no-kv-cache */
+    int64_t ctx;            /* --ctx; 0 = the graph's bound, else 4096 */
+    int opt_level;          /* 0..3 */
+    const LossyHook *lossy; /* NULL: lossy passes do nothing */
 } PassOptions;
 
 bool graph_is_function(const Graph *g, const PassOptions *opt);
