@@ -9,22 +9,7 @@
 #include "runtime/gptc.h"
 #include "tools/cli.h"
 #include "tools/driver.h"
-
-#define TOOL "gptc-eval"
-
-typedef struct {
-    const char *tokens, *expect, *dump, *text, *against, *score, *device;
-    bool stepwise, json;
-    int64_t chunk, window, threads;
-} Options;
-
-typedef struct {
-    Arena *arena;
-    Diag diag;
-    gptc_model *model;
-    gptc_session *session;
-    gptc_model_info info;
-} Eval;
+#include "tools/eval.h"
 
 /* ---- sums over log-probabilities ---- */
 
@@ -98,7 +83,7 @@ static gptc_status run_chunks(Eval *e, const int32_t *ids, int64_t batch, int64_
     return st;
 }
 
-static int open_model(Eval *e, const char *path, int64_t context, int64_t sequences, const Options *o) {
+int eval_open(Eval *e, const char *path, int64_t context, int64_t sequences, const Options *o) {
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &e->model, &why);
     if (st) return cli_fail(TOOL, NULL, st, why.text);
@@ -115,7 +100,7 @@ static int open_model(Eval *e, const char *path, int64_t context, int64_t sequen
     return st ? cli_fail(TOOL, path, st, why.text) : -1;
 }
 
-static void close_model(Eval *e) {
+void eval_close(Eval *e) {
     gptc_session_free(e->session);
     gptc_close(e->model);
 }
@@ -181,7 +166,7 @@ static int eval_tokens(const Options *o, const char *path) {
     int32_t *ids = NULL;
     diag_init(&e.diag);
     int status = read_tokens(&e, o->tokens, &batch, &seq, &ids);
-    if (status < 0) status = open_model(&e, path, seq, batch, o);
+    if (status < 0) status = eval_open(&e, path, seq, batch, o);
     if (status < 0) {
         float *got = arena_array_of(e.arena, (size_t)(batch * seq * e.info.vocab), float);
         gptc_status st = o->stepwise ? run_stepwise(&e, ids, batch, seq, got)
@@ -202,147 +187,7 @@ static int eval_tokens(const Options *o, const char *path) {
             }
         }
     }
-    close_model(&e);
-    diag_free(&e.diag);
-    arena_free(e.arena);
-    return status < 0 ? EXIT_DONE : status;
-}
-
-/* ---- text ---- */
-
-typedef struct {
-    double sum, sum2;
-    int64_t n;
-} Mean;
-static void mean_add(Mean *m, double v) {
-    m->sum += v;
-    m->sum2 += v * v;
-    m->n++;
-}
-static double mean_of(const Mean *m) { return m->n ? m->sum / (double)m->n : 0; }
-static double mean_error(const Mean *m) { /* standard error of the mean */
-    if (m->n < 2) return 0;
-    double mu = mean_of(m), var = fmax(m->sum2 / (double)m->n - mu * mu, 0);
-    return sqrt(var / (double)(m->n - 1));
-}
-
-typedef struct {
-    Mean nll, base_nll, kl, dp2, same;
-    double *kls;
-    size_t nkl;
-} Scores;
-
-static void score_row(Scores *s, const float *x, const float *base, int64_t vocab, int32_t next) {
-    double lp = log_prob(x, log_norm(x, vocab), next);
-    mean_add(&s->nll, -lp);
-    if (!base) return;
-    double lb = log_prob(base, log_norm(base, vocab), next), dp = exp(lp) - exp(lb);
-    double kl = row_kl(base, x, vocab);
-    mean_add(&s->base_nll, -lb);
-    mean_add(&s->kl, kl);
-    mean_add(&s->dp2, dp * dp);
-    mean_add(&s->same, argmax(x, vocab) == argmax(base, vocab));
-    s->kls[s->nkl++] = kl;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* One figure, with its standard error where error >= 0. */
-static void print_figure(bool json, const char *name, double value, double error) {
-    if (json) {
-        printf(", \"%s\": %s", name, json_number(value, 9).text);
-        if (error >= 0) printf(", \"%s_error\": %s", name, json_number(error, 3).text);
-    } else {
-        printf("%-15s %.6g", name, value);
-        if (error >= 0) printf(" +- %.3g", error);
-        putchar('\n');
-    }
-}
-
-static void print_scores(const Options *o, Scores *s, int64_t windows) {
-    double nll = mean_of(&s->nll), ppl = exp(nll), err = mean_error(&s->nll);
-    printf(o->json ? "{\"tokens_scored\": %" PRId64 ", \"windows\": %" PRId64
-                   : "tokens_scored   %" PRId64 "\nwindows         %" PRId64 "\n",
-           s->nll.n, windows);
-    print_figure(o->json, "nll", nll, err);
-    print_figure(o->json, "perplexity", ppl, ppl * err);
-    if (s->nkl) {
-        qsort(s->kls, s->nkl, sizeof *s->kls, by_value);
-        double rms = sqrt(mean_of(&s->dp2)), rms_err = rms > 0 ? mean_error(&s->dp2) / (2 * rms) : 0;
-        print_figure(o->json, "base_perplexity", exp(mean_of(&s->base_nll)), -1);
-        print_figure(o->json, "mean_kl", mean_of(&s->kl), mean_error(&s->kl));
-        print_figure(o->json, "p99_kl", s->kls[(size_t)((double)(s->nkl - 1) * 0.99)], -1);
-        print_figure(o->json, "max_kl", s->kls[s->nkl - 1], -1);
-        print_figure(o->json, "rms_dp", rms, rms_err);
-        print_figure(o->json, "same_top", mean_of(&s->same), mean_error(&s->same));
-    }
-    if (o->json) printf("}\n");
-}
-
-static int encode_file(Eval *e, const char *model, const char *path, int32_t **ids, size_t *n) {
-    FileView f;
-    if (!e->info.has_tokenizer)
-        return cli_fail(TOOL, model, GPTC_E_NO_TOKENIZER, "compile with gptc --tokenizer FILE");
-    if (!file_map(path, &f, &e->diag)) return diag_report(TOOL, &e->diag);
-    gptc_status st = gptc_encode(e->model, (const char *)f.data, f.bytes, NULL, 0, n);
-    if (!st) {
-        *ids = arena_array_of(e->arena, *n + 1, int32_t);
-        st = gptc_encode(e->model, (const char *)f.data, f.bytes, *ids, *n, n);
-    }
-    file_unmap(&f);
-    return st ? cli_fail(TOOL, path, st, NULL) : -1;
-}
-
-static int score_windows(Eval *e, Eval *base, const Options *o, const int32_t *ids, size_t n) {
-    int64_t w = o->window > 0 ? o->window : 256, vocab = e->info.vocab;
-    if (w > e->info.context) w = e->info.context;
-    bool half = o->score && !strcmp(o->score, "second-half");
-    int64_t windows = (int64_t)n / w, from = half ? w / 2 : 0;
-    if (w - 1 <= from) {
-        fprintf(stderr, TOOL ": --window %" PRId64 ": nothing to score in so short a window\n", w);
-        return EXIT_USAGE;
-    }
-    if (windows == 0) {
-        fprintf(stderr, TOOL ": the text has %zu tokens, fewer than one window of %" PRId64 "\n", n, w);
-        return EXIT_INPUT;
-    }
-    Scores s = {.kls = arena_array_of(e->arena, (size_t)(windows * w), double)};
-    float *x = arena_array_of(e->arena, (size_t)(w * vocab), float);
-    float *b = base ? arena_array_of(e->arena, (size_t)(w * vocab), float) : NULL;
-    for (int64_t i = 0; i < windows; i++) {
-        Sink sx = {x, vocab}, sb = {b, vocab};
-        gptc_status st = gptc_rewind(e->session, 0, 0);
-        if (!st) st = gptc_prefill_all(e->session, 0, ids + i * w, (size_t)w, keep_rows, &sx);
-        if (!st && base) st = gptc_rewind(base->session, 0, 0);
-        if (!st && base) st = gptc_prefill_all(base->session, 0, ids + i * w, (size_t)w, keep_rows, &sb);
-        if (st) return cli_fail(TOOL, o->text, st, NULL);
-        for (int64_t r = from; r + 1 < w; r++)
-            score_row(&s, x + r * vocab, b ? b + r * vocab : NULL, vocab, ids[i * w + r + 1]);
-    }
-    print_scores(o, &s, windows);
-    return -1;
-}
-
-static int eval_text(const Options *o, const char *path) {
-    Eval e = {.arena = arena_new()}, base = {.arena = e.arena};
-    int32_t *ids = NULL;
-    size_t n = 0;
-    diag_init(&e.diag);
-    int64_t context = o->window > 0 ? o->window : 256;
-    int status = open_model(&e, path, context, 1, o);
-    if (status < 0 && o->against) status = open_model(&base, o->against, context, 1, o);
-    if (status < 0 && o->against && base.info.vocab != e.info.vocab) {
-        fprintf(stderr, TOOL ": %s: its vocabulary has %d tokens, the other model's %d\n", o->against,
-                base.info.vocab, e.info.vocab);
-        status = EXIT_INPUT;
-    }
-    if (status < 0) status = encode_file(&e, path, o->text, &ids, &n);
-    if (status < 0) status = score_windows(&e, o->against ? &base : NULL, o, ids, n);
-    close_model(&base);
-    close_model(&e);
+    eval_close(&e);
     diag_free(&e.diag);
     arena_free(e.arena);
     return status < 0 ? EXIT_DONE : status;
