@@ -3,6 +3,7 @@
 #define GPTC_CODEGEN_H
 
 #include "ir/ir.h"
+#include "passes/lossy/lossy.h"
 #include "runtime/artifact.h"
 
 /* A matrix or vector of a constant, read through casts, transposes and slices: element (i, j, …) is at
@@ -152,6 +153,18 @@ typedef struct {
     int64_t tokens;                   /* rows of the reference that were computed */
 } GateReport;
 bool gate_exact(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);
+/* gate_lossy.c: the second gate, of an artifact that computes something else than the graph. Its stepwise and chunked
+ * runs agree with its own whole run, and on `text` it is no further from the exact artifact than `holds` allows, which
+ * sets the diag when it says no. */
+typedef struct {
+    const char *exact, *artifact; /* files */
+    const Windows *text;          /* NULL: only the first half */
+    bool rounds;                  /* the artifact rounds activations, so that a last bit may become a step */
+    uint64_t seed;
+    bool (*holds)(void *user, const Quality *q, Diag *d);
+    void *user;
+} GateLossy;
+bool gate_lossy(const GateLossy *x, Arena *a, GateReport *steps, Quality *q, Diag *d);
 /* gate_function.c: the same for a function that is no GPT, on random inputs. max_err is relative to the largest
  * element, worst the output's name, tokens the rounds. */
 bool gate_function(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);

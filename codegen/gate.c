@@ -9,21 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-#define GATE_BATCH 2
-#define GATE_TOKENS 40 /* a sequence, when the budget allows */
 #define GATE_MIN_TOKENS 6
 #define GATE_PREFIXES 12 /* tokens when every prefix is run by itself */
 #define GATE_FLOPS 12e9  /* of the reference: some seconds */
 #define GATE_CHUNK 5
-
-typedef struct {
-    const float *ref; /* [batch][tokens][vocab] */
-    int64_t tokens, vocab;
-    double max, sum2, divergence; /* divergence: of the rows' distributions, summed */
-    int64_t count;
-    const char *mode, *worst;
-    int64_t row0; /* of `ref`, of the running sequence */
-} Compare;
 
 /* KL divergence of softmax(b) from softmax(a), in nats. */
 static double row_divergence(const float *a, const float *b, int64_t n) {
@@ -42,7 +31,7 @@ static double row_divergence(const float *a, const float *b, int64_t n) {
 }
 
 static int compare_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
-    Compare *c = user;
+    GateCompare *c = user;
     (void)sequence;
     const float *ref = c->ref + (c->row0 + first) * c->vocab;
     for (int64_t i = 0; i < (int64_t)rows * c->vocab; i++) {
@@ -80,12 +69,7 @@ static double constant_elements(const Graph *g) {
 }
 
 /* What the graph computes in decides how far its logits may be off. */
-typedef struct {
-    double max, rms, kl; /* of the logits' deviation; kl in nats */
-    const char *kind;
-} Tolerance;
-
-static Tolerance tolerance_of(const Graph *g, Arena *a) {
+static GateTolerance tolerance_of(const Graph *g, Arena *a) {
     const bool *taint = graph_taint(g, a);
     bool narrow = false, rounds = false;
     FOR_NODES (g, id) {
@@ -96,10 +80,10 @@ static Tolerance tolerance_of(const Graph *g, Arena *a) {
         rounds = rounds || n->op == OP_QUANTIZE || (n->op == OP_ROUND && dtype_is_float(t));
     }
     if (rounds)
-        return (Tolerance){TOL_LOGITS_QUANT, TOL_LOGITS_QUANT_RMS, TOL_LOGITS_QUANT_KL,
-                           "quantised activations"};
+        return (GateTolerance){TOL_LOGITS_QUANT, TOL_LOGITS_QUANT_RMS, TOL_LOGITS_QUANT_KL,
+                               "quantised activations"};
     double most = narrow ? TOL_LOGITS_F16 : TOL_LOGITS_F32;
-    return (Tolerance){most, most, INFINITY, narrow ? "16-bit floats" : "fp32"};
+    return (GateTolerance){most, most, INFINITY, narrow ? "16-bit floats" : "fp32"};
 }
 
 Tensor gate_input(const Graph *g, const Port *p, const int64_t *bind, const int32_t *tokens, Arena *a) {
@@ -188,14 +172,14 @@ static bool reference(Graph *g, const int32_t *ids, int64_t tokens, int64_t voca
     return true;
 }
 
-static gptc_status compare_last(gptc_session *s, int32_t seq, int32_t first, Compare *c) {
+static gptc_status compare_last(gptc_session *s, int32_t seq, int32_t first, GateCompare *c) {
     const float *logits = gptc_logits(s, seq);
     if (!logits) return GPTC_E_NO_LOGITS;
     compare_rows(c, seq, first, 1, logits);
     return GPTC_OK;
 }
 
-static gptc_status run_modes(gptc_session *s, const int32_t *ids, bool cached, Compare *c) {
+static gptc_status run_modes(gptc_session *s, const int32_t *ids, bool cached, GateCompare *c) {
     int32_t n = (int32_t)c->tokens;
     gptc_status st = GPTC_OK;
     c->mode = "whole";
@@ -229,8 +213,7 @@ static gptc_status run_modes(gptc_session *s, const int32_t *ids, bool cached, C
     return st;
 }
 
-static gptc_status run_artifact(const char *path, const int32_t *ids, bool cached, Compare *c,
-                                gptc_detail *why) {
+gptc_status gate_run(const char *path, const int32_t *ids, bool cached, GateCompare *c, gptc_detail *why) {
     gptc_model *m = NULL;
     gptc_session *s = NULL;
     gptc_session_options so = {
@@ -241,6 +224,25 @@ static gptc_status run_artifact(const char *path, const int32_t *ids, bool cache
     gptc_session_free(s);
     gptc_close(m);
     return st;
+}
+
+double gate_divergence(const GateCompare *c) {
+    return c->divergence * (double)c->vocab / (double)(c->count ? c->count : 1);
+}
+
+bool gate_holds(const GateCompare *c, const GateTolerance *t, int64_t rows, GateReport *out) {
+    double std = deviation(c->ref, rows * c->vocab);
+    *out = (GateReport){c->max, sqrt(c->sum2 / (double)(c->count ? c->count : 1)), std, c->worst, rows};
+    return c->max <= t->max * std && out->rms_err <= t->rms * std && gate_divergence(c) <= t->kl;
+}
+
+int32_t *gate_tokens(int64_t tokens, int64_t vocab, uint64_t seed, Arena *a) {
+    int32_t *ids = arena_array_of(a, (size_t)(GATE_BATCH * tokens), int32_t);
+    for (int64_t i = 0; i < GATE_BATCH * tokens; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
+        ids[i] = (int32_t)((seed >> 33) % (uint64_t)vocab);
+    }
+    return ids;
 }
 
 bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d) {
@@ -259,29 +261,22 @@ bool gate_exact(Graph *g, const char *artifact, uint64_t seed, Arena *a, GateRep
     if (tokens < GATE_MIN_TOKENS) tokens = GATE_MIN_TOKENS;
     if (last_only(g) && tokens > GATE_PREFIXES) tokens = GATE_PREFIXES;
     if (tokens > info.context) tokens = info.context;
-    int32_t *ids = arena_array_of(a, (size_t)(GATE_BATCH * tokens), int32_t);
-    for (int64_t i = 0; i < GATE_BATCH * tokens; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-        ids[i] = (int32_t)((seed >> 33) % (uint64_t)info.vocab);
-    }
+    int32_t *ids = gate_tokens(tokens, info.vocab, seed, a);
     Tensor ref;
     if (!reference(g, ids, tokens, info.vocab, cached, a, &ref, d)) return false;
-    Compare c = {.ref = ref.data, .tokens = tokens, .vocab = info.vocab, .worst = "nowhere"};
+    GateCompare c = {.ref = ref.data, .tokens = tokens, .vocab = info.vocab, .worst = "nowhere"};
     for (size_t i = 0; i < tensor_count(&ref); i++)
         if (!isfinite(c.ref[i]))
             return diag_error(d, loc_none(),
                               "the graph's own logits are not finite, so nothing can be verified; no file "
                               "was written");
-    st = run_artifact(artifact, ids, cached, &c, &why);
+    st = gate_run(artifact, ids, cached, &c, &why);
     if (st)
         return diag_bug(d, loc_none(), "the compiled model does not run: %s (%s)", gptc_strerror(st),
                         why.text);
-    double std = deviation(ref.data, (int64_t)tensor_count(&ref));
-    *out = (GateReport){c.max, sqrt(c.sum2 / (double)(c.count ? c.count : 1)), std, c.worst,
-                        GATE_BATCH * tokens};
-    double kl = c.divergence * (double)info.vocab / (double)(c.count ? c.count : 1);
-    Tolerance tol = tolerance_of(g, a);
-    if (c.max <= tol.max * std && out->rms_err <= tol.rms * std && kl <= tol.kl) return true;
+    GateTolerance tol = tolerance_of(g, a);
+    if (gate_holds(&c, &tol, GATE_BATCH * tokens, out)) return true;
+    double std = out->ref_std, kl = gate_divergence(&c);
     if (c.max <= tol.max * std)
         return diag_error(
             d, loc_none(),

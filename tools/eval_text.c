@@ -9,40 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "codegen/quality.h"
+#include "codegen/score.h"
 #include "tools/cli.h"
 #include "tools/driver.h"
 #include "tools/eval.h"
 #include "tools/text.h"
-
-typedef struct {
-    const int32_t *ids; /* the window that runs */
-    int64_t from, length, vocab;
-    float *base;  /* log-probabilities of the base's scored rows */
-    bool is_base; /* which model runs */
-    bool against; /* there is another model; else each row is its own base */
-    float *row;   /* vocab floats */
-    QualitySums sums;
-} Scorer;
-
-static int score_rows(void *user, int32_t sequence, int32_t first, int32_t rows, const float *logits) {
-    Scorer *s = user;
-    (void)sequence;
-    for (int64_t i = first < s->from ? s->from - first : 0; i < rows && first + i + 1 < s->length; i++) {
-        float *base = s->base + (first + i - s->from) * s->vocab;
-        log_softmax(logits + i * s->vocab, s->vocab, s->is_base ? base : s->row);
-        if (s->is_base) continue;
-        RowScore r = row_score(s->against ? base : s->row, s->row, s->vocab, s->ids[first + i + 1]);
-        quality_add(&s->sums, &r);
-    }
-    return 0;
-}
-
-static gptc_status run_window(Eval *e, Scorer *s, bool is_base) {
-    s->is_base = is_base;
-    gptc_status st = gptc_rewind(e->session, 0, 0);
-    return st ? st : gptc_prefill_all(e->session, 0, s->ids, (size_t)s->length, score_rows, s);
-}
 
 /* One figure, with its standard error where error >= 0. */
 static void print_figure(bool json, const char *name, double value, double error) {
@@ -97,15 +68,10 @@ static int score_windows(Eval *e, Eval *base, const Options *o, int32_t *ids, si
         fprintf(stderr, TOOL ": the text has %zu tokens, fewer than one window of %" PRId64 "\n", n, w);
         return EXIT_INPUT;
     }
-    Scorer s = {.from = from, .length = w, .vocab = vocab, .against = base != NULL, .sums.arena = e->arena};
-    s.base = arena_array_of(e->arena, (size_t)(base ? (w - from) * vocab : 0), float);
-    s.row = arena_array_of(e->arena, (size_t)vocab, float);
+    Scorer s = scorer_new(vocab, w, from, base != NULL, e->arena);
     for (int64_t i = 0; i < windows; i++) {
-        s.ids = ids + i * w;
         if (bos >= 0) ids[i * w] = bos;
-        quality_window(&s.sums);
-        gptc_status st = base ? run_window(base, &s, true) : GPTC_OK;
-        if (!st) st = run_window(e, &s, false);
+        gptc_status st = scorer_window(&s, base ? base->session : NULL, e->session, ids + i * w);
         if (st) return cli_fail(TOOL, o->text, st, NULL);
     }
     print_scores(o, &s.sums);

@@ -119,7 +119,7 @@ if echo | "$build/gptc-run" m.bin -i 2>&1 | grep -q 'chat template'; then fail "
 "$build/gptc-run" m.bin -q -p x -n 400 --ignore-eos | head -c 1 >/dev/null || fail "a closed pipe"
 
 # gptc-eval
-expect 1 'text: error: is text, and the model has no tokenizer' "$build/gptc-eval" bare/m.bin --text text
+expect 1 'error: text: is text, and the model has no tokenizer' "$build/gptc-eval" bare/m.bin --text text
 expect 2 'nothing to score' "$build/gptc-eval" m.bin --text text --window 1
 expect 1 'fewer than one window' "$build/gptc-eval" m.bin --text prompt
 expect 2 'go with --tokens' "$build/gptc-eval" m.bin --text prompt --stepwise
