@@ -15,19 +15,26 @@ typedef struct {
     int64_t dim[4], stride[4], offset;
 } WeightView;
 
-/* A matrix that the graph dequantises: its codes, and where the scale and zero point of element (row, column) are: at
- * offset + sum of (start + index) / block * stride, in their own views. */
+/* A matrix that the graph dequantises: its codes, and for each of what is stored beside them the entry of element
+ * (row, column): at offset + sum of (start + index) / block * stride of its own view. */
 typedef struct {
     int64_t start[2], block[2], stride[2];
 } GroupPlace;
 typedef struct {
-    WeightView codes, scale, zero;
-    GroupPlace scale_at, zero_at;
-    bool has_zero;
-    int shift;     /* added to codes and zero points, so that codes count from 0 */
-    int64_t group; /* columns that share an entry */
-    ValId scale_of, zero_of;
-    const char *name; /* of the constant with the codes */
+    ValId of; /* NO_VAL: there is none */
+    WeightView view;
+    GroupPlace at;
+} GroupEntries;
+typedef struct {
+    WeightView codes;                    /* a code stands for `vector` columns */
+    GroupEntries scale, row_scale, zero; /* row_scale: scales are codes, times these */
+    ValId grid_of;
+    WeightView grid;
+    uint32_t scale_type;        /* as stored: ART_… */
+    uint32_t grid_kind, vector; /* ART_GRID_ */
+    int shift;                  /* added to codes and zero points, so that codes count from 0 */
+    int64_t group;              /* columns that share an entry */
+    const char *name;           /* of the constant with the codes */
 } GroupView;
 
 typedef struct {
@@ -76,8 +83,12 @@ uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const 
 /* groups.c: compressed weights. group_view: false when w is none, or of a form that is not stored so. */
 bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d);
 uint32_t program_groups(Program *p, const GroupView *v);
-size_t group_block_bytes(const ArtTensor *t);
-void group_block(const ProgramTensor *t, int64_t row0, int64_t col0, uint8_t *to); /* group_block_bytes */
+double group_entry(const GroupEntries *e, int64_t row, int64_t col);
+double group_zero(const GroupView *v, int64_t row, int64_t col);
+/* groups_store.c: the parts of a GROUP16, of the sizes that art_groups gives. */
+void group_head(const ProgramTensor *t, uint8_t *to);
+void group_panel_head(const ProgramTensor *t, int64_t row0, uint8_t *to);
+void group_block(const ProgramTensor *t, int64_t row0, int64_t col0, uint8_t *to);
 /* Matrix w (rows = outputs) as a GROUP16 where it is one, else in `layout`. */
 bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t layout, uint32_t *out, Diag *d);
 /* The matrices that routed weights w[E, A, B] hold, which may be a concat of E constants; transposed: [B, A]

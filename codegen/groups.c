@@ -10,6 +10,7 @@
 
 #define CHAIN 8
 #define MIN_GROUP 8
+#define EACH_UNIT 8 /* columns that are whole units of every format */
 #define MAX_GROUP (1 << 24)
 
 /* The nodes from v up to dequantize, and the constant above it, if nothing but movement is between. */
@@ -64,42 +65,155 @@ static bool place_apply(GroupPlace *p, const Node *n) {
     return true;
 }
 
-/* Where the entries of operand i of dequantize stand for an element. */
-static bool place_of(Graph *g, const Node *n, uint32_t i, Arena *a, WeightView *view, GroupPlace *p,
-                     Diag *d) {
-    if (!weight_view(g, n->in[i], a, view, d)) return false;
-    *p = (GroupPlace){.block = {1, 1}};
-    if (view->rank == 1) p->stride[n->attr.axis] = view->stride[0];
-    if (view->rank != 2) return true;
-    p->stride[0] = view->stride[0];
-    p->stride[1] = view->stride[1];
-    p->block[n->attr.axis] = n->attr.block;
+static GroupPlace place_of(const WeightView *view, const Attr *a) {
+    GroupPlace p = {.block = {1, 1}};
+    if (view->rank == 1) p.stride[a->axis] = view->stride[0];
+    if (view->rank != 2) return p;
+    p.stride[0] = view->stride[0];
+    p.stride[1] = view->stride[1];
+    p.block[a->axis] = a->block > 0 ? a->block : 1;
+    return p;
+}
+
+/* v as what stands beside the codes that n dequantises. */
+static bool entries_of(Graph *g, const Node *n, ValId v, Arena *a, GroupEntries *e, Diag *d) {
+    if (!weight_view(g, v, a, &e->view, d)) return false;
+    e->of = v;
+    e->at = place_of(&e->view, &n->attr);
     return true;
 }
 
-static int64_t place_at(const WeightView *view, const GroupPlace *p, int64_t row, int64_t col) {
-    return view->offset + (p->start[0] + row) / p->block[0] * p->stride[0] +
-           (p->start[1] + col) / p->block[1] * p->stride[1];
-}
-
-static double entry(const WeightView *view, const GroupPlace *p, int64_t row, int64_t col) {
-    int64_t at = place_at(view, p, row, col);
-    Tensor t = {.dtype = view->dtype, .rank = 1, .dim = {at + 1}, .data = (void *)(uintptr_t)view->data};
+double group_entry(const GroupEntries *e, int64_t row, int64_t col) {
+    const WeightView *v = &e->view;
+    const GroupPlace *p = &e->at;
+    int64_t at = v->offset + (p->start[0] + row) / p->block[0] * p->stride[0] +
+                 (p->start[1] + col) / p->block[1] * p->stride[1];
+    Tensor t = {.dtype = v->dtype, .rank = 1, .dim = {at + 1}, .data = (void *)(uintptr_t)v->data};
     return tensor_get_f64(&t, (size_t)at);
 }
 
-/* The columns that share entries: all of them (0), a block, or -1 when blocks do not begin where groups do. */
-static int64_t columns_of(const GroupPlace *p) {
-    if (p->stride[1] == 0) return 0;
-    return p->block[1] >= MIN_GROUP && p->start[1] % p->block[1] == 0 ? p->block[1] : -1;
+/* ---- forms that are stored as they are ---- */
+
+static bool is_half(double x) { return (double)half_to_float(float_to_half((float)x)) == x; }
+
+static bool view_all(const WeightView *v, bool (*holds)(double x)) {
+    for (int64_t i[2] = {0, 0}; i[0] < v->dim[0]; i[0]++)
+        for (i[1] = 0; i[1] < (v->rank > 1 ? v->dim[1] : 1); i[1]++)
+            if (!holds(weight_get(v, i))) return false;
+    return true;
 }
 
+/* Scales that are codes of 6 or 8 bits, by groups, times an fp16 for each row: seen as both. */
+static bool coded_scale(Graph *g, const Node *n, Arena *a, GroupView *out, Diag *d) {
+    NodeId id = graph_def(g, n->in[1]);
+    const Node *s = node_ok(id) ? graph_node(g, id) : NULL;
+    if (s == NULL || s->op != OP_DEQUANTIZE || s->nin != 2 || s->attr.axis != 0 || s->attr.block != 0 ||
+        n->attr.axis != 1 || n->attr.block < 1 || graph_constant(g, s->in[0]) == NULL)
+        return false;
+    const Type *codes = graph_type(g, s->in[0]), *rows = graph_type(g, s->in[1]);
+    if (codes->rank != 2 || rows->rank != 1 || (codes->dtype != DT_U8 && codes->dtype != DT_U6)) return false;
+    Tensor unpacked = const_tensor(g, s->in[0], a);
+    out->scale = (GroupEntries){.of = n->in[1], .view = {.data = unpacked.data}};
+    view_contiguous(&out->scale.view, codes);
+    out->scale.at = place_of(&out->scale.view, &n->attr);
+    Node by_row = *n;
+    by_row.attr.axis = by_row.attr.block = 0;
+    out->scale_type = codes->dtype == DT_U6 ? ART_U6 : ART_U8;
+    return entries_of(g, &by_row, s->in[1], a, &out->row_scale, d) && view_all(&out->row_scale.view, is_half);
+}
+
+/* Floats that fp16 holds are stored so. */
+static bool plain_scale(Graph *g, const Node *n, Arena *a, GroupView *out, Diag *d) {
+    out->row_scale = (GroupEntries){0};
+    if (!entries_of(g, n, n->in[1], a, &out->scale, d)) return false;
+    WeightView *v = &out->scale.view;
+    out->scale_type = art_dtype(v->dtype);
+    if (v->rank == 0) v->dim[0] = 1;
+    if (out->scale_type == ART_F32 && view_all(v, is_half)) out->scale_type = ART_F16;
+    return true;
+}
+
+static bool is_int8(double x) { return x >= -128 && x <= 127 && x == (double)(int8_t)x; }
+
+static bool grid_of(Graph *g, const Node *n, Arena *a, GroupView *out, Diag *d) {
+    DType t = out->codes.dtype;
+    out->vector = 1;
+    if (t == DT_F8E4M3FN) out->grid_kind = ART_GRID_F8;
+    if (n->nin < 4 || !val_ok(n->in[3])) return true;
+    out->grid_of = n->in[3];
+    if (val_ok(out->zero.of) || !weight_view(g, n->in[3], a, &out->grid, d)) return false;
+    if (out->grid.rank == 1) {
+        out->grid_kind = ART_GRID_INT8;
+        return dtype_bits(t) <= 5 && view_all(&out->grid, is_int8);
+    }
+    out->vector = (uint32_t)out->grid.dim[1];
+    out->grid_kind = out->vector == 2 ? ART_GRID_PAIRS : ART_GRID_QUADS;
+    return t == DT_U8 && (out->vector == 2 || out->vector == 4) && view_all(&out->grid, is_half);
+}
+
+/* Turned matrices have the columns that vectors stand for turned back in the end, and no slices are between. */
+static bool views_follow(Graph *g, const Chain *c, bool transposed, GroupView *out) {
+    int turns = transposed;
+    for (int i = c->nafter; i-- > 0;) {
+        const Node *m = graph_node(g, c->after[i]);
+        turns += m->op == OP_TRANSPOSE && m->attr.perm[0] == 1;
+        if ((m->op == OP_SLICE && out->vector > 1) || !view_apply(&out->codes, g, m) ||
+            !place_apply(&out->scale.at, m) || !place_apply(&out->zero.at, m) ||
+            !place_apply(&out->row_scale.at, m))
+            return false;
+    }
+    if (transposed) {
+        static const uint8_t turn[] = {1, 0};
+        weight_transpose(&out->codes);
+        place_transpose(&out->scale.at, turn);
+        place_transpose(&out->zero.at, turn);
+        place_transpose(&out->row_scale.at, turn);
+    }
+    return out->vector == 1 || turns % 2 == 0;
+}
+
+/* The columns that share entries: all of them (0), a block, or -1 when blocks do not begin where groups do. */
+static int64_t columns_of(const GroupEntries *e) {
+    if (!val_ok(e->of) || e->at.stride[1] == 0) return 0;
+    return e->at.block[1] >= MIN_GROUP && e->at.start[1] % e->at.block[1] == 0 ? e->at.block[1] : -1;
+}
+
+static bool zero_is_same(const GroupView *v) {
+    return !val_ok(v->zero.of) ||
+           (v->zero.at.stride[0] == 0 && v->zero.at.stride[1] == 0 && !dtype_is_float(v->zero.view.dtype));
+}
+
+static uint32_t zero_kind(const GroupView *v) {
+    if (zero_is_same(v)) return ART_ZERO_SAME;
+    if (dtype_is_float(v->zero.view.dtype)) return ART_ZERO_FLOAT;
+    return v->codes.dtype == DT_U2 && v->scale_type == ART_U6 ? ART_ZERO_HIGH : ART_ZERO_BYTE;
+}
+
+double group_zero(const GroupView *v, int64_t row, int64_t col) {
+    return v->shift + (val_ok(v->zero.of) ? group_entry(&v->zero, row, col) : 0);
+}
+
+static uint32_t code_type(DType t) {
+    static const uint32_t of[9] = {
+        [2] = ART_U2, [3] = ART_U3, [4] = ART_U4, [5] = ART_U5, [6] = ART_U6, [8] = ART_U8};
+    return t == DT_F8E4M3FN ? ART_F8E4M3FN : dtype_is_int(t) && dtype_bits(t) <= 8 ? of[dtype_bits(t)] : 0;
+}
+
+static uint32_t flags_of(const GroupView *v) {
+    uint32_t zeros = zero_kind(v), same = zeros == ART_ZERO_SAME ? (uint32_t)group_zero(v, 0, 0) & 0xff : 0;
+    return v->scale_type | zeros << 8 | same << 16 | v->grid_kind << 24;
+}
+
+/* Columns of a group: whole units of codes. */
 static bool set_group(GroupView *v) {
-    int64_t scale = columns_of(&v->scale_at), zero = v->has_zero ? columns_of(&v->zero_at) : 0;
-    int64_t per = 8 / (int64_t)dtype_bits(v->codes.dtype), all = (v->codes.dim[1] + per - 1) / per * per;
-    if (scale < 0 || zero < 0 || (scale > 0 && zero > 0 && scale != zero)) return false;
-    v->group = scale > 0 ? scale : zero > 0 ? zero : all;
-    return v->group <= MAX_GROUP && v->group % per == 0;
+    int64_t scale = columns_of(&v->scale), zero = columns_of(&v->zero), row = columns_of(&v->row_scale);
+    if (scale < 0 || zero < 0 || row != 0 || (scale > 0 && zero > 0 && scale != zero)) return false;
+    if (v->row_scale.at.stride[1] != 0) return false;
+    uint32_t type = code_type(v->codes.dtype), flags = flags_of(v);
+    int64_t columns = v->codes.dim[1] * v->vector, unit = art_groups(type, flags, EACH_UNIT).unit;
+    if (unit == 0) return false;
+    v->group = scale > 0 ? scale : zero > 0 ? zero : (columns + unit - 1) / unit * unit;
+    return v->group <= MAX_GROUP && art_groups(type, flags, (uint32_t)v->group).bits != 0;
 }
 
 bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d) {
@@ -108,120 +222,40 @@ bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Di
     if (!chain_of(g, w, &c)) return false;
     const Node *n = graph_node(g, c.node);
     const Type *t = graph_type(g, c.codes);
-    uint32_t bits = dtype_bits(t->dtype);
-    if (t->rank != 2 || bits > 8 || 8 % bits != 0 || !dtype_is_int(t->dtype) || !type_is_static(t) ||
-        n->nin > 3)
-        return false;
-    out->has_zero = n->nin > 2 && val_ok(n->in[2]);
-    out->scale_of = n->in[1];
-    out->zero_of = out->has_zero ? n->in[2] : NO_VAL;
+    if (t->rank != 2 || !code_type(t->dtype) || !type_is_static(t)) return false;
     out->shift = dtype_class(t->dtype) == DC_INT ? 1 << (dtype_bits(t->dtype) - 1) : 0;
     out->name = graph_val(g, c.codes)->name;
     out->codes.data = graph_constant(g, c.codes)->data;
     view_contiguous(&out->codes, t);
     for (int i = c.nbefore; i-- > 0;)
         if (!view_apply(&out->codes, g, graph_node(g, c.before[i]))) return false;
-    if (!place_of(g, n, 1, a, &out->scale, &out->scale_at, d)) return false;
-    if (out->has_zero && !place_of(g, n, 2, a, &out->zero, &out->zero_at, d)) return false;
-    for (int i = c.nafter; i-- > 0;) {
-        const Node *m = graph_node(g, c.after[i]);
-        if (!view_apply(&out->codes, g, m) || !place_apply(&out->scale_at, m) ||
-            !place_apply(&out->zero_at, m))
-            return false;
-    }
-    if (transposed) {
-        weight_transpose(&out->codes);
-        place_transpose(&out->scale_at, (const uint8_t[]){1, 0});
-        place_transpose(&out->zero_at, (const uint8_t[]){1, 0});
-    }
-    return out->codes.dim[0] > 0 && out->codes.dim[1] > 0 && set_group(out);
+    if (n->nin > 2 && val_ok(n->in[2]) && !entries_of(g, n, n->in[2], a, &out->zero, d)) return false;
+    if (!coded_scale(g, n, a, out, d) && !plain_scale(g, n, a, out, d)) return false;
+    return grid_of(g, n, a, out, d) && views_follow(g, &c, transposed, out) && out->codes.dim[0] > 0 &&
+           out->codes.dim[1] > 0 && set_group(out);
 }
 
-/* ---- the stored form ---- */
-
-static bool zero_is_same(const GroupView *v) {
-    return !v->has_zero ||
-           (v->zero_at.stride[0] == 0 && v->zero_at.stride[1] == 0 && !dtype_is_float(v->zero.dtype));
-}
-
-static uint32_t zero_kind(const GroupView *v) {
-    return zero_is_same(v) ? ART_ZERO_SAME : dtype_is_float(v->zero.dtype) ? ART_ZERO_FLOAT : ART_ZERO_BYTE;
-}
-
-static double zero_get(const GroupView *v, int64_t row, int64_t col) {
-    return v->shift + (v->has_zero ? entry(&v->zero, &v->zero_at, row, col) : 0);
-}
-
-size_t group_block_bytes(const ArtTensor *t) {
-    uint32_t scale = t->flags & 0xff, zeros = t->flags >> 8 & 0xff,
-             bits = t->dtype == ART_U8   ? 8
-                    : t->dtype == ART_U4 ? 4
-                                         : 2;
-    size_t zero = zeros == ART_ZERO_FLOAT ? 4 : zeros == ART_ZERO_BYTE ? 1 : 0;
-    return 16 * ((scale == ART_F32 ? 4 : 2) + zero + (size_t)t->group * bits / 8);
-}
+/* ---- in the program ---- */
 
 uint32_t program_groups(Program *p, const GroupView *v) {
     for (size_t i = 0; i < p->tensors.count; i++) {
         const GroupView *other = p->tensors.data[i].groups;
         if (other == NULL || !same_elements(&other->codes, &v->codes)) continue;
-        if (val_eq(other->scale_of, v->scale_of) && val_eq(other->zero_of, v->zero_of)) return (uint32_t)i;
+        if (val_eq(other->scale.of, v->scale.of) && val_eq(other->zero.of, v->zero.of) &&
+            val_eq(other->grid_of, v->grid_of))
+            return (uint32_t)i;
     }
-    uint32_t bits = dtype_bits(v->codes.dtype), zeros = zero_kind(v);
-    uint32_t same = zeros == ART_ZERO_SAME ? (uint32_t)zero_get(v, 0, 0) : 0;
     ProgramTensor t = {.view = v->codes, .groups = arena_dup(p->arena, v, sizeof *v), .name = v->name};
-    t.art = (ArtTensor){.dtype = bits == 8   ? ART_U8
-                                 : bits == 4 ? ART_U4
-                                             : ART_U2,
+    t.art = (ArtTensor){.dtype = code_type(v->codes.dtype),
                         .layout = ART_GROUP16,
                         .rank = 2,
-                        .flags = art_dtype(v->scale.dtype) | zeros << 8 | same << 16,
-                        .dim = {(uint64_t)v->codes.dim[0], (uint64_t)v->codes.dim[1], 1, 1},
+                        .flags = flags_of(v),
+                        .dim = {(uint64_t)v->codes.dim[0], (uint64_t)v->codes.dim[1] * v->vector, 1, 1},
                         .name_offset = UINT32_MAX,
                         .group = (uint32_t)v->group};
-    t.art.bytes = (t.art.dim[0] + 15) / 16 * ((t.art.dim[1] + t.art.group - 1) / t.art.group) *
-                  group_block_bytes(&t.art);
+    t.art.bytes = art_groups_bytes(&t.art);
     VEC_PUSH(p->arena, &p->tensors, t);
     return (uint32_t)(p->tensors.count - 1);
-}
-
-static uint32_t code_at(const GroupView *v, int64_t row, int64_t col) {
-    uint32_t bits = dtype_bits(v->codes.dtype), mask = (1u << bits) - 1;
-    uint64_t at = (uint64_t)(v->codes.offset + row * v->codes.stride[0] + col * v->codes.stride[1]) * bits;
-    uint32_t code = (uint32_t)((const uint8_t *)v->codes.data)[at / 8] >> at % 8 & mask;
-    return (code + (uint32_t)v->shift) & mask; /* signed ones from 0 on */
-}
-
-static uint8_t *put_float(uint8_t *to, uint32_t dtype, double x) {
-    float f = (float)x;
-    uint16_t h = dtype == ART_F16 ? float_to_half(f) : float_to_bf16(f);
-    if (dtype == ART_F32)
-        memcpy(to, &f, sizeof f);
-    else
-        memcpy(to, &h, sizeof h);
-    return to + (dtype == ART_F32 ? 4 : 2);
-}
-
-void group_block(const ProgramTensor *t, int64_t row0, int64_t col0, uint8_t *to) {
-    const GroupView *v = t->groups;
-    int64_t rows = v->codes.dim[0] - row0, cols = v->codes.dim[1] - col0, group = v->group;
-    uint32_t bits = dtype_bits(v->codes.dtype), scale = t->art.flags & 0xff, zeros = t->art.flags >> 8 & 0xff;
-    if (rows > 16) rows = 16;
-    if (cols > group) cols = group;
-    memset(to, 0, group_block_bytes(&t->art));
-    for (int64_t r = 0; r < 16; r++)
-        to = put_float(to, scale, r < rows ? entry(&v->scale, &v->scale_at, row0 + r, col0) : 0);
-    for (int64_t r = 0; zeros != ART_ZERO_SAME && r < 16; r++) {
-        double zero = r < rows ? zero_get(v, row0 + r, col0) : 0;
-        if (zeros == ART_ZERO_FLOAT)
-            to = put_float(to, ART_F32, zero);
-        else
-            *to++ = (uint8_t)zero;
-    }
-    int64_t per = 8 / (int64_t)bits;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++)
-            to[c / per * 16 + r] |= (uint8_t)(code_at(v, row0 + r, col0 + c) << c % per * bits);
 }
 
 bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t layout, uint32_t *out, Diag *d) {

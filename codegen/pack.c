@@ -169,13 +169,18 @@ static void put_plain(Packer *k, const ProgramTensor *t) {
 
 static void put_groups(Packer *k, const ProgramTensor *t) {
     Arena *a = arena_new();
-    size_t bytes = group_block_bytes(&t->art);
-    uint8_t *block = arena_alloc(a, bytes);
-    for (int64_t r = 0; r < t->view.dim[0]; r += PANEL)
-        for (int64_t c = 0; c < t->view.dim[1]; c += t->groups->group) {
+    ArtGroups l = art_groups(t->art.dtype, t->art.flags, t->art.group);
+    uint8_t *head = arena_alloc(a, l.head + l.panel_head), *block = arena_alloc(a, (size_t)l.block);
+    group_head(t, head);
+    put(k, head, l.head);
+    for (int64_t r = 0; r < (int64_t)t->art.dim[0]; r += PANEL) {
+        group_panel_head(t, r, head);
+        put(k, head, l.panel_head);
+        for (int64_t c = 0; c < (int64_t)t->art.dim[1]; c += t->art.group) {
             group_block(t, r, c, block);
-            put(k, block, bytes);
+            put(k, block, (size_t)l.block);
         }
+    }
     arena_free(a);
 }
 

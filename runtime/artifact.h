@@ -47,27 +47,34 @@ typedef struct {
 /* TENSORS: ArtTensor[bytes / sizeof]. Data lies in WEIGHTS at offset (64-byte aligned). */
 enum { ART_F32 = 1, ART_F16, ART_BF16, ART_I64, ART_F64, ART_BOOL, ART_I8, ART_U8, ART_I16, ART_U16, ART_I32, ART_U32,
        ART_U64, ART_U4, ART_U2 /* packed as codes of GROUP16, else an element a byte, as the next two */, ART_I4, ART_I2,
-       ART_F8E4M3FN, ART_F8E4M3FNUZ, ART_F8E5M2, ART_F8E5M2FNUZ /* as ONNX defines them */, ART_DTYPE_COUNT };
+       ART_F8E4M3FN, ART_F8E4M3FNUZ, ART_F8E5M2, ART_F8E5M2FNUZ /* as ONNX defines them */,
+       ART_U3, ART_U5, ART_U6 /* codes of GROUP16 alone */, ART_DTYPE_COUNT };
 enum {
     ART_PLAIN = 1,                      /* row-major dim[0] x dim[1] x … */
     ART_PANEL16,                        /* a matrix of rows x cols in panels of 16 rows: [rows/16][cols][16],
                                            rows padded with zeros. dim[0] = rows (outputs), dim[1] = cols.
                                            Of rank 3: dim[0] such matrices, one after the other */
-    ART_GROUP16,                        /* a matrix of compressed weights, value = (code - zero) * scale: panels of 16 rows,
-                                           [rows/16][ceil(cols/group)] blocks. A block: 16 scales, 16 zero points where
-                                           they are stored, then its columns' codes, in rows of 16 bytes that hold
-                                           8 / bits columns each, the first in the lowest bits. dtype is the codes'
-                                           (U8, U4, U2); what pads rows and columns has scale 0 */
+    ART_GROUP16,                        /* a matrix of compressed weights, value = (grid[code] - zero) * scale: the grid where
+                                           one is stored, then panels of 16 rows. A panel: 16 fp16 scales of its rows
+                                           where scales are codes, then ceil(cols/group) blocks. A block: 16 scales, 16
+                                           zero points where they are stored, then its columns' codes in units of rows
+                                           of 16 bytes, one byte a row of the matrix. dtype is the codes' (U2 to U8,
+                                           F8E4M3FN); what pads rows has scale 0, what pads columns code 0. See
+                                           artifact_groups.h and docs/artifact.md */
 };
-enum { ART_ZERO_SAME /* one for all, in flags */, ART_ZERO_BYTE, ART_ZERO_FLOAT, ART_ZERO_COUNT };
+enum { ART_ZERO_SAME /* one for all, in flags */, ART_ZERO_BYTE, ART_ZERO_FLOAT, ART_ZERO_HIGH /* 2 bits above a U6 scale */,
+       ART_ZERO_COUNT };
+enum { ART_GRID_LINEAR /* the code itself */, ART_GRID_INT8 /* 2^bits int8, padded to 64 bytes */,
+       ART_GRID_PAIRS /* 256 x 2 fp16 */, ART_GRID_QUADS = 4 /* 256 x 4 fp16 */, ART_GRID_F8 = 8 /* codes are F8E4M3FN */ };
 typedef struct {
     uint32_t dtype, layout;
     uint32_t rank;
-    uint32_t flags;                     /* GROUP16: scales' dtype | ART_ZERO_ << 8 | the zero point of all << 16 */
+    uint32_t flags;                     /* GROUP16: scales' dtype (F32, F16, BF16; U8, U6: codes, times an fp16
+                                           of the row) | ART_ZERO_ << 8 | the zero point of all << 16 | ART_GRID_ << 24 */
     uint64_t dim[4];
     uint64_t offset, bytes;             /* in WEIGHTS */
     uint32_t name_offset;               /* into META's text, 0xffffffff = none */
-    uint32_t group;                     /* GROUP16: columns that share a scale; a multiple of 8 / bits */
+    uint32_t group;                     /* GROUP16: columns that share a scale; whole units */
 } ArtTensor;                            /* 72 bytes */
 
 /* PLAN: ArtPlan, then states, steps, instructions.
@@ -306,6 +313,8 @@ ART_ASSERT(sizeof(ArtCudaImage) == 24, "format");
 ART_ASSERT(sizeof(ArtCudaFunction) == 40, "format");
 ART_ASSERT(sizeof(ArtCudaLaunch) == 216, "format");
 ART_ASSERT(sizeof(ArtNode) == 136, "format");
+
+#include "runtime/artifact_groups.h"
 
 #endif
 /* clang-format on */

@@ -170,22 +170,8 @@ static uint64_t tensor_stored(const ArtTensor *t) {
     return n;
 }
 
-/* Bytes that a GROUP16 tensor has to have, or 0 when its numbers make no sense. */
-static uint64_t groups_stored(const ArtTensor *t) {
-    uint32_t bits = tensor_code_bits(t->dtype), scale = t->flags & 0xff, zeros = t->flags >> 8 & 0xff;
-    if (!bits || t->rank != 2 || scale < ART_F32 || scale > ART_BF16 || zeros >= ART_ZERO_COUNT) return 0;
-    if (t->flags >> 16 > (zeros == ART_ZERO_SAME ? 255u : 0u)) return 0;
-    if (!t->group || t->group > 1u << 24 || t->group * bits % 8) return 0;
-    if (!t->dim[0] || !t->dim[1] || t->dim[0] > (uint64_t)1 << 28 || t->dim[1] > (uint64_t)1 << 24) return 0;
-    static const uint8_t zero_bytes[ART_ZERO_COUNT] = {0, 1, 4};
-    uint64_t block =
-        16 * ((uint64_t)(scale == ART_F32 ? 4 : 2) + zero_bytes[zeros] + (uint64_t)t->group * bits / 8);
-    uint64_t blocks = (t->dim[0] + 15) / 16 * ((t->dim[1] + t->group - 1) / t->group);
-    return blocks > ((uint64_t)1 << 56) / block ? 0 : blocks * block;
-}
-
 static bool bytes_fit(const ArtTensor *t, bool function) {
-    if (t->layout == ART_GROUP16) return groups_stored(t) && t->bytes == groups_stored(t);
+    if (t->layout == ART_GROUP16) return t->bytes && t->bytes == art_groups_bytes(t);
     uint64_t stored = tensor_stored(t);
     bool may_be_empty = function && t->layout == ART_PLAIN;
     return stored != UINT64_MAX && (stored || may_be_empty) && t->bytes == stored * nd_size(t->dtype);

@@ -101,11 +101,6 @@ gptc_status plan_check(const gptc_model *m, gptc_detail *why);
 uint32_t plan_inputs(uint32_t kernel);
 /* Elements of a checked tensor (not counting padding). */
 uint64_t plan_elements(const ArtTensor *t);
-/* Bits of a GROUP16 code; 0 when the dtype is none. */
-static inline uint32_t tensor_code_bits(uint32_t dtype) {
-    return dtype == ART_U8 ? 8 : dtype == ART_U4 ? 4 : dtype == ART_U2 ? 2 : 0;
-}
-
 /* function_check.c: sets m->function from a FUNCTION section of so many bytes and checks all of it. META and
  * TENSORS are checked before. GPTC_E_FORMAT names the value or node. */
 gptc_status function_check(gptc_model *m, const void *section, uint64_t bytes, gptc_detail *why);

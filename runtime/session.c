@@ -140,11 +140,13 @@ static void resolve_norm(const gptc_session *s, const ArtStep *t, CpuNorm *o) {
 
 static CpuGroups groups_of(const ArtTensor *t) {
     if (t->layout != ART_GROUP16) return (CpuGroups){0};
-    return (CpuGroups){.bits = tensor_code_bits(t->dtype),
+    ArtGroups g = art_groups(t->dtype, t->flags, t->group);
+    return (CpuGroups){.bits = g.bits,
                        .group = t->group,
-                       .scale = t->flags & 0xff,
-                       .zeros = t->flags >> 8 & 0xff,
-                       .zero = (float)(t->flags >> 16)};
+                       .scale = g.scale,
+                       .zeros = g.zeros,
+                       .zero = (float)g.zero,
+                       .grid = g.grid};
 }
 
 static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o) {

@@ -55,8 +55,9 @@ const char *art_text(const ArtView *v, uint32_t offset) {
 
 const char *art_dtype_text(uint32_t t) {
     static const char *const names[] = {
-        "?",   "f32", "f16", "bf16", "i64", "f64", "bool", "i8",       "u8",         "i16",    "u16",
-        "i32", "u32", "u64", "u4",   "u2",  "i4",  "i2",   "f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz"};
+        "?",        "f32",        "f16",    "bf16",       "i64", "f64", "bool", "i8", "u8",
+        "i16",      "u16",        "i32",    "u32",        "u64", "u4",  "u2",   "i4", "i2",
+        "f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz", "u3",  "u5",  "u6"};
     return t < COUNT_OF(names) ? names[t] : "?";
 }
 

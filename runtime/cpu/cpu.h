@@ -38,8 +38,9 @@ typedef struct {
 
 /* How compressed weights are stored (ART_GROUP16); bits 0: they are plain floats. */
 typedef struct {
-    uint32_t bits, group, scale /* dtype */, zeros /* ART_ZERO_ */;
-    float zero; /* of all, with ART_ZERO_SAME */
+    uint32_t bits, group, scale /* dtype, or ART_U8, ART_U6: codes */, zeros /* ART_ZERO_ */;
+    float zero;    /* of all, with ART_ZERO_SAME */
+    uint32_t grid; /* ART_GRID_ */
 } CpuGroups;
 
 /* out[rows][width] = table[ids[row]]. table: ART_F32/F16/BF16, ART_PLAIN [n][width] or

@@ -96,16 +96,19 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
 /* The same with compressed weights: one row in registers, several from a decoded piece of the panel. */
 static void linear_few_groups(const CpuWorker *w, const CpuLinear *l) {
     size_t panels = (l->n + 15u) / 16, k = l->k, draw = l->rows == 1 ? DRAW_PANELS : 1;
-    size_t panel_bytes = panel_blocks(&l->groups, k) * block_bytes(&l->groups);
+    size_t bytes = panel_bytes(&l->groups, k);
     float sum[MR * 16 * DRAW_PANELS], *wide = w->local;
+    const char *panels_at = (const char *)l->w + grid_bytes(&l->groups);
+    Grid grid;
+    grid_load(&l->groups, l->w, &grid);
     for (size_t p; (p = pool_ticket(w->pool) * draw) < panels;) {
         size_t n = min_size(draw, panels - p);
-        const char *from = (const char *)l->w + p * panel_bytes;
+        const char *from = panels_at + p * bytes;
         TileC c = {sum, 16, l->rows == 1 ? 16 : MR * 16};
-        if (l->rows == 1) { group_row(&l->groups, from, n, k, l->x, sum); }
+        if (l->rows == 1) { group_row(&l->groups, &grid, from, n, k, l->x, sum); }
         for (size_t k0 = 0; l->rows > 1 && k0 < k; k0 += KC) {
             size_t kc = min_size(KC, k - k0);
-            group_decode(&l->groups, from, k0, kc, wide);
+            group_decode(&l->groups, &grid, from, k0, kc, wide);
             switch (l->rows) {
 #define CASE(mr)                                                                                             \
     case mr:                                                                                                 \
@@ -189,16 +192,18 @@ static void multiply_group(const CpuLinear *l, const Chunk *ch, size_t panel, si
                            const float *packed, float *local) {
     float *wide = local, *sums = local + NP * KC * 16;
     size_t panel_sums = ch->rows * 16;
+    Grid grid;
+    grid_load(&l->groups, l->w, &grid);
     for (size_t k0 = 0; k0 < l->k; k0 += KC) {
         size_t kc = min_size(KC, l->k - k0);
         for (size_t p = 0; p < panels; p += NP) {
             size_t np = min_size(NP, panels - p), at = ((panel + p) * l->k + k0) * 16;
             TileB b = {(const float *)l->w + at, 16, (size_t)l->k * 16};
             if (l->groups.bits) {
-                size_t bytes = panel_blocks(&l->groups, l->k) * block_bytes(&l->groups);
-                const char *from = (const char *)l->w + (panel + p) * bytes;
+                size_t bytes = panel_bytes(&l->groups, l->k);
+                const char *from = (const char *)l->w + grid_bytes(&l->groups) + (panel + p) * bytes;
                 for (size_t i = 0; i < np; i++) {
-                    group_decode(&l->groups, from + i * bytes, k0, kc, wide + i * KC * 16);
+                    group_decode(&l->groups, &grid, from + i * bytes, k0, kc, wide + i * KC * 16);
                 }
                 b = (TileB){wide, 16, KC * 16};
             } else if (l->dtype != ART_F32) {

@@ -23,7 +23,7 @@ static void gather(const CpuWorker *w, const CpuGather *g) {
         size_t id = (size_t)g->ids[r];
         float *out = g->out + r * g->out_stride;
         if (g->layout == ART_GROUP16) {
-            for (size_t i = 0; i < width; i++) { out[i] = group_get(&g->groups, g->table, width, id, i); }
+            group_get_row(&g->groups, g->table, width, id, out);
             continue;
         }
         if (g->layout == ART_PANEL16) {

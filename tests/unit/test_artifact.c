@@ -249,6 +249,53 @@ static ArtTensor *grouped(Tiny *t) {
     w->bytes = (w->dim[0] + 15) / 16 * ((w->dim[1] + 15) / 16) * 16 * (4 + 8);
     return w;
 }
+/* The same in another form, with the bytes that it has. */
+static ArtTensor *grouped_as(Tiny *t, uint32_t dtype, uint32_t flags, uint32_t group) {
+    ArtTensor *w = grouped(t);
+    w->dtype = dtype, w->flags = flags, w->group = group;
+    w->bytes = art_groups_bytes(w);
+    return w;
+}
+static const struct {
+    uint32_t dtype, flags, group;
+} forms[] = {
+    {ART_U3, ART_F16 | 4u << 16, 8},
+    {ART_U5, ART_U8 | 16u << 16, 24},
+    {ART_U6, ART_U6 | 32u << 16, 4},
+    {ART_U2, ART_U6 | ART_ZERO_HIGH << 8, 32},
+    {ART_U5, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 32},
+    {ART_U8, ART_F16 | (uint32_t)ART_GRID_PAIRS << 24, 16},
+    {ART_U8, ART_F16 | (uint32_t)ART_GRID_QUADS << 24, 16},
+    {ART_F8E4M3FN, ART_F16 | (uint32_t)ART_GRID_F8 << 24, 3},
+};
+/* What is refused takes the size that the nearest sound form has. */
+static void form_mistake(Tiny *t, uint32_t dtype, uint32_t flags, uint32_t group, size_t nearest) {
+    uint64_t size = grouped_as(t, forms[nearest].dtype, forms[nearest].flags, forms[nearest].group)->bytes;
+    grouped_as(t, dtype, flags, group)->bytes = size;
+}
+#define FORM_MISTAKE(name, ...)                                                                              \
+    static void name(Tiny *t) { form_mistake(t, __VA_ARGS__); }
+FORM_MISTAKE(form_unit, ART_U3, ART_F16 | 4u << 16, 12, 0)
+FORM_MISTAKE(form_unit_of_6, ART_U6, ART_U6 | 32u << 16, 6, 2)
+FORM_MISTAKE(form_scale, ART_U3, ART_U5 | 4u << 16, 8, 0)
+FORM_MISTAKE(form_zero_float, ART_U3, ART_F16 | ART_ZERO_FLOAT << 8, 8, 0)
+FORM_MISTAKE(form_zero_high, ART_U2, ART_U8 | ART_ZERO_HIGH << 8, 32, 3)
+FORM_MISTAKE(form_zero_high_of_4, ART_U4, ART_U6 | ART_ZERO_HIGH << 8, 32, 3)
+FORM_MISTAKE(form_zero_and_grid, ART_U5, ART_U8 | 1u << 16 | (uint32_t)ART_GRID_INT8 << 24, 32, 4)
+FORM_MISTAKE(form_grid, ART_U8, ART_F16 | 3u << 24, 16, 5)
+FORM_MISTAKE(form_grid_of_6, ART_U6, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 32, 4)
+FORM_MISTAKE(form_pairs_of_4, ART_U4, ART_F16 | (uint32_t)ART_GRID_PAIRS << 24, 16, 5)
+FORM_MISTAKE(form_f8_plain, ART_F8E4M3FN, ART_F16, 3, 7)
+FORM_MISTAKE(form_f8_of_ints, ART_U8, ART_F16 | (uint32_t)ART_GRID_F8 << 24, 3, 7)
+FORM_MISTAKE(form_other_f8, ART_F8E5M2, ART_F16 | (uint32_t)ART_GRID_F8 << 24, 3, 7)
+static void form_bytes(Tiny *t) {
+    grouped_as(t, forms[4].dtype, forms[4].flags, forms[4].group)->bytes -= 64;
+}
+static void form_columns(Tiny *t) {
+    ArtTensor *w = grouped_as(t, forms[6].dtype, forms[6].flags, forms[6].group);
+    w->dim[1]--;
+}
+
 static void groups_none(Tiny *t) { grouped(t)->group = 0; }
 static void groups_odd(Tiny *t) { grouped(t)->group = 15; }
 static void groups_huge(Tiny *t) { grouped(t)->group = 1u << 31; }
@@ -300,21 +347,29 @@ static const struct {
 } mistakes[] = {
 #define M(f)                                                                                                 \
     { #f, f }
-    M(late_store),      M(row_too_short),   M(not_aligned),     M(reads_nothing),    M(no_such_tensor),
-    M(no_such_state),   M(wrong_k),         M(wrong_n),         M(plain_weight),     M(wrong_act),
-    M(bias_missing),    M(few_positions),   M(few_tokens),      M(odd_rope),         M(long_rope),
-    M(uneven_heads),    M(no_heads),        M(not_a_number),    M(not_stored),       M(output_is_input),
-    M(move_far),        M(move_wraps),      M(move_none),       M(reduce_wraps),     M(reduce_kind),
-    M(topk_none),       M(topk_more),       M(pick_wraps),      M(pick_into_itself), M(routed_by_matrix),
-    M(experts_outside), M(softmax_len),     M(load_far),        M(load_div_0),       M(load_mod_0),
-    M(load_nothing),    M(load_in_place),   M(register_unset),  M(register_16),      M(unknown_insn),
-    M(no_store),        M(early_store),     M(insns_wrap),      M(unknown_kernel),   M(one_too_many),
-    M(unknown_arg),     M(no_output),       M(other_head),      M(head_past),        M(other_logits),
-    M(tensor_outside),  M(tensor_wraps),    M(tensor_huge),     M(tensor_type),      M(tensor_name),
-    M(state_name),      M(state_huge),      M(strings_missing), M(text_unended),     M(stop_outside),
-    M(stops_many),      M(bos_outside),     M(no_vocabulary),   M(groups_none),      M(groups_odd),
-    M(groups_huge),     M(groups_scale),    M(groups_zeros),    M(groups_zero),      M(groups_bytes),
-    M(groups_codes),    M(codes_in_panels), M(rounding_turned), M(rounding_nan),
+    M(late_store),         M(row_too_short),    M(not_aligned),     M(reads_nothing),
+    M(no_such_tensor),     M(no_such_state),    M(wrong_k),         M(wrong_n),
+    M(plain_weight),       M(wrong_act),        M(bias_missing),    M(few_positions),
+    M(few_tokens),         M(odd_rope),         M(long_rope),       M(uneven_heads),
+    M(no_heads),           M(not_a_number),     M(not_stored),      M(output_is_input),
+    M(move_far),           M(move_wraps),       M(move_none),       M(reduce_wraps),
+    M(reduce_kind),        M(topk_none),        M(topk_more),       M(pick_wraps),
+    M(pick_into_itself),   M(routed_by_matrix), M(experts_outside), M(softmax_len),
+    M(load_far),           M(load_div_0),       M(load_mod_0),      M(load_nothing),
+    M(load_in_place),      M(register_unset),   M(register_16),     M(unknown_insn),
+    M(no_store),           M(early_store),      M(insns_wrap),      M(unknown_kernel),
+    M(one_too_many),       M(unknown_arg),      M(no_output),       M(other_head),
+    M(head_past),          M(other_logits),     M(tensor_outside),  M(tensor_wraps),
+    M(tensor_huge),        M(tensor_type),      M(tensor_name),     M(state_name),
+    M(state_huge),         M(strings_missing),  M(text_unended),    M(stop_outside),
+    M(stops_many),         M(bos_outside),      M(no_vocabulary),   M(groups_none),
+    M(groups_odd),         M(groups_huge),      M(groups_scale),    M(groups_zeros),
+    M(groups_zero),        M(groups_bytes),     M(form_unit),       M(form_unit_of_6),
+    M(form_scale),         M(form_zero_float),  M(form_zero_high),  M(form_zero_high_of_4),
+    M(form_zero_and_grid), M(form_grid),        M(form_grid_of_6),  M(form_pairs_of_4),
+    M(form_f8_plain),      M(form_f8_of_ints),  M(form_other_f8),   M(form_bytes),
+    M(form_columns),       M(groups_codes),     M(codes_in_panels), M(rounding_turned),
+    M(rounding_nan),
 #undef M
 };
 
@@ -346,6 +401,15 @@ static void test_groups(void) {
     CU_ASSERT_EQUAL(try_file(&why, 1), GPTC_OK);
     free(made);
     tiny_free(t);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        t = tiny_new(3);
+        grouped_as(t, forms[i].dtype, forms[i].flags, forms[i].group);
+        made = tiny_image(t, &n);
+        CU_ASSERT_TRUE_FATAL(put_file(made, n));
+        CU_ASSERT_EQUAL(try_file(&why, 1), GPTC_OK);
+        free(made);
+        tiny_free(t);
+    }
 }
 
 static void test_section_table(void) {

@@ -172,7 +172,7 @@ static void check_model(size_t first_format) {
     CU_ASSERT_TRUE_FATAL(compile_open(&c, EXAMPLE, &opt) && compile_passes(&c, &first));
     Site *s;
     size_t n = sites_find(c.graph, c.arena, &s);
-    uint64_t seed = 5;
+    uint64_t seed = 5, bits = 0;
     CU_ASSERT_TRUE(n > 4);
     for (size_t i = 0; i < n; i++) {
         QuantMatrix q;
@@ -180,9 +180,15 @@ static void check_model(size_t first_format) {
         CU_ASSERT_TRUE_FATAL(quant_new(f, s[i].rows, s[i].cols, c.arena, &q));
         formats_fill(&q, &seed);
         CU_ASSERT_TRUE_FATAL(site_write(c.graph, &s[i], &q, &c.diag));
+        bits += format_stored_bits(f, s[i].rows, s[i].cols);
     }
     c.imported = graph_copy(c.graph, c.arena);
-    bool ok = compile_passes(&c, &rest) && compile_write(&c, EXAMPLE, out, compile_context(&c, 0), &w, &r);
+    Program *p;
+    CU_ASSERT_TRUE_FATAL(compile_passes(&c, &rest) && compile_lower(&c, compile_context(&c, 0), &p));
+    for (size_t i = 0; i < p->tensors.count; i++)
+        if (p->tensors.data[i].groups) bits -= 8 * p->tensors.data[i].art.bytes;
+    CU_ASSERT_EQUAL(bits, 0); /* all are stored as their formats say */
+    bool ok = compile_write(&c, EXAMPLE, out, compile_context(&c, 0), &w, &r);
     CU_ASSERT_TRUE(ok);
     for (size_t i = 0; i < c.diag.items.count; i++) printf("\n    %s", c.diag.items.data[i].text);
     unlink(out);

@@ -1,0 +1,128 @@
+/* test_groups.c: kernels on every format, from the graph by way of the stored form, over odd shapes. */
+#include "tests/unit/formats_check.h"
+#include "tests/unit/kernels_check.h"
+#include "codegen/codegen.h"
+
+/* A matrix of a format as a file holds it, and its values. */
+typedef struct {
+    uint8_t *data;
+    float *values;
+    CpuGroups groups;
+} Stored;
+
+static uint8_t *store(const ProgramTensor *t) {
+    ArtGroups l = art_groups(t->art.dtype, t->art.flags, t->art.group);
+    uint8_t *data = aligned_alloc(64, (t->art.bytes + 63) / 64 * 64), *to = data + l.head;
+    group_head(t, data);
+    for (int64_t r = 0; r < (int64_t)t->art.dim[0]; r += 16) {
+        group_panel_head(t, r, to);
+        to += l.panel_head;
+        for (int64_t c = 0; c < (int64_t)t->art.dim[1]; c += t->art.group, to += l.block)
+            group_block(t, r, c, to);
+    }
+    CU_ASSERT_EQUAL((uint64_t)(to - data), t->art.bytes);
+    return data;
+}
+
+static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) {
+    Diag d;
+    diag_init(&d);
+    const char *text =
+        arena_printf(a,
+                     "gir 1 stage=stateful\nsymbol batch\nsymbol seq\nsymbol past\n"
+                     "input %%1 \"x\" : f32[seq, %lld]\nconst %%2 : f32[%lld, %lld] = splat(0)\n"
+                     "%%3 : f32[seq, %lld] = linear(%%1, %%2)\noutput %%3 \"y\"\n",
+                     (long long)cols, (long long)cols, (long long)rows, (long long)rows);
+    Graph *g = graph_parse(text, strlen(text), NULL, NULL, a, &d);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(g);
+    Site *s;
+    CU_ASSERT_EQUAL_FATAL(sites_find(g, a, &s), 1);
+    QuantMatrix q;
+    CU_ASSERT_TRUE_FATAL(quant_new(f, rows, cols, a, &q));
+    formats_fill(&q, &seed);
+    CU_ASSERT_TRUE_FATAL(site_write(g, s, &q, &d));
+    GroupView view;
+    Stored out = {.values = arena_array_of(a, (size_t)(rows * cols), float)};
+    quant_dense(&q, out.values);
+    CU_ASSERT_TRUE_FATAL(group_view(g, graph_node(g, s->user)->in[1], true, a, &view, &d));
+    Program p = {.arena = a};
+    const ProgramTensor *t = &p.tensors.data[program_groups(&p, &view)];
+    t = &p.tensors.data[0];
+    CU_ASSERT_EQUAL(t->art.bytes * 8, format_stored_bits(f, rows, cols));
+    ArtGroups l = art_groups(t->art.dtype, t->art.flags, t->art.group);
+    out.data = store(t);
+    out.groups = (CpuGroups){l.bits, t->art.group, l.scale, l.zeros, (float)l.zero, l.grid};
+    diag_free(&d);
+    return out;
+}
+
+static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32_t k, uint32_t n) {
+    double *want = calloc((size_t)rows * n, sizeof *want), largest = 1e-3;
+    float *x = random_floats((size_t)rows * k), *before = random_floats((size_t)rows * n);
+    float *out = random_floats((size_t)rows * n);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < n; c++) {
+            for (size_t i = 0; i < k; i++) {
+                want[r * n + c] += (double)x[r * k + i] * (double)w->values[c * k + i];
+            }
+            largest = fmax(largest, fabs(want[r * n + c]));
+        }
+    }
+    CpuLinear l = {.rows = rows,
+                   .k = k,
+                   .n = n,
+                   .groups = w->groups,
+                   .x = x,
+                   .w = w->data,
+                   .x_stride = k,
+                   .out_stride = n,
+                   .out = out};
+    char what[100];
+    snprintf(what, sizeof what, "%s: %u x %u x %u", f->name, rows, k, n);
+    check(LINEAR, &l, out, (size_t)rows * n, before, want, 3e-6, what);
+    free(want), free(x), free(before), free(out);
+}
+
+static void gather_case(const Format *f, const Stored *w, uint32_t k, uint32_t n) {
+    int32_t ids[3] = {0, (int32_t)n / 2, (int32_t)n - 1};
+    double *want = calloc(3 * (size_t)k, sizeof *want);
+    float *out = random_floats(3 * (size_t)k), *before = random_floats(3 * (size_t)k);
+    for (size_t i = 0; i < 3 * (size_t)k; i++) {
+        want[i] = (double)w->values[(size_t)ids[i / k] * k + i % k];
+    }
+    CpuGather a = {3, k, 0, ART_GROUP16, w->data, ids, out, k, w->groups};
+    check(GATHER, &a, out, 3 * (size_t)k, before, want, 1e-7, f->name);
+    free(want), free(out), free(before);
+}
+
+static void shape_case(const Format *f, uint32_t k, uint32_t n, uint32_t step) {
+    Arena *a = arena_new();
+    Stored w = stored_new(f, n, k, a);
+    for (uint32_t rows = 1; rows <= 40; rows += rows == 1 ? 1 : step) { product_case(f, &w, rows, k, n); }
+    gather_case(f, &w, k, n);
+    free(w.data);
+    arena_free(a);
+}
+
+static void test_shapes(void) {
+    for (const Format *f = format_table; f->name; f++) {
+        uint32_t v = f->vector; /* columns are whole vectors */
+        shape_case(f, 32, 16, 5);
+        shape_case(f, 33 / v * v, 2, 19);
+        shape_case(f, 96 + 2 * v, 37, 7);
+        shape_case(f, 517 / v * v, 21, 13);
+    }
+}
+
+/* Across the pieces of columns that a panel is decoded in. */
+static void test_pieces(void) {
+    for (const Format *f = format_table; f->name; f++) { shape_case(f, 804, 70, 38); }
+}
+
+int main(void) {
+    if (unit_begin()) { return 1; }
+    CU_pSuite s = CU_add_suite("groups", harness_open, harness_close);
+    CU_add_test(s, "every format over odd shapes", test_shapes);
+    CU_add_test(s, "every format in pieces", test_pieces);
+    return unit_end();
+}
