@@ -285,11 +285,11 @@ enum {
     ART_CUDA_ARG_KINDS
 };
 typedef struct { uint32_t kind, reserved; uint64_t value; } ArtCudaArg;   /* 16 bytes */
-#define ART_CUDA_MAX_ARGS 12
+#define ART_CUDA_MAX_ARGS 32
 typedef struct {
     uint32_t step, function, when, grid, blocks, n_args;
     ArtCudaArg arg[ART_CUDA_MAX_ARGS];
-} ArtCudaLaunch;                        /* 216 bytes */
+} ArtCudaLaunch;                        /* 536 bytes */
 
 #ifdef __cplusplus
 #define ART_ASSERT(c, m) static_assert(c, m)
@@ -311,7 +311,7 @@ ART_ASSERT(sizeof(ArtValue) == 56, "format");
 ART_ASSERT(sizeof(ArtCuda) == 40, "format");
 ART_ASSERT(sizeof(ArtCudaImage) == 24, "format");
 ART_ASSERT(sizeof(ArtCudaFunction) == 40, "format");
-ART_ASSERT(sizeof(ArtCudaLaunch) == 216, "format");
+ART_ASSERT(sizeof(ArtCudaLaunch) == 536, "format");
 ART_ASSERT(sizeof(ArtNode) == 136, "format");
 
 #include "runtime/artifact_groups.h"

@@ -46,7 +46,7 @@ const char *emit_literal(const Emit *e, float f) {
 void kernel_begin(Emit *e) {
     e->params = text_new(e->arena);
     e->body = text_new(e->arena);
-    e->launch = (ArtCudaLaunch){.step = e->step, .when = ART_ROWS_ANY, .grid = ART_GRID_ROWS, .blocks = 1};
+    e->launch = (ArtCudaLaunch){.step = e->step, .when = e->when, .grid = ART_GRID_ROWS, .blocks = 1};
 }
 
 void kernel_param(Emit *e, const char *type, const char *name, uint32_t kind, uint64_t value) {
@@ -94,7 +94,8 @@ static const char *step_place(const Emit *e) {
 
 void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what, double bytes, double ops) {
     CudaProgram *c = e->out;
-    const char *body = arena_printf(e->arena, "(%s) {\n%s}\n", e->params.data, e->body.data);
+    const char *body =
+        arena_printf(e->arena, "(%s) {\n    grid_release();\n%s}\n", e->params.data, e->body.data);
     uint32_t f = function_find(c, body, threads);
     if (f == UINT32_MAX) {
         const char *unique = name;
@@ -147,13 +148,19 @@ static bool weights_known(const Emit *e) {
 
 bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) {
     Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d};
+    FusePlan fused;
     memset(out, 0, sizeof *out);
+    fuse_plan(p, a, &fused);
     out->source = text_new(a);
     for (const CudaText *t = cuda_texts; t->name; t++) text_add(&out->source, t->text);
     for (size_t i = 0; i < p->steps.count; i++) {
         e.step = (uint32_t)i;
         e.s = &p->steps.data[i];
+        uint32_t group = fused.group_of[i];
+        e.when = group == NO_STEP ? ART_ROWS_ANY : ART_ROWS_MANY;
         if (!weights_known(&e) || !emit_step(&e)) return false;
+        if (group != NO_STEP && fused.groups.data[group].last == i)
+            write_products(&e, &fused.groups.data[group]);
     }
     return true;
 }

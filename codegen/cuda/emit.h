@@ -4,6 +4,7 @@
 #define GPTC_CUDA_EMIT_H
 
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/fuse.h"
 
 typedef struct {
     Graph *g;
@@ -13,6 +14,7 @@ typedef struct {
     Diag *diag;
     uint32_t step;
     const ArtStep *s;
+    uint32_t when; /* of the step's launches: ART_ROWS_ANY, or ART_ROWS_MANY of a step that is in a group */
     /* the kernel being written */
     Text params, body;
     ArtCudaLaunch launch;
@@ -28,6 +30,10 @@ const char *emit_literal(const Emit *e, float f);
 /* Threads of a block that has `work` elements to do. */
 uint32_t emit_threads(uint64_t work);
 
+/* v = act(v), a line of the body; the name's part for it. */
+void emit_activation(Emit *e, uint32_t act, const char *v, const char *indent);
+const char *emit_activation_name(uint32_t act);
+
 void kernel_begin(Emit *e);
 /* Adds a parameter and its argument (ART_CUDA_...). */
 void kernel_param(Emit *e, const char *type, const char *name, uint32_t kind, uint64_t value);
@@ -38,10 +44,11 @@ void kernel_write(Emit *e, const char *name, const ArtArg *a); /* rows */
 void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what, double bytes, double ops);
 
 /* ---- the writers, one for each kind of step; false with the diag set ---- */
-bool write_linear(Emit *e);    /* emit_linear.c */
-bool write_attention(Emit *e); /* emit_attention.c */
-bool write_pointwise(Emit *e); /* emit_pointwise.c */
-bool write_gather(Emit *e);    /* emit_rows.c, and those below */
+void write_products(Emit *e, const Fused *g); /* emit_products.c */
+bool write_linear(Emit *e);                   /* emit_linear.c */
+bool write_attention(Emit *e);                /* emit_attention.c */
+bool write_pointwise(Emit *e);                /* emit_pointwise.c */
+bool write_gather(Emit *e);                   /* emit_rows.c, and those below */
 bool write_norm(Emit *e);
 bool write_rope(Emit *e);
 bool write_store(Emit *e);

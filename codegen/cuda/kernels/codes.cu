@@ -1,6 +1,6 @@
 /* codes.cu: products of few rows with compressed weights, on matrix units without a loss.
  *
- * One block a panel of 16 outputs; its warps share out k. A warp takes 32 rows of codes at a time, 512 bytes, and turns
+ * A warp takes 32 rows of codes at a time, 512 bytes, and turns
  * them in shared memory (fragment_load_turned), so that a lane has two outputs and, after a mask and a subtraction, code -
  * zero as bf16 pairs: exact, since a code has at most 8 bits. An x in fp32 is the sum of two bf16, two of the eight columns
  * of the right operand, to 2^-17 of itself; so four rows of x fill an instruction. Sums and scales in float.
@@ -33,13 +33,15 @@ DEVICE float rounded(float v, bf16 to) {
     return to_float(to);
 }
 
-/* stage: 4 * 192 words a warp; part: rows * 16 floats a warp. */
-template <class W, u32 k, u32 n, u32 rows, class In, class Out>
-DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> part, In in, Out out) {
+/* As in linear.cu. */
+template <u32 k, u32 rows, u32 bits, u32 group, class Scale, u32 zeros, u32 same, class Begin, class In>
+DEVICE void panel_sums(Codes<bits, group, Scale, zeros, same>, global<const u8> from, u32 nth, u32 warps, shared<float> part,
+                       Begin begin, In in) {
+    typedef Codes<bits, group, Scale, zeros, same> W;
     typedef Tile<W> T;
     enum {
         per = W::per,
-        blocks = (k + W::group - 1) / W::group,
+        blocks = (k + group - 1) / group,
         tiles = blocks * T::in_block,
         pieces = (tiles + 3) / 4,
         at_once = 4,
@@ -47,12 +49,12 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
         row_sets = (rows + 3) / 4,
         span = T::in_block % 4 == 0 ? 4 : T::in_block % 2 == 0 ? 2 : 1 /* tiles of a piece that surely share a block */
     };
-    const u32 panel = block_index(), warps = thread_count() / 32, g = lane() / 4, t = lane() % 4;
-    global<const u8> from = w + (u64)panel * blocks * W::block_bytes;
+    SHARED(u32, stage, 8 * at_once * piece_words);
+    const u32 g = lane() / 4, t = lane() % 4;
     shared<u32> mine = stage + warp() * at_once * piece_words;
     float sum[row_sets][2] = {};
-    bool waited = false;
-    for (u32 first = warp(); first < pieces || !waited; first += warps * at_once) {
+    bool begun = false;
+    for (u32 first = nth; first < pieces || !begun; first += warps * at_once) {
         Quad q[at_once];
         float scale[at_once][2];
         UNROLL for (u32 i = 0; i < at_once; i++) {
@@ -65,8 +67,8 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
                 UNROLL for (u32 o = 0; o < 2; o++)
                     scale[i][o] = W::scale_of(from + T::at(other).block * W::block_bytes, 2 * g + o);
         }
-        if (!waited) grid_wait();
-        waited = true;
+        if (!begun) begin();
+        begun = true;
         UNROLL for (u32 i = 0; i < at_once; i++) {
             store_quad(mine + i * piece_words + lane() * 4, q[i]);
             UNROLL for (u32 o = 0; o < 2; o++) mine[i * piece_words + 128 + (t * 8 + g) * 2 + o] = bits_of_float(scale[i][o]);
@@ -83,7 +85,7 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
                 global<const u8> head = from + place.block * W::block_bytes;
                 u32 zero[2];
                 UNROLL for (u32 o = 0; o < 2; o++) {
-                    const float z = (W::float_zeros != 0 ? 0.0f : W::zero_of(head, 2 * g + o)) + (W::bits < 8 ? 128 : 0);
+                    const float z = (W::float_zeros != 0 ? 0.0f : W::zero_of(head, 2 * g + o)) + (bits < 8 ? 128 : 0);
                     zero[o] = pair_of(-z, -z, bf16());
                 }
                 float c[row_sets][4] = {}, total[row_sets] = {};
@@ -93,7 +95,7 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
                         const u32 p = pair + half_of, in_tile = tile + p / per;
                         if (p >= span * per) continue;
                         UNROLL for (u32 o = 0; o < 2; o++)
-                            a[half_of * 2 + o] = pair_of_codes<W::bits>(word[in_tile], 8 * o + p % per * W::bits, zero[o]);
+                            a[half_of * 2 + o] = pair_of_codes<bits>(word[in_tile], 8 * o + p % per * bits, zero[o]);
                     }
                     UNROLL for (u32 set = 0; set < row_sets; set++) {
                         const u32 row = set * 4 + g / 2;
@@ -103,7 +105,7 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
                             float x[2] = {};
                             if (p >= span * per) continue;
                             UNROLL for (u32 j = 0; j < 2; j++) {
-                                const u32 column = place.block * W::group + (r + j) * per + p % per;
+                                const u32 column = place.block * group + (r + j) * per + p % per;
                                 if (inside && row < rows && r + j < W::rows && column < k) x[j] = in(row, column);
                                 if (W::float_zeros != 0) total[set] += x[j];
                                 if (g % 2) x[j] -= rounded(x[j], bf16());
@@ -132,6 +134,5 @@ DEVICE void linear_codes(global<const u8> w, shared<u32> stage, shared<float> pa
     }
     UNROLL for (u32 set = 0; set < row_sets; set++)
         UNROLL for (u32 o = 0; o < 2; o++)
-            if (set * 4 + t < rows) part[(warp() * rows + set * 4 + t) * 16 + 2 * g + o] = sum[set][o];
-    warps_join<n, rows>(part, panel, out);
+            if (set * 4 + t < rows) part[(nth * rows + set * 4 + t) * 16 + 2 * g + o] = sum[set][o];
 }

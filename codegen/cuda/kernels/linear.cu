@@ -7,39 +7,30 @@
  * The caller gives `in(row, k)`, the operand with what stands before it (a norm), and `out(row, n, sum)`, with
  * bias, activation, gate and residual. Sums in float. */
 
-/* The sums of a panel that each warp left in part, [warp][row][16], to one. */
-template <u32 n, u32 rows, class Out> DEVICE void warps_join(shared<float> part, u32 panel, Out out) {
-    barrier();
-    for (u32 i = thread_index(); i < rows * 16; i += thread_count()) {
-        const u32 output = panel * 16 + i % 16;
-        float v = 0;
-        for (u32 a = 0; a < thread_count() / 32; a++) v += part[a * rows * 16 + i];
-        if (output < n) out(i / 16, output, v);
-    }
-}
-
-/* ---- few rows: bound by reading w once. One block a panel; its warps share out k. ----
- * Expected: k * 16 * sizeof(T) bytes and rows * k * 32 operations a block. A thread's weights are loaded
- * before grid_wait, since no kernel writes them; at_once of 16-byte loads are in flight (64 registers). */
-template <class T, u32 k, u32 n, u32 rows, class In, class Out>
-DEVICE void linear_few(global<const T> w, shared<float> part, In in, Out out) {
-    enum { wide = Pack<T>::count, slices = 16 / wide, at_once = 16 };
-    const u32 panel = block_index(), threads = thread_count(), quads = k * slices;
-    const u32 slice = thread_index() % slices;
-    global<const T> from = w + (u64)panel * k * 16;
+/* ---- few rows: bound by reading w once ----
+ * Some warps of a block share out k of one panel, and leave its sums in part, [warp][row][16]; panel_sum adds them up after a
+ * barrier. A block has one panel, or two whose outputs belong together (a gated pair, the halves of a rotary head).
+ * begin() is called once by every thread, when its first weights are on their way: it waits for the kernels before, and does
+ * what x needs (the centres of a norm).
+ *
+ * Expected: k * 16 * sizeof(T) bytes and rows * k * 32 operations a panel; at_once of 16-byte loads in flight a thread. */
+template <u32 k, u32 rows, class T, class Begin, class In>
+DEVICE void panel_sums(Panels<T>, global<const T> panel, u32 nth, u32 warps, shared<float> part, Begin begin, In in) {
+    enum { wide = Pack<T>::count, slices = 16 / wide, at_once = 16, quads = k * slices };
+    const u32 slice = lane() % slices, threads = warps * 32;
     float sum[rows][wide] = {};
-    bool waited = false;
-    for (u32 first = thread_index(); first < quads || !waited; first += threads * at_once) {
+    bool begun = false;
+    for (u32 first = nth * 32 + lane(); first < quads || !begun; first += threads * at_once) {
         Quad q[at_once];
         UNROLL for (u32 i = 0; i < at_once; i++)
-            if (first + i * threads < quads) q[i] = load_weights(from + (first + i * threads) * wide);
-        if (!waited) grid_wait();
-        waited = true;
+            if (first + i * threads < quads) q[i] = load_weights(panel + (first + i * threads) * wide);
+        if (!begun) begin();
+        begun = true;
         UNROLL for (u32 i = 0; i < at_once; i++) {
-            u32 at = (first + i * threads) / slices;
+            const u32 at = (first + i * threads) / slices;
             if (at >= k) continue;
             UNROLL for (u32 r = 0; r < rows; r++) {
-                float x = in(r, at);
+                const float x = in(r, at);
                 UNROLL for (u32 j = 0; j < wide; j++) sum[r][j] += x * Pack<T>::get(q[i], j);
             }
         }
@@ -49,9 +40,21 @@ DEVICE void linear_few(global<const T> w, shared<float> part, In in, Out out) {
         UNROLL for (u32 j = 0; j < wide; j++) {
             float v = sum[r][j];
             UNROLL for (u32 m = 16; m >= slices; m /= 2) v += lane_xor(v, m);
-            if (lane() < slices) part[(warp() * rows + r) * 16 + slice * wide + j] = v;
+            if (lane() < slices) part[(nth * rows + r) * 16 + slice * wide + j] = v;
         }
-    warps_join<n, rows>(part, panel, out);
+}
+
+/* Sum of output `at % 16` of row `at / 16` over `warps` warps. */
+template <u32 rows> DEVICE float panel_sum(shared<float> part, u32 warps, u32 at) {
+    float v = 0;
+    for (u32 i = 0; i < warps; i++) v += part[i * rows * 16 + at];
+    return v;
+}
+
+/* Two panels a block, by side 0 and 1, that hold the halves of what is rotated of a head; the rest in order. */
+template <u32 dim, u32 rotated> DEVICE u32 rope_panel(u32 block, u32 side) {
+    const u32 head = block / (dim / 32), j = block % (dim / 32), pairs = rotated / 32;
+    return head * (dim / 16) + (j < pairs ? j + side * pairs : rotated / 16 + (j - pairs) * 2 + side);
 }
 
 /* ---- many rows: a tile of 64 rows x 64 outputs a block of 256 threads, 4 x 4 sums a thread ----

@@ -6,13 +6,16 @@ template <class W, u32 width> DEVICE void gather_row(global<const typename W::El
     for (u32 i = thread_index(); i < width; i += thread_count()) y[i] = W::get(table, width, id, i);
 }
 
+/* Element i of heads x dim floats. */
+template <u32 heads, u32 dim, class C>
+DEVICE void store_one(float v, u32 i, global<C> state, u32 sequence, u32 position, u32 context) {
+    from_float(v, state[(((u64)sequence * heads + i / dim) * context + position) * dim + i % dim]);
+}
 /* Writes heads x dim floats at a position of the cache [sequence][head][context][dim]. */
 template <class C, u32 heads, u32 dim>
 DEVICE void store_row(global<const float> x, global<C> state, u32 sequence, u32 position, u32 context) {
-    for (u32 i = thread_index(); i < heads * dim; i += thread_count()) {
-        u64 head = (u64)sequence * heads + i / dim;
-        from_float(x[i], state[(head * context + position) * dim + i % dim]);
-    }
+    for (u32 i = thread_index(); i < heads * dim; i += thread_count())
+        store_one<heads, dim>(x[i], i, state, sequence, position, context);
 }
 
 /* The choice of what a reduction does with two numbers, and what it begins with. */
