@@ -16,7 +16,7 @@
  * Expected: k * 16 * sizeof(T) bytes and rows * k * 32 operations a panel; at_once of 16-byte loads in flight a thread. */
 template <u32 k, u32 rows, class T, class Begin, class In>
 DEVICE void panel_sums(Panels<T>, global<const T> panel, u32 nth, u32 warps, shared<float> part, Begin begin, In in) {
-    enum { wide = Pack<T>::count, slices = 16 / wide, at_once = 16, quads = k * slices };
+    enum { wide = Pack<T>::count, slices = 16 / wide, at_once = rows == 1 ? 16 : 8, quads = k * slices };
     const u32 slice = lane() % slices, threads = warps * 32;
     float sum[rows][wide] = {};
     bool begun = false;
