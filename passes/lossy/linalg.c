@@ -9,7 +9,7 @@
 #define BLOCK 48
 #define SPAN 256 /* columns of a tile: four rows of it stay in the nearest cache */
 #define DEPTH 64 /* and so many rows of the other in the next */
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__) /* its start comes too late */
 #define VECTORS __attribute__((target_clones("avx2", "default"))) /* no fused products: the same numbers */
 #else
 #define VECTORS

@@ -163,7 +163,7 @@ typedef struct {
     uint64_t unit_weights; /* numbers that a unit holds in all matrices and biases */
     uint64_t unit_state;   /* cached numbers a token that a unit holds */
 } Block;
-size_t blocks_find(Graph *g, Arena *a, Block **out, Diag *d); /* in running order */
+size_t blocks_find(Graph *g, Arena *a, Block **out);    /* in running order */
 uint64_t graph_weights(const Graph *g, Arena *scratch); /* numbers in constants that outputs or states need */
 
 /* ---- steps: changes of structure that the search may take ---- */
@@ -178,12 +178,12 @@ typedef struct {
     int64_t amount;          /* units that go; STEP_SKIP: all; STEP_TIE: matrices */
     uint64_t weights, state; /* numbers that go: stored, cached for a token */
     uint64_t ops;            /* multiplications and additions for a token that go */
-    double loss; /* predicted: mean squared error of what the block adds, relative to its mean square */
+    double loss; /* predicted: mean squared error of what the block adds, relative to its variance */
     const Removal *removal; /* what steps_prepare made */
 } LossyStep;
 
 /* Every step that g offers, nothing measured: kind, block, amount, and what goes. */
-bool steps_offered(Graph *g, Arena *a, LossyStep **out, size_t *n, Diag *d);
+size_t steps_offered(Graph *g, Arena *a, LossyStep **out);
 /* Chooses for each step what goes and what makes up for it, from the inputs of g's blocks as the lab sees them on the
  * calibration text; fills in loss and removal. `sites` are the lab's. Deterministic. */
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
