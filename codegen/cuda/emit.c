@@ -7,11 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Codes of a GROUP16 tensor that kernels/weights.cu knows; 0: others. */
-static uint32_t code_bits(uint32_t dtype) {
-    return dtype == ART_U8 ? 8 : dtype == ART_U4 ? 4 : dtype == ART_U2 ? 2 : 0;
-}
-
 static const char *float_type(uint32_t dtype) {
     return dtype == ART_F16 ? "half" : dtype == ART_BF16 ? "bf16" : "float";
 }
@@ -22,14 +17,23 @@ const char *emit_type(const Emit *e, const ArtArg *a) {
 }
 
 const char *emit_form(const Emit *e, const ArtArg *a) {
-    static const char *const zeros[] = {
-        [ART_ZERO_SAME] = "ZERO_SAME", [ART_ZERO_BYTE] = "ZERO_BYTE", [ART_ZERO_FLOAT] = "ZERO_FLOAT"};
+    static const char *const zeros[] = {[ART_ZERO_SAME] = "ZERO_SAME",
+                                        [ART_ZERO_BYTE] = "ZERO_BYTE",
+                                        [ART_ZERO_FLOAT] = "ZERO_FLOAT",
+                                        [ART_ZERO_HIGH] = "ZERO_HIGH"};
+    static const char *const grids[] = {[ART_GRID_LINEAR] = "GRID_LINEAR",
+                                        [ART_GRID_INT8] = "GRID_INT8",
+                                        [ART_GRID_PAIRS] = "GRID_PAIRS",
+                                        [ART_GRID_QUADS] = "GRID_QUADS",
+                                        [ART_GRID_F8] = "GRID_F8"};
     const ArtTensor *t = &e->p->tensors.data[a->value].art;
     if (t->layout != ART_GROUP16)
         return arena_printf(e->arena, "%s<%s>", t->layout == ART_PANEL16 ? "Panels" : "Plain",
                             float_type(t->dtype));
-    return arena_printf(e->arena, "Codes<%u, %u, %s, %s, %u>", code_bits(t->dtype), t->group,
-                        float_type(t->flags & 0xff), zeros[t->flags >> 8 & 0xff], t->flags >> 16);
+    ArtGroups g = art_groups(t->dtype, t->flags, t->group);
+    const char *scale = g.scale == ART_U8 ? "Coded<8>" : g.scale == ART_U6 ? "Coded<6>" : float_type(g.scale);
+    return arena_printf(e->arena, "Codes<%u, %u, %s, %s, %u, %s>", g.bits, t->group, scale, zeros[g.zeros],
+                        g.zero, grids[g.grid]);
 }
 
 /* A float as CUDA reads it back to the bit. */
@@ -137,7 +141,7 @@ static bool weights_known(const Emit *e) {
         if (a->kind != ART_ARG_TENSOR) continue;
         const ArtTensor *t = &e->p->tensors.data[a->value].art;
         bool plain = t->dtype == ART_F32 || t->dtype == ART_F16 || t->dtype == ART_BF16;
-        if (!(t->layout == ART_GROUP16 ? code_bits(t->dtype) > 0 : plain))
+        if (t->layout != ART_GROUP16 && !plain)
             return diag_error(
                 e->diag, loc_none(),
                 "step %u reads weights of a form for which there is no CUDA kernel; hint: --target cpu",

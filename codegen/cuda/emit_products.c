@@ -24,12 +24,6 @@ static const char *name(const Products *p, const char *base, uint32_t i) {
     return p->g->n == 1 ? base : arena_printf(p->e->arena, "%s_%u", base, i);
 }
 
-/* Bytes or elements of a panel of 16 outputs, as the form's pointer counts. */
-static uint64_t panel_size(const Products *p) {
-    const ArtTensor *t = matrix(p, product(p, 0)->linear);
-    return t->layout == ART_GROUP16 ? t->bytes / ((t->dim[0] + 15) / 16) : 16 * t->dim[1];
-}
-
 /* ---- parameters ---- */
 static void optional(Emit *e, const char *what, const ArtArg *a) {
     if (a->kind) kernel_read(e, what, a);
@@ -148,10 +142,10 @@ static void sums(const Products *p) {
         text_add(&e->body, i + 1 < p->g->n ? " : " : ";\n");
     }
     text_printf(&e->body,
-                "    panel_sums<%u, %u>(%s(), w_of + (u64)panel_of(side) * %llu, warp() %% %u, %u, part + "
+                "    panel_sums<%u, %u>(%s(), w_of, panel_of(side), warp() %% %u, %u, part + "
                 "side * %u, begin, in);\n    barrier();\n",
-                step(p, product(p, 0)->linear)->u.linear.k, p->rows, emit_form(e, w),
-                (unsigned long long)panel_size(p), warps, warps, warps * p->rows * 16);
+                step(p, product(p, 0)->linear)->u.linear.k, p->rows, emit_form(e, w), warps, warps,
+                warps * p->rows * 16);
 }
 
 /* v, the element n of the row, turned with the other element of its pair. */

@@ -15,15 +15,16 @@
  *
  * Expected: k * 16 * sizeof(T) bytes and rows * k * 32 operations a panel; at_once of 16-byte loads in flight a thread. */
 template <u32 k, u32 rows, class T, class Begin, class In>
-DEVICE void panel_sums(Panels<T>, global<const T> panel, u32 nth, u32 warps, shared<float> part, Begin begin, In in) {
+DEVICE void panel_sums(Panels<T>, global<const T> w, u32 panel, u32 nth, u32 warps, shared<float> part, Begin begin, In in) {
     enum { wide = Pack<T>::count, slices = 16 / wide, at_once = rows == 1 ? 16 : 8, quads = k * slices };
     const u32 slice = lane() % slices, threads = warps * 32;
+    global<const T> from = w + (u64)panel * k * 16;
     float sum[rows][wide] = {};
     bool begun = false;
     for (u32 first = nth * 32 + lane(); first < quads || !begun; first += threads * at_once) {
         Quad q[at_once];
         UNROLL for (u32 i = 0; i < at_once; i++)
-            if (first + i * threads < quads) q[i] = load_weights(panel + (first + i * threads) * wide);
+            if (first + i * threads < quads) q[i] = load_weights(from + (first + i * threads) * wide);
         if (!begun) begin();
         begun = true;
         UNROLL for (u32 i = 0; i < at_once; i++) {

@@ -1,0 +1,234 @@
+/* weights.cpp: every form of stored weights in the products of few rows and of many, through prelude_host.h, against
+ * plain loops; odd sizes, one row to eight. What a tensor of codes means is written here a second time, from
+ * docs/artifact.md. */
+#include "codegen/cuda/kernels/prelude_host.h"
+
+#include "codegen/cuda/kernels/common.cu"
+#include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/norm.cu"
+#include "codegen/cuda/kernels/linear.cu"
+#include "codegen/cuda/kernels/codes.cu"
+
+#include "runtime/artifact.h"
+
+static int failures, checks;
+static u64 seed = 1;
+static u32 random_bits() {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (u32)(seed >> 33);
+}
+static float random_unit() { return (float)(random_bits() / 1073741824.0 - 1.0); }
+
+/* A matrix in the file's form and its values. */
+struct Matrix {
+    std::vector<u8> bytes;
+    std::vector<double> value; /* [n][k] */
+};
+
+static u16 half_bits(float f) {
+    half h;
+    from_float(f, h);
+    return h.bits;
+}
+static double half_value(const u8 *p) {
+    half h;
+    memcpy(&h.bits, p, 2);
+    return to_float(h);
+}
+static void put_half(u8 *p, float f) {
+    u16 bits = half_bits(f);
+    memcpy(p, &bits, 2);
+}
+static void put_float(u8 *p, float f) { memcpy(p, &f, 4); }
+
+static double f8_value(u32 c) {
+    double m = c & 7, e = c >> 3 & 15, v = e > 0 ? std::ldexp(8 + m, (int)e - 10) : std::ldexp(m, -9);
+    return c & 128 ? -v : v;
+}
+
+/* A row of 16 bytes and the bits of a code's part: from the table of units in docs/artifact.md. */
+struct Part {
+    u32 row, shift, bits, to;
+};
+static std::vector<Part> parts_of(u32 bits, u32 c) {
+    switch (bits) {
+    case 3: return {{c / 4, c % 4 * 2, 2, 0}, {2, c, 1, 2}};
+    case 5: return {{c / 2, c % 2 * 4, 4, 0}, {4, c, 1, 4}};
+    case 6: return {{c / 2, c % 2 * 4, 4, 0}, {2, c * 2, 2, 4}};
+    default: return {{0, c * bits, bits, 0}};
+    }
+}
+
+static double random_scale(const ArtGroups &g, u8 *panel, u8 *block, u32 o) {
+    float s = 0.01f + 0.02f * (float)(random_bits() % 100) / 100;
+    if (g.scale == ART_U8 || g.scale == ART_U6) {
+        u32 code = random_bits() % (g.scale == ART_U6 ? 64 : 256);
+        block[o] = (u8)(block[o] | code);
+        return code * half_value(panel + 2 * o);
+    }
+    if (g.scale == ART_F32) return put_float(block + 4 * o, s), (double)s;
+    if (g.scale == ART_F16) return put_half(block + 2 * o, s), half_value(block + 2 * o);
+    bf16 b;
+    from_float(s, b);
+    memcpy(block + 2 * o, &b.bits, 2);
+    return to_float(b);
+}
+
+static double random_zero(const ArtGroups &g, u8 *block, u8 *zeros, u32 o) {
+    u32 z = random_bits() % (g.bits == 2 ? 4 : 1u << g.bits);
+    switch (g.zeros) {
+    case ART_ZERO_BYTE: return zeros[o] = (u8)z;
+    case ART_ZERO_FLOAT: return put_float(zeros + 4 * o, (float)z + 0.3f), (double)((float)z + 0.3f);
+    case ART_ZERO_HIGH: return block[o] = (u8)(block[o] | z << 6), z;
+    default: return g.zero;
+    }
+}
+
+static Matrix random_codes(u32 dtype, u32 flags, u32 group, u32 k, u32 n) {
+    ArtTensor t = {};
+    t.dtype = dtype, t.layout = ART_GROUP16, t.rank = 2, t.flags = flags, t.group = group, t.dim[0] = n, t.dim[1] = k;
+    const ArtGroups g = art_groups(dtype, flags, group);
+    Matrix m;
+    m.bytes.assign(art_groups_bytes(&t), 0);
+    m.value.assign((size_t)n * k, 0);
+    if (m.bytes.empty()) failures++, printf("FAIL: no such form\n");
+    for (u32 i = 0; i < g.head && !m.bytes.empty(); i += 2) {
+        if (g.grid == ART_GRID_INT8)
+            m.bytes[i] = (u8)random_bits(), m.bytes[i + 1] = (u8)random_bits();
+        else
+            put_half(&m.bytes[i], random_unit());
+    }
+    const u32 blocks = (k + group - 1) / group;
+    const u64 panel_bytes = g.panel_head + blocks * g.block;
+    for (u32 row = 0; row < n; row++) {
+        u8 *panel = &m.bytes[g.head + row / 16 * panel_bytes];
+        const u32 o = row % 16;
+        if (g.panel_head) put_half(panel + 2 * o, 0.0002f + 0.0001f * (float)(random_bits() % 8));
+        for (u32 b = 0; b < blocks; b++) {
+            u8 *block = panel + g.panel_head + b * g.block, *codes = block + g.block - 16 * (u64)(group / g.unit) * g.rows;
+            const u32 zero_bytes = g.zeros == ART_ZERO_BYTE ? 16 : g.zeros == ART_ZERO_FLOAT ? 64 : 0;
+            const double zero = random_zero(g, block, codes - zero_bytes, o), scale = random_scale(g, panel, block, o);
+            u32 code = 0;
+            for (u32 c = 0; c < group && b * group + c < k; c++) {
+                const u32 in = c % g.unit / g.vector;
+                if (c % g.vector == 0) {
+                    do code = random_bits() & ((1u << g.bits) - 1);
+                    while (g.grid == ART_GRID_F8 && (code & 127) == 127);
+                    for (const Part &p : parts_of(g.bits, in))
+                        codes[(c / g.unit * g.rows + p.row) * 16 + o] |= (u8)((code >> p.to & ((1u << p.bits) - 1)) << p.shift);
+                }
+                const double v = g.grid == ART_GRID_LINEAR ? code - zero
+                                 : g.grid == ART_GRID_INT8 ? (double)(signed char)m.bytes[code]
+                                 : g.grid == ART_GRID_F8   ? f8_value(code)
+                                                           : half_value(&m.bytes[2 * (code * g.vector + c % g.vector)]);
+                m.value[(size_t)row * k + b * group + c] = v * scale;
+            }
+        }
+    }
+    return m;
+}
+
+template <class T> static Matrix random_panels(u32 k, u32 n) {
+    Matrix m;
+    m.bytes.assign((u64)(n + 15) / 16 * k * 16 * sizeof(T), 0);
+    m.value.assign((size_t)n * k, 0);
+    for (u32 r = 0; r < n; r++)
+        for (u32 c = 0; c < k; c++) {
+            T v;
+            from_float(random_unit(), v);
+            memcpy(&m.bytes[(((u64)(r / 16) * k + c) * 16 + r % 16) * sizeof(T)], &v, sizeof v);
+            m.value[(size_t)r * k + c] = to_float(v);
+        }
+    return m;
+}
+
+/* ---- kernels, as the emitter writes them ---- */
+template <class W, u32 k, u32 n, u32 most>
+static void few(global<const typename W::Element> w, global<const float> x, global<float> y, u32 rows) {
+    SHARED(float, part, 8 * most * 16);
+    auto begin = [&] { grid_wait(); };
+    auto in = [&](u32 row, u32 at) { return row < rows ? x[row * k + at] : 0.0f; };
+    const u32 panel = block_index();
+    panel_sums<k, most>(W(), w, panel, warp(), 8, part, begin, in);
+    barrier();
+    for (u32 i = thread_index(); i < most * 16; i += 256)
+        if (i / 16 < rows && panel * 16 + i % 16 < n) y[i / 16 * n + panel * 16 + i % 16] = panel_sum<most>(part, 8, i);
+}
+template <class W, u32 k, u32 n>
+static void many(global<const typename W::Element> w, global<const float> x, global<float> y, u32 rows) {
+    SHARED(float, xs, 64 * 16);
+    SHARED(float, ws, 64 * 16);
+    linear_many<W, k, n>(w, rows, xs, ws, [&](u32 row, u32 at) { return x[row * k + at]; },
+                         [&](u32 row, u32 o, float v) { y[row * n + o] = v; });
+}
+
+template <class W, u32 k, u32 n> static void check(const char *name, const Matrix &m) {
+    for (u32 rows : {1u, 3u, 7u, 65u}) {
+        std::vector<u8, std::allocator<u8>> bytes = m.bytes;
+        std::vector<float> x(rows * k), y(rows * n, 7.0f);
+        void *aligned = nullptr;
+        if (bytes.empty() || posix_memalign(&aligned, 64, bytes.size())) return;
+        memcpy(aligned, bytes.data(), bytes.size());
+        for (float &v : x) v = random_unit() * (random_bits() % 16 ? 1.0f : 30.0f);
+        host::region_clear();
+        host::region_add(aligned, bytes.size(), "weights");
+        host::region_add(x.data(), x.size() * 4, "x");
+        host::region_add(y.data(), y.size() * 4, "y");
+        global<const typename W::Element> w((const typename W::Element *)aligned);
+        global<const float> from(x.data());
+        global<float> to(y.data());
+        const u32 panels = (n + 15) / 16;
+        std::string fault = rows == 1   ? host::launch(panels, 1, 256, 0, 1, [&] { few<W, k, n, 1>(w, from, to, rows); })
+                            : rows <= 4 ? host::launch(panels, 1, 256, 0, 1, [&] { few<W, k, n, 4>(w, from, to, rows); })
+                            : rows <= 8 ? host::launch(panels, 1, 256, 0, 1, [&] { few<W, k, n, 8>(w, from, to, rows); })
+                                        : host::launch((n + 63) / 64, 2, 256, 0, 1, [&] { many<W, k, n>(w, from, to, rows); });
+        double worst = 0;
+        for (u32 r = 0; r < rows; r++)
+            for (u32 o = 0; o < n; o++) {
+                double want = 0, size = 1e-30;
+                for (u32 c = 0; c < k; c++) {
+                    want += x[r * k + c] * m.value[(size_t)o * k + c];
+                    size += std::fabs(x[r * k + c] * m.value[(size_t)o * k + c]);
+                }
+                const double error = std::fabs(y[r * n + o] - want) / size;
+                worst = error > worst || !(error == error) ? error : worst;
+            }
+        checks++;
+        if (!fault.empty() || !(worst < 2e-5)) {
+            printf("FAIL: %s, k %u, n %u, %u rows: error %g %s\n", name, k, n, rows, worst, fault.c_str());
+            failures++;
+        }
+        free(aligned);
+    }
+}
+
+#define CODES(dtype, scale_dtype, zeros, zero, grid, group, form, k, n)                                                    \
+    check<form, k, n>(#form, random_codes(dtype, scale_dtype | (zeros) << 8 | (zero) << 16 | (u32)(grid) << 24, group, k, n))
+#define COMMA ,
+
+int main() {
+    check<Panels<float>, 33, 17>("float", random_panels<float>(33, 17));
+    check<Panels<half>, 130, 40>("half", random_panels<half>(130, 40));
+    check<Panels<bf16>, 7, 16>("bf16", random_panels<bf16>(7, 16));
+    CODES(ART_U8, ART_F16, ART_ZERO_SAME, 128, ART_GRID_LINEAR, 32, Codes<8 COMMA 32 COMMA half COMMA ZERO_SAME COMMA 128 COMMA GRID_LINEAR>, 100, 33);
+    CODES(ART_U8, ART_F32, ART_ZERO_BYTE, 0, ART_GRID_LINEAR, 12, Codes<8 COMMA 12 COMMA float COMMA ZERO_BYTE COMMA 0 COMMA GRID_LINEAR>, 77, 20);
+    CODES(ART_U8, ART_F16, ART_ZERO_SAME, 128, ART_GRID_LINEAR, 300, Codes<8 COMMA 300 COMMA half COMMA ZERO_SAME COMMA 128 COMMA GRID_LINEAR>, 300, 16);
+    CODES(ART_U4, ART_F16, ART_ZERO_SAME, 8, ART_GRID_LINEAR, 32, Codes<4 COMMA 32 COMMA half COMMA ZERO_SAME COMMA 8 COMMA GRID_LINEAR>, 160, 33);
+    CODES(ART_U4, ART_BF16, ART_ZERO_BYTE, 0, ART_GRID_LINEAR, 64, Codes<4 COMMA 64 COMMA bf16 COMMA ZERO_BYTE COMMA 0 COMMA GRID_LINEAR>, 517, 16);
+    CODES(ART_U4, ART_F32, ART_ZERO_FLOAT, 0, ART_GRID_LINEAR, 10, Codes<4 COMMA 10 COMMA float COMMA ZERO_FLOAT COMMA 0 COMMA GRID_LINEAR>, 33, 17);
+    CODES(ART_U4, ART_U8, ART_ZERO_SAME, 8, ART_GRID_LINEAR, 128, Codes<4 COMMA 128 COMMA Coded<8> COMMA ZERO_SAME COMMA 8 COMMA GRID_LINEAR>, 384, 31);
+    CODES(ART_U4, ART_U8, ART_ZERO_SAME, 0, ART_GRID_INT8, 64, Codes<4 COMMA 64 COMMA Coded<8> COMMA ZERO_SAME COMMA 0 COMMA GRID_INT8>, 200, 18);
+    CODES(ART_U2, ART_F16, ART_ZERO_FLOAT, 0, ART_GRID_LINEAR, 32, Codes<2 COMMA 32 COMMA half COMMA ZERO_FLOAT COMMA 0 COMMA GRID_LINEAR>, 100, 16);
+    CODES(ART_U2, ART_U6, ART_ZERO_HIGH, 0, ART_GRID_LINEAR, 32, Codes<2 COMMA 32 COMMA Coded<6> COMMA ZERO_HIGH COMMA 0 COMMA GRID_LINEAR>, 132, 33);
+    CODES(ART_U2, ART_U8, ART_ZERO_SAME, 0, ART_GRID_INT8, 64, Codes<2 COMMA 64 COMMA Coded<8> COMMA ZERO_SAME COMMA 0 COMMA GRID_INT8>, 256, 16);
+    CODES(ART_U3, ART_U8, ART_ZERO_SAME, 4, ART_GRID_LINEAR, 64, Codes<3 COMMA 64 COMMA Coded<8> COMMA ZERO_SAME COMMA 4 COMMA GRID_LINEAR>, 150, 33);
+    CODES(ART_U3, ART_U8, ART_ZERO_SAME, 0, ART_GRID_INT8, 128, Codes<3 COMMA 128 COMMA Coded<8> COMMA ZERO_SAME COMMA 0 COMMA GRID_INT8>, 517, 16);
+    CODES(ART_U5, ART_U8, ART_ZERO_SAME, 16, ART_GRID_LINEAR, 64, Codes<5 COMMA 64 COMMA Coded<8> COMMA ZERO_SAME COMMA 16 COMMA GRID_LINEAR>, 200, 17);
+    CODES(ART_U5, ART_F16, ART_ZERO_SAME, 0, ART_GRID_INT8, 64, Codes<5 COMMA 64 COMMA half COMMA ZERO_SAME COMMA 0 COMMA GRID_INT8>, 64, 16);
+    CODES(ART_U6, ART_U8, ART_ZERO_SAME, 32, ART_GRID_LINEAR, 64, Codes<6 COMMA 64 COMMA Coded<8> COMMA ZERO_SAME COMMA 32 COMMA GRID_LINEAR>, 130, 33);
+    CODES(ART_F8E4M3FN, ART_F16, ART_ZERO_SAME, 0, ART_GRID_F8, 96, Codes<8 COMMA 96 COMMA half COMMA ZERO_SAME COMMA 0 COMMA GRID_F8>, 96, 17);
+    CODES(ART_U8, ART_F16, ART_ZERO_SAME, 0, ART_GRID_PAIRS, 64, Codes<8 COMMA 64 COMMA half COMMA ZERO_SAME COMMA 0 COMMA GRID_PAIRS>, 100, 17);
+    CODES(ART_U8, ART_F16, ART_ZERO_SAME, 0, ART_GRID_QUADS, 100, Codes<8 COMMA 100 COMMA half COMMA ZERO_SAME COMMA 0 COMMA GRID_QUADS>, 100, 16);
+    printf("%d products, %d wrong\n", checks, failures);
+    return failures != 0;
+}
