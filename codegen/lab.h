@@ -11,5 +11,8 @@
  * of texts (lab_text.c). */
 bool lab_new(const Graph *exact, const Site *sites, size_t n, int64_t ctx, int threads, Lab **out, Diag *d);
 void lab_free(Lab *lab); /* NULL is allowed */
+/* lab's quality is against base's unchanged model from now on, instead of its own: its graph has lost parts of base's.
+ * Before anything is measured; base outlives lab. */
+void lab_compare(Lab *lab, Lab *base);
 
 #endif

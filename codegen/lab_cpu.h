@@ -20,8 +20,9 @@ typedef struct {
     uint32_t version;    /* 0: as at first */
 } LabSite;
 
-typedef struct {
+typedef struct LabCpu {
     Lab lab;
+    struct LabCpu *base; /* whose unchanged model quality is against; NULL: this one */
     Arena *arena;
     LabModel model;
     LabSite *sites;

@@ -146,7 +146,14 @@ static bool run_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
     return x->ready;
 }
 
+static bool copy_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
+    LabText *from;
+    if (!lab_text(l->base, t, &from, d)) return false;
+    memcpy(x->base.data, from->base.data, x->base.bytes);
+    return x->ready = true;
+}
+
 bool lab_text(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
     return lab_model_windows(&l->model, t, d) && lab_text_find(&l->texts, t, out, d) &&
-           ((*out)->ready || run_base(l, *out, t, d));
+           ((*out)->ready || (l->base ? copy_base(l, *out, t, d) : run_base(l, *out, t, d)));
 }

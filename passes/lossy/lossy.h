@@ -7,8 +7,9 @@
  *
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
  *   round.c gptq.c grid.c  quantising    quantize.c  a whole graph    fold.c rotate.c bias.c  exact rewrites that help it
- *   structure.c pick.c  blocks of a graph, and some of their features alone    removal.c  what goes, what mends it
- *   prune.c share.c sparse.c  smaller graphs      budget.c allocate.c  the search; plan.c  what was decided, as text */
+ *   structure.c  blocks of a graph    prune.c share.c  steps that shrink it    shrink.c  which of them pay
+ *   pick.c  some features alone    removal.c  what goes, and what makes up for it    linalg.c  least squares
+ *   budget.c allocate.c  the search; plan.c  what was decided, as text */
 #ifndef GPTC_LOSSY_H
 #define GPTC_LOSSY_H
 
@@ -184,8 +185,11 @@ typedef struct {
 
 /* Every step that g offers, nothing measured: kind, block, amount, and what goes. */
 size_t steps_offered(Graph *g, Arena *a, LossyStep **out);
-/* Chooses for each step what goes and what makes up for it, from the inputs of g's blocks as the lab sees them on the
- * calibration text; fills in loss and removal. `sites` are the lab's. Deterministic. */
+/* Fills in the steps' losses, from the inputs of g's blocks as the lab sees them on the calibration text. `sites` are
+ * the lab's. */
+bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
+                    LossyStep *steps, size_t n, Diag *d);
+/* The same, and chooses for each step what goes and what makes up for it: a matrix each, in `a`. Deterministic. */
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
                    LossyStep *steps, size_t n, Arena *a, Diag *d);
 /* A copy of g, in `a`, with prepared steps applied in order; matrices, cache and work shrink. */
@@ -194,5 +198,37 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
 void step_print(Text *t, const LossyStep *s);
 bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d);
 const char *step_kind_name(StepKind k);
+
+/* ---- choosing steps (shrink.c) ---- */
+
+/* Numbers are worth what they cost to keep: the whole may cost `kl` at `bits` a number, and a bit less for each of
+ * them costs kl * log 4 (the error of rounding falls fourfold a bit). A step pays when it costs less. */
+typedef struct {
+    Graph *exact; /* STAGE_STATEFUL; left alone */
+    const Site *sites;
+    size_t nsites;
+    Lab *lab;                           /* of this graph and these sites */
+    const Windows *calibration, *probe; /* for moments; for measuring */
+    double kl, bits;                    /* reached without steps */
+    uint64_t weights;                   /* numbers in the model */
+} ShrinkTask;
+/* What came of a block's offers of a kind: the amount that was chosen, or the one that was measured. */
+typedef struct {
+    LossyStep step;
+    bool kept;
+    double kl; /* measured alone; of an amount that was not measured, from the losses of both */
+    bool measured;
+    double worth;       /* KL that as many bits would cost elsewhere */
+    const char *reason; /* why it was kept or rolled back */
+} StepOutcome;
+typedef struct {
+    VEC(StepOutcome) outcomes;
+    LossyStep *kept; /* prepared */
+    size_t nkept;
+    double predicted_kl, predicted_gain; /* of those kept; share of the bits that goes at the same KL */
+    Quality measured;                    /* all kept ones together, on `probe` */
+    Graph *graph;                        /* with them, in `a`; NULL: none pays */
+} ShrinkResult;
+bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d);
 
 #endif

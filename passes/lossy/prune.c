@@ -22,9 +22,12 @@ typedef struct {
     VEC(LossyStep) steps;
 } Offers;
 
-/* Of n units, the amounts that leave a multiple of `multiple`: about 1/64, 1/32, 1/16, 1/8, then eighths to a half. */
-static size_t amounts_of(int64_t n, int64_t multiple, int64_t out[8]) {
-    static const int64_t part[] = {1, 2, 4, 8, 12, 16, 24, 32}; /* of 64 */
+#define AMOUNTS 16
+
+/* Of n units, the amounts that leave a multiple of `multiple`: about 1/64, then 1/32 after 1/32 up to a half. */
+static size_t amounts_of(int64_t n, int64_t multiple, int64_t out[AMOUNTS]) {
+    static const int64_t part[AMOUNTS] = {1,  2,  4,  6,  8,  10, 12, 14,
+                                          16, 18, 20, 22, 24, 26, 28, 32}; /* of 64 */
     size_t count = 0;
     for (size_t i = 0; i < COUNT_OF(part); i++) {
         int64_t keep = (n - (n * part[i] + 63) / 64) / multiple * multiple;
@@ -36,7 +39,7 @@ static size_t amounts_of(int64_t n, int64_t multiple, int64_t out[8]) {
 
 static void offer_units(Offers *o, uint32_t index, const Block *b) {
     if (b->multiple == 0) return;
-    int64_t amount[8];
+    int64_t amount[AMOUNTS];
     size_t n = amounts_of(b->units, b->multiple, amount);
     for (size_t i = 0; i < n; i++) {
         LossyStep s = {.kind = b->kind == BLOCK_ATTENTION ? STEP_HEADS : STEP_NEURONS,
@@ -93,6 +96,7 @@ typedef struct {
     const Block *blocks;
     LossyStep *steps;
     size_t nsteps;
+    bool make; /* not only the losses */
     Arena *a;
     Diag *d;
 } Preparer;
@@ -142,7 +146,7 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
         LossyStep *s = &p->steps[i];
         if (s->block != index || s->kind == STEP_TIE) continue;
         if (s->kind == STEP_SKIP) {
-            s->removal = removal_of_all(&t, p->a);
+            if (p->make) s->removal = removal_of_all(&t, p->a);
             s->loss = 1;
         } else if (n < COUNT_OF(of)) {
             size_t at = n++;
@@ -154,11 +158,11 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
             of[at] = s;
         }
     }
-    Removal *made = arena_array_of(p->a, n, Removal);
+    Removal *made = p->make ? arena_array_of(p->a, n, Removal) : NULL;
     double loss[64];
     if (n > 0 && !removal_find(&t, amount, n, p->a, made, loss, p->d)) return false;
     for (size_t i = 0; i < n; i++) {
-        of[i]->removal = &made[i];
+        if (p->make) of[i]->removal = &made[i];
         of[i]->loss = loss[i];
     }
     return true;
@@ -170,12 +174,12 @@ static bool wants_moments(const LossyStep *s, size_t n, uint32_t block) {
     return false;
 }
 
-bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
-                   LossyStep *steps, size_t n, Arena *a, Diag *d) {
+static bool walk_blocks(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
+                        bool make, LossyStep *steps, size_t n, Arena *a, Diag *d) {
     Arena *scratch = arena_new();
     Block *blocks;
     size_t nblocks = blocks_find(g, scratch, &blocks);
-    Preparer p = {.g = g, .blocks = blocks, .steps = steps, .nsteps = n, .a = a, .d = d};
+    Preparer p = {.g = g, .blocks = blocks, .steps = steps, .nsteps = n, .make = make, .a = a, .d = d};
     uint32_t *block = arena_array_of(scratch, nblocks, uint32_t),
              *site = arena_array_of(scratch, nblocks, uint32_t);
     size_t count = 0;
@@ -198,6 +202,16 @@ bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const W
     }
     arena_free(scratch);
     return ok;
+}
+
+bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
+                    LossyStep *steps, size_t n, Diag *d) {
+    return walk_blocks(g, sites, nsites, lab, calibration, false, steps, n, NULL, d);
+}
+
+bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
+                   LossyStep *steps, size_t n, Arena *a, Diag *d) {
+    return walk_blocks(g, sites, nsites, lab, calibration, true, steps, n, a, d);
 }
 
 /* ---- applying ---- */

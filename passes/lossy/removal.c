@@ -186,7 +186,7 @@ bool removal_find(const RemovalTask *t, const int64_t *amounts, size_t n, Arena 
             int64_t unit = cheapest(&r);
             for (int64_t j = 0; j < t->size; j++) remove_input(&r, unit * t->size + j);
         }
-        take(&r, a, &out[i]);
+        if (out != NULL) take(&r, a, &out[i]);
         loss[i] = all > 0 ? r.lost / all : 0;
     }
     arena_free(scratch);

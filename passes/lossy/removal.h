@@ -21,7 +21,7 @@ typedef struct {
     int64_t size;           /* unit u is inputs u * size .. (u + 1) * size - 1 */
 } RemovalTask;
 /* For each of n rising amounts of units: what stays when so many are gone, and the loss, the mean squared error of y
- * relative to y's variance. Made in `a`. False: the moments are not those of real inputs. */
+ * relative to y's variance. Made in `a`; out NULL: the losses alone. False: the moments are not those of real inputs. */
 bool removal_find(const RemovalTask *t, const int64_t *amounts, size_t n, Arena *a, Removal *out,
                   double *loss, Diag *d);
 

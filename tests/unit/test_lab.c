@@ -129,6 +129,34 @@ static void test_graph(void) {
     fixture_close(&f);
 }
 
+/* A lab of a smaller graph, told to compare with the whole one's: what the whole one's lab says of that graph. */
+static void test_compare(void) {
+    Fixture f;
+    fixture_open(&f, 2);
+    LossyStep *offered, step = {.kind = STEP_COUNT};
+    size_t n = steps_offered(f.c.graph, f.c.arena, &offered);
+    for (size_t i = 0; i < n && step.kind == STEP_COUNT; i++)
+        if (offered[i].kind == STEP_HEADS) step = offered[i];
+    CU_ASSERT_EQUAL_FATAL(step.kind, STEP_HEADS);
+    CU_ASSERT_TRUE_FATAL(
+        steps_prepare(f.c.graph, f.sites, f.nsites, f.lab, &f.text, &step, 1, f.c.arena, &f.c.diag));
+    Graph *g = steps_apply(f.c.graph, &step, 1, f.c.arena, &f.c.diag);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(g);
+    Site *sites;
+    size_t nsites = sites_find(g, f.c.arena, &sites);
+    Lab *small;
+    Quality whole, own;
+    CU_ASSERT_TRUE_FATAL(lab_new(g, sites, nsites, 128, 2, &small, &f.c.diag));
+    lab_compare(small, f.lab);
+    CU_ASSERT_TRUE(small->measure(small, &f.text, &own, &f.c.diag));
+    CU_ASSERT_TRUE(f.lab->measure_graph(f.lab, g, &f.text, &whole, &f.c.diag));
+    CU_ASSERT_TRUE(whole.mean_kl > 1e-5);
+    CU_ASSERT_DOUBLE_EQUAL(own.mean_kl, whole.mean_kl, 1e-5 * whole.mean_kl);
+    CU_ASSERT_DOUBLE_EQUAL(own.base_perplexity, whole.base_perplexity, 1e-9 * whole.base_perplexity);
+    lab_free(small);
+    fixture_close(&f);
+}
+
 /* The second half alone; a text that was first seen while sites were changed has the same base. */
 static void test_texts(void) {
     Fixture f, g;
@@ -265,6 +293,7 @@ int main(void) {
     CU_add_test(s, "the model as it is is no distance away", test_unchanged);
     CU_add_test(s, "sites set and restored", test_set_and_restore);
     CU_add_test(s, "a graph compiled anew", test_graph);
+    CU_add_test(s, "a smaller graph's lab against the whole one's", test_compare);
     CU_add_test(s, "texts", test_texts);
     CU_add_test(s, "refusals", test_refusals);
     CU_add_test(s, "moments of a product", test_moments);

@@ -1,0 +1,90 @@
+/* test_shrink.c: steps are kept when they cost less than the same bits cost elsewhere, and rolled back when not. */
+#include <string.h>
+
+#include "tests/unit/fake_lab.h"
+
+#define MODEL GPTC_SOURCE_DIR "/tests/corpus/models/falcon-new-dynamo22"
+
+/* A lab in which numbers that are missing cost so much each; several steps together cost `together` times their sum. */
+typedef struct {
+    FakeLab fake; /* first: fake_moments looks at it */
+    uint64_t weights;
+    double each, together;
+    int64_t most; /* numbers that a single step takes at most; more are several steps */
+    int measured;
+} PricedLab;
+
+static bool priced_measure(Lab *lab, const Graph *g, const Windows *t, Quality *out, Diag *d) {
+    PricedLab *p = lab->self;
+    Arena *a = arena_new();
+    double gone = (double)p->weights - (double)graph_weights(g, a);
+    (void)t;
+    (void)d;
+    p->measured++;
+    *out = (Quality){.mean_kl = p->each * gone * (gone > (double)p->most ? p->together : 1)};
+    arena_free(a);
+    return true;
+}
+
+/* How many numbers go at a price each; -1 when nothing does. */
+static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *o) {
+    Site *sites;
+    size_t nsites = sites_find(o->g, o->arena, &sites);
+    PricedLab p = {{sites}, graph_weights(o->g, o->arena), each, together, 2048, 0};
+    Lab lab = {.self = &p, .moments = fake_moments, .measure_graph = priced_measure};
+    Windows none = {0};
+    ShrinkTask t = {.exact = o->g,
+                    .sites = sites,
+                    .nsites = nsites,
+                    .lab = &lab,
+                    .calibration = &none,
+                    .probe = &none,
+                    .kl = 0.01,
+                    .bits = 4.5,
+                    .weights = p.weights};
+    CU_ASSERT_TRUE_FATAL(shrink_choose(&t, o->arena, r, &o->diag));
+    CU_ASSERT_TRUE(p.measured > 0);
+    CU_ASSERT_EQUAL(r->graph == NULL, r->nkept == 0);
+    size_t kept = 0;
+    for (size_t i = 0; i < r->outcomes.count; i++) {
+        const StepOutcome *x = &r->outcomes.data[i];
+        kept += x->kept;
+        CU_ASSERT_PTR_NOT_NULL(x->reason);
+        if (x->kept) CU_ASSERT_TRUE(x->kl < x->worth);
+    }
+    CU_ASSERT_EQUAL(kept, r->nkept);
+    return r->graph ? (int64_t)(p.weights - graph_weights(r->graph, o->arena)) : -1;
+}
+
+static void test_price(void) {
+    Opened o = open_model(MODEL);
+    ShrinkResult r;
+    double worth = log(4) * 0.01 * 4.5 / (double)graph_weights(o.g, o.arena);
+    CU_ASSERT_EQUAL(shrink_at(3 * worth, 1, &r, &o), -1); /* too dear: all rolled back */
+    CU_ASSERT_TRUE(r.outcomes.count > 0);
+    for (size_t i = 0; i < r.outcomes.count; i++) CU_ASSERT_FALSE(r.outcomes.data[i].kept);
+    int64_t cheap = shrink_at(0.05 * worth, 1, &r, &o);
+    CU_ASSERT_TRUE(cheap > 0);
+    CU_ASSERT_TRUE(r.predicted_gain > 0);
+    close_model(&o);
+}
+
+/* What was cheap alone and is dear together is taken back, and the reason says so. */
+static void test_together(void) {
+    Opened o = open_model(MODEL);
+    ShrinkResult alone, together;
+    double worth = log(4) * 0.01 * 4.5 / (double)graph_weights(o.g, o.arena);
+    int64_t cheap = shrink_at(0.05 * worth, 1, &alone, &o);
+    int64_t dear = shrink_at(0.05 * worth, 1e4, &together, &o);
+    CU_ASSERT_TRUE(cheap > 2048);
+    CU_ASSERT_TRUE(dear < cheap);
+    close_model(&o);
+}
+
+int main(void) {
+    if (unit_begin()) return 1;
+    CU_pSuite s = CU_add_suite("shrink", NULL, NULL);
+    CU_add_test(s, "what pays is kept, what does not is rolled back", test_price);
+    CU_add_test(s, "steps that are dear together are taken back", test_together);
+    return unit_end();
+}
