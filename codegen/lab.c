@@ -29,13 +29,10 @@ static void site_places(LabCpu *l, LabSite *s) {
     Program *p = l->model.program;
     for (uint32_t i = 0; i < p->tensors.count; i++) {
         ProgramTensor *t = &p->tensors.data[i];
-        uint32_t parts = t->experts ? (uint32_t)t->art.dim[0] : 1;
-        for (uint32_t e = 0; e < parts && !t->groups; e++) {
-            if (!same_elements(t->experts ? &t->experts[e] : &t->view, &s->view)) continue;
-            if (t->art.dtype != ART_F32) t->art.bytes *= 2;
-            t->art.dtype = ART_F32;
-            VEC_PUSH(l->arena, &s->places, ((SitePlace){i, t->art.layout, e, parts, 0, 0}));
-        }
+        if (t->groups || t->experts || !same_elements(&t->view, &s->view)) continue;
+        if (t->art.dtype != ART_F32) t->art.bytes *= 2;
+        t->art.dtype = ART_F32;
+        VEC_PUSH(l->arena, &s->places, ((SitePlace){i, t->art.layout, 0, 0}));
     }
 }
 
@@ -45,8 +42,8 @@ static void site_locate(LabCpu *l, LabSite *s) {
     for (size_t i = 0; i < s->places.count; i++) {
         SitePlace *at = &s->places.data[i];
         const ArtTensor *t = &p->tensors.data[at->tensor].art;
-        at->bytes = t->bytes / at->parts;
-        at->offset = t->offset + at->part * at->bytes;
+        at->bytes = t->bytes;
+        at->offset = t->offset;
     }
     s->first_step = (uint32_t)p->steps.count;
     for (uint32_t i = (uint32_t)p->steps.count; i-- > 0;)

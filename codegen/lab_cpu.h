@@ -6,10 +6,9 @@
 #include "codegen/lab_text.h"
 #include "codegen/quality.h"
 
-/* A tensor of the program, or one expert of it, that holds a site's matrix. */
+/* A tensor of the program that holds a site's matrix. */
 typedef struct {
     uint32_t tensor, layout;
-    uint32_t part, parts;   /* of a ROUTED's experts; else 0 of 1 */
     uint64_t offset, bytes; /* in WEIGHTS */
 } SitePlace;
 typedef struct {

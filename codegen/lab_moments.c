@@ -1,18 +1,14 @@
 /* lab_moments.c: second moments of what sites multiply, summed over the rows of a text.
  *
- * Each distinct input (a buffer, as its last writer left it; of experts, the rows that chose one) is summed once,
- * whichever products read it: x x^T by the runtime's product kernel (probe_gram), the mean by plain sums; batch after
- * batch in the text's order. */
+ * Each distinct input (a buffer, as its last writer left it) is summed once, whichever products read it: x x^T by the
+ * runtime's product kernel (probe_gram), the mean by plain sums; batch after batch in the text's order. */
 #include "codegen/lab_cpu.h"
-
-#include <string.h>
 
 #include "runtime/probe.h"
 
 typedef struct {
     uint32_t step, writer; /* a product that reads it; the step before it that wrote the buffer last */
     uint32_t k;            /* floats that are multiplied */
-    int64_t expert;        /* of a ROUTED; -1: all rows */
     int64_t rows;
     float *xx;   /* [k][k] */
     double *sum; /* [k] */
@@ -21,7 +17,6 @@ typedef struct {
     const Program *program;
     VEC(Input) inputs;
     bool *at;
-    float *gathered; /* rows of one expert */
     int64_t length;
 } Inputs;
 
@@ -32,19 +27,15 @@ static uint32_t last_writer(const Program *p, uint32_t step, uint64_t offset) {
 }
 
 /* The input of a product, found or added. */
-static size_t input_of(Inputs *all, uint32_t step, int64_t expert, Arena *a) {
+static size_t input_of(Inputs *all, uint32_t step, Arena *a) {
     const ArtStep *s = &all->program->steps.data[step];
-    const ArtArg *x = &s->arg[0];
-    uint32_t k = s->kernel == ART_K_LINEAR ? s->u.linear.k : s->u.routed.k;
-    uint32_t writer = last_writer(all->program, step, x->value);
+    uint32_t k = s->u.linear.k, writer = last_writer(all->program, step, s->arg[0].value);
     for (size_t i = 0; i < all->inputs.count; i++) {
         const Input *in = &all->inputs.data[i];
-        const ArtStep *t = &all->program->steps.data[in->step];
-        bool routed_alike = expert < 0 || t->arg[1].value == s->arg[1].value;
-        if (t->arg[0].value == x->value && in->writer == writer && in->expert == expert && routed_alike)
+        if (all->program->steps.data[in->step].arg[0].value == s->arg[0].value && in->writer == writer)
             return i;
     }
-    Input in = {.step = step, .writer = writer, .k = k, .expert = expert};
+    Input in = {.step = step, .writer = writer, .k = k};
     in.xx = arena_array_of(a, (size_t)k * k, float);
     in.sum = arena_array_of(a, k, double);
     VEC_PUSH(a, &all->inputs, in);
@@ -52,34 +43,12 @@ static size_t input_of(Inputs *all, uint32_t step, int64_t expert, Arena *a) {
     return all->inputs.count - 1;
 }
 
-/* ---- rows ---- */
-
-/* The rows of x that chose the expert, one after the other; their number. */
-static uint32_t gather_expert(const LabCpu *l, const Inputs *all, const Input *in, uint32_t rows) {
-    const ArtStep *s = &all->program->steps.data[in->step];
-    const ArtRouted *u = &s->u.routed;
-    const float *x = probe_buffer(l->model.session, s->arg[0].value);
-    const float *index = probe_buffer(l->model.session, s->arg[1].value);
-    uint32_t n = 0;
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t i = 0; i < u->slots; i++) {
-            if ((int64_t)index[(size_t)r * u->slots + i] != in->expert) continue;
-            const float *from = x + (size_t)r * s->arg[0].width + (u->shared ? 0 : (size_t)i * u->k);
-            memcpy(all->gathered + (size_t)n++ * u->k, from, u->k * sizeof(float));
-        }
-    return n;
-}
-
-static bool input_add(LabCpu *l, Inputs *all, Input *in, uint32_t rows, Diag *d) {
+static bool input_add(LabCpu *l, const Inputs *all, Input *in, uint32_t rows, Diag *d) {
     const float *x = probe_buffer(l->model.session, all->program->steps.data[in->step].arg[0].value);
-    if (in->expert >= 0) {
-        rows = gather_expert(l, all, in, rows);
-        x = all->gathered;
-    }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t c = 0; c < in->k; c++) in->sum[c] += (double)x[(size_t)r * in->k + c];
     in->rows += rows;
-    return !rows || probe_gram(l->model.session, x, rows, in->k, in->xx) ||
+    return probe_gram(l->model.session, x, rows, in->k, in->xx) ||
            diag_error(d, loc_none(), "no memory for second moments of %u columns", in->k);
 }
 
@@ -131,30 +100,19 @@ typedef VEC(size_t) Reads; /* of a site: its inputs */
 static void site_reads(Inputs *all, const LabSite *s, Arena *made, Arena *scratch, Reads *out) {
     for (uint32_t step = 0; step < all->program->plan.n_steps; step++) {
         const ArtStep *t = &all->program->steps.data[step];
-        for (size_t k = 0; k < s->places.count; k++) {
-            const SitePlace *p = &s->places.data[k];
-            bool linear = t->kernel == ART_K_LINEAR && t->arg[1].value == p->tensor;
-            bool routed = t->kernel == ART_K_ROUTED && t->arg[2].value == p->tensor;
-            if (linear || routed)
-                VEC_PUSH(scratch, out, input_of(all, step, routed ? (int64_t)p->part : -1, made));
-        }
+        for (size_t k = 0; k < s->places.count; k++)
+            if (t->kernel == ART_K_LINEAR && t->arg[1].value == s->places.data[k].tensor)
+                VEC_PUSH(scratch, out, input_of(all, step, made));
     }
 }
 
-static bool sum_inputs(LabCpu *l, Inputs *all, const Windows *t, Arena *scratch, Diag *d) {
+static bool sum_inputs(LabCpu *l, Inputs *all, const Windows *t, Diag *d) {
     LabText *x;
     uint32_t end = all->program->plan.n_steps;
-    size_t widest = 0;
     if (!all->inputs.count) return true;
     if (!lab_text(l, t, &x, d)) return false;
     while (!all->at[end]) end--;
-    for (size_t i = 0; i < all->inputs.count; i++) {
-        const Input *in = &all->inputs.data[i];
-        const ArtRouted *u = &all->program->steps.data[in->step].u.routed;
-        if (in->expert >= 0 && (size_t)u->slots * u->k > widest) widest = (size_t)u->slots * u->k;
-    }
     all->length = t->length;
-    all->gathered = arena_array_of(scratch, l->model.batch * (size_t)t->length * widest, float);
     const LabVisit v = {moments_visit, all, all->at};
     return lab_run(l, x, t, end, &v, d);
 }
@@ -167,7 +125,7 @@ bool lab_moments(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, 
                   .at = arena_array_of(scratch, l->model.program->plan.n_steps + 1u, bool)};
     Reads *reads = arena_array_of(scratch, n, Reads);
     for (uint32_t i = 0; i < n; i++) site_reads(&all, &l->sites[sites[i]], a, scratch, &reads[i]);
-    bool ok = sum_inputs(l, &all, t, scratch, d);
+    bool ok = sum_inputs(l, &all, t, d);
     Moments *of = arena_array_of(scratch, all.inputs.count, Moments);
     for (size_t i = 0; ok && i < all.inputs.count; i++) of[i] = moments_of(&all.inputs.data[i], a);
     for (uint32_t i = 0; ok && i < n; i++) {
