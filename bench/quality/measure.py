@@ -69,6 +69,8 @@ class Peers:
 
         def figure(label):
             m = re.search(re.escape(label) + r"\s*:\s*(-?[0-9.]+)(?:\s*±\s*([0-9.]+))?", said)
+            if not m:
+                sys.exit(f"{model}: llama-perplexity says no {label!r}:\n{said[-3000:]}")
             return float(m[1]), float(m[2]) if m[2] else None
         kl, kl_error = figure("Mean    KLD")
         top, top_error = figure("Same top p")
