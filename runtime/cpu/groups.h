@@ -120,18 +120,29 @@ INLINE B16 grid_bytes_of(int bits, const Grid *grid, B16 code) {
 
 /* ---- to floats ---- */
 
-/* Bytes as floats: NV vectors. */
+/* Bytes as floats, NV vectors; signed ones times SIGNED_ONE, because AVX2 has them in the high byte of an integer: two
+ * shuffles inside of lanes cost less than what widens across them. */
+#if CPU_LEVEL == 2
+#define SIGNED_ONE 0x1p24f
+#else
+#define SIGNED_ONE 1.0f
+#endif
 INLINE void v_from_bytes(bool sign, B16 b, V *out) {
 #if CPU_LEVEL == 3
     __m128i x = (__m128i)b;
     out[0] = (V)_mm512_cvtepi32_ps(sign ? _mm512_cvtepi8_epi32(x) : _mm512_cvtepu8_epi32(x));
 #elif CPU_LEVEL == 2
-    __m128i x = (__m128i)b, y = _mm_unpackhi_epi64(x, x);
-    out[0] = (V)_mm256_cvtepi32_ps(sign ? _mm256_cvtepi8_epi32(x) : _mm256_cvtepu8_epi32(x));
-    out[1] = (V)_mm256_cvtepi32_ps(sign ? _mm256_cvtepi8_epi32(y) : _mm256_cvtepu8_epi32(y));
+    typedef uint32_t U8 __attribute__((vector_size(32)));
+    const U8 first = {0, 1, 2, 3, 4, 5, 6, 7};
+    U8 place = sign ? (first << 24) + 0x808080 : first + 0x80808000; /* a byte of 0x80 and above makes a 0 */
+    __m256i x = _mm256_broadcastsi128_si256((__m128i)b);
+    __m256i low = _mm256_shuffle_epi8(x, (__m256i)place);
+    __m256i high = _mm256_shuffle_epi8(x, (__m256i)(sign ? place + (8u << 24) : place + 8));
+    out[0] = (V)_mm256_cvtepi32_ps(low);
+    out[1] = (V)_mm256_cvtepi32_ps(high);
 #else
     for (int j = 0; j < NV; j++) {
-        VI w;
+        VI w = {0};
         for (int i = 0; i < VW; i++) { w[i] = sign ? (int8_t)b[j * VW + i] : b[j * VW + i]; }
         out[j] = __builtin_convertvector(w, V);
     }
@@ -140,21 +151,38 @@ INLINE void v_from_bytes(bool sign, B16 b, V *out) {
 
 /* Float8 e4m3 as floats over 256: their bits are those of an fp16 with another bias. */
 INLINE void v_from_f8(B16 b, V *out) {
-    typedef uint8_t VB __attribute__((vector_size(VW)));
-    UNROLL for (int j = 0; j < NV; j++) {
-        VB part;
-        memcpy(&part, (const char *)&b + j * VW, sizeof part);
-        VH h = __builtin_convertvector(part, VH);
+#if CPU_LEVEL == 3
+    __m256i h = _mm256_slli_epi16(_mm256_cvtepu8_epi16((__m128i)b), 8);
+    h = _mm256_and_si256(_mm256_srai_epi16(h, 1), _mm256_set1_epi16((short)0xbf80));
+    out[0] = v_from_f16((VH)h);
+#elif CPU_LEVEL == 2
+    __m128i zero = _mm_setzero_si128(), keep = _mm_set1_epi16((short)0xbf80);
+    __m128i low = _mm_unpacklo_epi8(zero, (__m128i)b), high = _mm_unpackhi_epi8(zero, (__m128i)b);
+    out[0] = v_from_f16((VH)_mm_and_si128(_mm_srai_epi16(low, 1), keep));
+    out[1] = v_from_f16((VH)_mm_and_si128(_mm_srai_epi16(high, 1), keep));
+#else
+    for (int j = 0; j < NV; j++) {
+        VH h = {0};
+        for (int i = 0; i < VW; i++) { h[i] = b[j * VW + i]; }
         out[j] = v_from_f16((h << 7 & 0x3f80) | (h << 8 & 0x8000));
     }
+#endif
 }
 
 INLINE void v_from_table(const float *table, B16 code, V *out) {
-    float f[16];
-    uint8_t c[16];
-    memcpy(c, &code, sizeof c);
-    UNROLL for (int i = 0; i < 16; i++) { f[i] = table[c[i]]; }
-    UNROLL for (int j = 0; j < NV; j++) { out[j] = v_load(f + j * VW); }
+#if CPU_LEVEL == 3
+    out[0] = (V)_mm512_i32gather_ps(_mm512_cvtepu8_epi32((__m128i)code), table, 4);
+#elif CPU_LEVEL == 2
+    __m128i x = (__m128i)code;
+    out[0] = (V)_mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(x), 4);
+    out[1] = (V)_mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x)), 4);
+#else
+    for (int j = 0; j < NV; j++) {
+        V v = {0};
+        for (int i = 0; i < VW; i++) { v[i] = table[code[j * VW + i]]; }
+        out[j] = v;
+    }
+#endif
 }
 
 /* What stands before a block's codes. */
@@ -171,9 +199,8 @@ INLINE void head_scale(const CpuGroups *g, Code code, const char *panel, const c
     } else {
         UNROLL for (int j = 0; j < NV; j++) { scale[j] = v_load_as(g->scale, block, (size_t)(j * VW)); }
     }
-    if (code == CODE_F8) {
-        UNROLL for (int j = 0; j < NV; j++) { scale[j] *= v_set(256); }
-    }
+    float one = code == CODE_F8 ? 1 / 256.0f : code == CODE_INT || code == CODE_GRID ? SIGNED_ONE : 1;
+    UNROLL for (int j = 0; j < NV; j++) { scale[j] *= v_set(1 / one); }
 }
 
 INLINE GroupHead group_head(Code code, const CpuGroups *g, const char *panel, const char *block) {
