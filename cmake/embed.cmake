@@ -1,6 +1,9 @@
-# cmake -D OUT=file.c -D FILES=a;b -P embed.cmake: texts as a C table, for codegen/cuda/cuda.h.
-set(c "#include \"codegen/cuda/cuda.h\"\n\nconst CudaText cuda_texts[] = {\n")
-foreach(file ${FILES})
+# cmake -D OUT=file.c -D FILES=a;b -D DECODE=c;d -P embed.cmake: texts as the C tables cuda_texts and
+# cuda_decode_texts, for codegen/cuda/cuda.h.
+set(c "#include \"codegen/cuda/cuda.h\"\n")
+macro(table_write table)
+string(APPEND c "\nconst CudaText ${table}[] = {\n")
+foreach(file ${ARGN})
   get_filename_component(name ${file} NAME)
   file(READ ${file} text)
   string(REPLACE "\\" "\\\\" text "${text}")
@@ -8,4 +11,8 @@ foreach(file ${FILES})
   string(REPLACE "\n" "\\n\"\n     \"" text "${text}")
   string(APPEND c "    {\"${name}\",\n     \"${text}\"},\n")
 endforeach()
-file(WRITE ${OUT} "${c}    {NULL, NULL},\n};\n")
+string(APPEND c "    {NULL, NULL},\n};\n")
+endmacro()
+table_write(cuda_texts ${FILES})
+table_write(cuda_decode_texts ${DECODE})
+file(WRITE ${OUT} "${c}")

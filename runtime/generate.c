@@ -1,5 +1,5 @@
 /* generate.c: text to tokens and back through the model's tokenizer, and the loop that generates. */
-#include "runtime/runtime.h"
+#include "runtime/cuda/cuda.h"
 
 gptc_status gptc_encode(const gptc_model *m, const char *text, size_t bytes, int32_t *ids, size_t cap,
                         size_t *count) {
@@ -35,6 +35,44 @@ static bool is_stop(const gptc_model *m, int32_t id) {
     return false;
 }
 
+/* What a run ahead on a GPU gives out. */
+typedef struct {
+    gptc_session *s;
+    gptc_token_fn fn;
+    void *user;
+    int32_t last;         /* the token given out last */
+    uint32_t given, most; /* in this run */
+    bool stop;            /* fn said so */
+} Ahead;
+
+static bool give(Ahead *a, int32_t id) {
+    const Tokenizer *t = a->s->model->tokenizer;
+    size_t bytes = 0;
+    const char *piece = t ? tokenizer_token(t, id, true, &bytes) : "";
+    a->stop = a->fn && a->fn(a->user, id, piece, bytes);
+    a->last = id;
+    a->given++;
+    return a->stop;
+}
+
+static int give_next(void *user, int32_t id) {
+    Ahead *a = user;
+    if (a->given == a->most || id < 0 || is_stop(a->s->model, id)) return 0; /* the launch ends by itself */
+    return give(a, id);
+}
+
+/* Gives out id and, where the session can run ahead, what follows it, and appends all that was given out. */
+static gptc_status generate_some(Ahead *a, int32_t sequence, int32_t id) {
+    uint32_t before = (uint32_t)gptc_length(a->s, sequence), done = 0;
+    a->given = 0;
+    if (give(a, id) || a->most < 2) return gptc_step_sequences(a->s, &sequence, &id, 1);
+    gptc_status st = session_ahead(a->s, sequence, id, a->most, give_next, a, &done);
+    if (st || done == a->given) return st;
+    /* fn stopped it: the launch has gone further, or not as far */
+    if (done > a->given) st = gptc_rewind(a->s, sequence, (int32_t)(before + a->given) - 1);
+    return st ? st : gptc_step_sequences(a->s, &sequence, &a->last, 1);
+}
+
 /* A token is appended to the sequence after fn has seen it, also when fn stops: the cache always holds
  * what was given out. A stop token is neither given out nor appended. */
 gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, int32_t n, gptc_token_fn fn,
@@ -43,18 +81,20 @@ gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, in
     gptc_status st = GPTC_OK;
     if (generated) *generated = 0;
     if (!s || !p || n < 0 || gptc_length(s, sequence) < 0) return GPTC_E_ARGUMENT;
+    Ahead a = {.s = s, .fn = fn, .user = user};
     while (made < n && !st) {
         int32_t id = gptc_sample(s, sequence, p);
         if (id < 0) return (gptc_status)id;
         if (is_stop(s->model, id)) break;
         if ((uint32_t)gptc_length(s, sequence) >= s->context) return GPTC_E_CONTEXT;
-        size_t bytes = 0;
-        const char *piece = s->model->tokenizer ? tokenizer_token(s->model->tokenizer, id, true, &bytes) : "";
-        bool stop = fn && fn(user, id, piece, bytes);
-        made++;
+        uint32_t room = s->context - (uint32_t)gptc_length(s, sequence), left = (uint32_t)(n - made);
+        a.most = sampler_greedy(p) ? session_most_ahead(s) : 1;
+        if (a.most > room) a.most = room;
+        if (a.most > left) a.most = left;
+        st = generate_some(&a, sequence, id);
+        made += (int32_t)a.given;
         if (generated) *generated = made;
-        st = gptc_step_sequences(s, &sequence, &id, 1);
-        if (!st && stop) st = GPTC_E_STOPPED;
+        if (!st && a.stop) st = GPTC_E_STOPPED;
     }
     return st;
 }

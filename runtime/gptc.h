@@ -79,6 +79,9 @@ const char *gptc_model_meta(const gptc_model *m, const char *key);
 /* ---- session ---- KV cache, buffers, threads */
 typedef struct gptc_session gptc_session;
 typedef enum { GPTC_CPU, GPTC_CUDA } gptc_device;
+/* How a GPU runs a step of one sequence: a graph of kernels, or one kernel that stays; AUTO: what is predicted to be
+ * faster, of those that are there. */
+typedef enum { GPTC_DECODE_AUTO, GPTC_DECODE_GRAPH, GPTC_DECODE_PERSISTENT } gptc_decode_form;
 typedef struct {
     size_t struct_size;
     int32_t threads;         /* 0 = as many as the machine has cores; at most 1024 */
@@ -87,6 +90,7 @@ typedef struct {
     int32_t chunk;           /* most rows computed at once; 0 = 256; at most 65536 */
     gptc_device device;      /* CUDA: the first GPU, with the kernels of the file (code that runs on it) */
     const char *cuda_driver; /* library to open in place of libcuda.so.1; NULL = that */
+    gptc_decode_form decode; /* on a GPU */
 } gptc_session_options;
 gptc_status gptc_session_new(gptc_model *m, const gptc_session_options *options, gptc_session **out,
                              gptc_detail *why);

@@ -70,6 +70,8 @@ void gptc_sampler_free(gptc_sampler *p) {
     free(p);
 }
 
+bool sampler_greedy(const gptc_sampler *p) { return p->o.temperature == 0; }
+
 static int32_t largest(const float *logits, int32_t n) {
     int32_t best = -1;
     for (int32_t i = 0; i < n; i++)

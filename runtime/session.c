@@ -361,14 +361,14 @@ static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detai
 }
 
 /* What stays here when the work is done on a GPU. */
-static gptc_status session_reserve_cuda(gptc_session *s, const char *driver, gptc_detail *why) {
+static gptc_status session_reserve_cuda(gptc_session *s, const gptc_session_options *o, gptc_detail *why) {
     if (s->chunk > CUDA_MOST_ROWS) s->chunk = CUDA_MOST_ROWS;
     s->logits = reserve(s, s->model->meta->vocab * (uint64_t)sizeof(float) * s->n_sequences);
     s->sequences = reserve(s, s->n_sequences * (uint64_t)sizeof(Sequence));
     int32_t *ints = reserve(s, s->chunk * (uint64_t)7 * sizeof(int32_t));
     if (s->n_blocks < 3) return status_fail(why, GPTC_E_MEMORY, "no memory for the session's logits");
     rows_info(s, ints);
-    return cuda_session_new(s, driver, why);
+    return cuda_session_new(s, o->cuda_driver, o->decode, why);
 }
 
 static gptc_status session_init(gptc_session *s, const gptc_session_options *o, gptc_detail *why) {
@@ -390,11 +390,13 @@ static gptc_status session_init(gptc_session *s, const gptc_session_options *o, 
     uint32_t threads = o->threads ? (uint32_t)o->threads : pool_cores();
     if (o->device != GPTC_CPU && o->device != GPTC_CUDA)
         return status_fail(why, GPTC_E_ARGUMENT, "device %d is not known", (int)o->device);
+    if (o->decode < GPTC_DECODE_AUTO || o->decode > GPTC_DECODE_PERSISTENT)
+        return status_fail(why, GPTC_E_ARGUMENT, "decode %d is not known", (int)o->decode);
     if (s->model->function.head && o->device != GPTC_CPU)
         return status_fail(why, GPTC_E_UNSUPPORTED, "a model without cache runs on the CPU alone");
     if (s->model->function.head) return history_init(s, threads, why);
-    gptc_status st = o->device == GPTC_CUDA ? session_reserve_cuda(s, o->cuda_driver, why)
-                                            : session_reserve(s, threads, why);
+    gptc_status st =
+        o->device == GPTC_CUDA ? session_reserve_cuda(s, o, why) : session_reserve(s, threads, why);
     if (st || s->cuda) return st;
     s->pool = pool_new(threads);
     if (!s->pool) return status_fail(why, GPTC_E_MEMORY, "cannot start %u threads", threads);
@@ -594,4 +596,17 @@ gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const
 
 gptc_status gptc_step(gptc_session *s, const int32_t *tokens, int32_t n) {
     return gptc_step_sequences(s, NULL, tokens, n);
+}
+
+uint32_t session_most_ahead(const gptc_session *s) { return s->cuda && s->cuda->decode ? CUDA_AHEAD : 1; }
+
+gptc_status session_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t most,
+                          int (*fn)(void *user, int32_t next), void *user, uint32_t *done) {
+    Sequence *q = &s->sequences[sequence];
+    gptc_status st = cuda_decode_ahead(s, sequence, token, most, fn, user, done);
+    if (st) return st;
+    logits_keep(s, sequence, s->cuda->logits);
+    q->length += (int32_t)*done;
+    q->has_logits = true;
+    return GPTC_OK;
 }

@@ -123,6 +123,14 @@ JsonNumber json_number(double x, int digits) {
     return n;
 }
 
+int cli_decode(const char *tool, const char *name, gptc_session_options *to) {
+    static const char *const forms[] = {"auto", "graph", "persistent"};
+    if (!name) return -1;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, forms[i])) return to->decode = (gptc_decode_form)i, -1;
+    return cli_usage(tool, "takes auto, graph or persistent: --decode", name);
+}
+
 int cli_device(const char *tool, const char *name, gptc_session_options *to) {
     bool cuda = !strncmp(name, "cuda", 4);
     if (!strcmp(name, "cpu")) return -1;

@@ -47,6 +47,8 @@ int cli_usage(const char *tool, const char *what, const char *arg);
 int cli_fail(const char *tool, const char *where, gptc_status s, const char *detail);
 /* --device: "cpu", "cuda" or "cuda:LIB", a driver library in place of libcuda.so.1. -1, or the exit status. */
 int cli_device(const char *tool, const char *name, gptc_session_options *to);
+/* --decode NAME (NULL: not given) the same way. */
+int cli_decode(const char *tool, const char *name, gptc_session_options *to);
 /* Last of all: flushes stdout. If that or a write before failed, says so; else returns status. */
 int cli_finish(const char *tool, int status);
 double cli_seconds(void); /* of a clock that only goes forward */

@@ -8,7 +8,7 @@
 #define TOOL "gptc-eval"
 
 typedef struct {
-    const char *tokens, *expect, *dump, *text, *against, *score, *device;
+    const char *tokens, *expect, *dump, *text, *against, *score, *device, *decode;
     bool stepwise, json;
     int64_t chunk, window, threads;
 } Options;

@@ -20,7 +20,7 @@ enum { MAX_REPEATS = 1000 };
 #define READ_LEAST ((size_t)16 << 20)
 
 typedef struct {
-    const char *model, *device;
+    const char *model, *device, *decode;
     int64_t prompt, count, threads, repeat, depth, batch, level;
     bool json;
 } Options;
@@ -49,6 +49,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--threads", "-t", CLI_INT, &o->threads, "N", "worker threads (the machine's cores)"},
         {"--device", NULL, CLI_STRING, &o->device, "NAME",
          "cpu or cuda (or cuda:LIB, another driver library)"},
+        {"--decode", NULL, CLI_STRING, &o->decode, "FORM", "on a GPU: auto, graph or persistent"},
         {"--repeat", "-r", CLI_INT, &o->repeat, "N", "measurements; median, least and most are shown (5)"},
         {"--depth", NULL, CLI_INT, &o->depth, "N", "tokens in the cache before each measurement (0)"},
         {"--batch", NULL, CLI_INT, &o->batch, "N", "sequences decoded together (1)"},
@@ -207,7 +208,8 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     gptc_session_options so = {.threads = (int32_t)o->threads,
                                .context = (int32_t)(o->depth + most + 1),
                                .sequences = (int32_t)o->batch};
-    if (cli_device("gptc-bench", o->device, &so) >= 0) return GPTC_E_ARGUMENT;
+    if (cli_device("gptc-bench", o->device, &so) >= 0 || cli_decode("gptc-bench", o->decode, &so) >= 0)
+        return GPTC_E_ARGUMENT;
     t = cli_seconds();
     st = gptc_session_new(m, &so, &b.s, why);
     r->session_seconds = cli_seconds() - t;

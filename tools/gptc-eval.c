@@ -95,6 +95,7 @@ int eval_open(Eval *e, const char *path, int64_t context, int64_t sequences, con
                                .sequences = (int32_t)sequences,
                                .threads = (int32_t)o->threads};
     int status = cli_device(TOOL, o->device, &so);
+    if (status < 0) status = cli_decode(TOOL, o->decode, &so);
     if (status >= 0) return status;
     st = gptc_session_new(e->model, &so, &e->session, &why);
     return st ? cli_fail(TOOL, path, st, why.text) : -1;
@@ -210,6 +211,7 @@ int main(int argc, char **argv) {
         {"--threads", NULL, CLI_INT, &o.threads, "N", "default: all cores"},
         {"--device", NULL, CLI_STRING, &o.device, "NAME",
          "cpu or cuda (or cuda:LIB, another driver library)"},
+        {"--decode", NULL, CLI_STRING, &o.decode, "FORM", "on a GPU: auto, graph or persistent"},
         {"--json", NULL, CLI_FLAG, &o.json, NULL, "one JSON object"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };

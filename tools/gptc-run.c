@@ -10,7 +10,7 @@
 #include "tools/cli.h"
 
 typedef struct {
-    const char *model, *prompt, *file, *tokens, *device;
+    const char *model, *prompt, *file, *tokens, *device, *decode;
     bool interactive, ignore_eos, quiet;
     int64_t count, context, threads, top_k, seed;
     double temperature, top_p, min_p;
@@ -58,6 +58,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--threads", "-t", CLI_INT, &o->threads, "N", "worker threads (the machine's cores)"},
         {"--device", NULL, CLI_STRING, &o->device, "NAME",
          "cpu or cuda (or cuda:LIB, another driver library)"},
+        {"--decode", NULL, CLI_STRING, &o->decode, "FORM", "on a GPU: auto, graph or persistent"},
         {"--ignore-eos", NULL, CLI_FLAG, &o->ignore_eos, NULL, "go on after a stop token"},
         {"--quiet", "-q", CLI_FLAG, &o->quiet, NULL, "no speeds"},
         {0}};
@@ -290,6 +291,7 @@ int main(int argc, char **argv) {
     gptc_session_options so = {
         .struct_size = sizeof so, .threads = (int32_t)o.threads, .context = (int32_t)o.context};
     status = cli_device("gptc-run", o.device, &so);
+    if (status < 0) status = cli_decode("gptc-run", o.decode, &so);
     if (status >= 0) return status;
     gptc_status st = gptc_open(o.model, NULL, &r.model, &why);
     if (st) return fail(st, why.text);

@@ -14,11 +14,21 @@ typedef struct {
     const char *body;  /* parameters and text, without the name: equal bodies are one function */
     double bytes, ops; /* of one block row: what a launch at one row is expected to read and compute */
 } CudaFunction;
+/* The persistent kernel of a step of one row (decode.h). */
+typedef struct {
+    uint32_t function;    /* UINT32_MAX: there is none, and `unable` says why */
+    uint32_t fixed_bytes; /* of a block's shared memory, before the ring */
+    uint64_t words;       /* of 8 bytes, between blocks */
+    VEC(ArtCudaPlace) places;
+    bool first; /* predicted to be faster than a graph */
+    const char *unable;
+} CudaDecode;
 typedef struct {
     Text source;
     VEC(CudaFunction) functions;
     VEC(ArtCudaLaunch) launches;
     uint64_t scratch_row_bytes; /* of a row, times the spans that keys are split into */
+    CudaDecode decode;
 } CudaProgram;
 
 /* emit.c. g names nodes in comments. False with the diag set when a step has no CUDA kernel. */
@@ -28,6 +38,7 @@ bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d);
 typedef struct {
     const char *name, *text;
 } CudaText;
-extern const CudaText cuda_texts[]; /* in the order in which they stand; ends with name NULL */
+/* In the order in which they stand; end with name NULL. The second ones only with a persistent kernel. */
+extern const CudaText cuda_texts[], cuda_decode_texts[];
 
 #endif

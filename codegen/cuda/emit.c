@@ -2,7 +2,7 @@
  *
  * Each kind of step has one writer, which says parameters, body and grid; kernel_finish gives the text a name
  * and makes it a function, or finds the function that has the same text already. */
-#include "codegen/cuda/emit.h"
+#include "codegen/cuda/decode.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -166,5 +166,6 @@ bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) 
         if (group != NO_STEP && fused.groups.data[group].last == i)
             write_products(&e, &fused.groups.data[group]);
     }
+    write_decode(&e);
     return true;
 }

@@ -29,9 +29,11 @@ const char *emit_form(const Emit *e, const ArtArg *a);
 const char *emit_literal(const Emit *e, float f);
 /* Threads of a block that has `work` elements to do. */
 uint32_t emit_threads(uint64_t work);
+/* Heads that a block takes of the group that shares a key head: the largest divisor up to 4. */
+uint32_t emit_attention_heads(uint32_t group);
 
-/* v = act(v), a line of the body; the name's part for it. */
-void emit_activation(Emit *e, uint32_t act, const char *v, const char *indent);
+/* v = act(v), a line; the kernel's name's part for it. */
+void emit_activation(Text *t, uint32_t act, const char *v, const char *indent);
 const char *emit_activation_name(uint32_t act);
 
 void kernel_begin(Emit *e);
@@ -42,6 +44,14 @@ void kernel_write(Emit *e, const char *name, const ArtArg *a); /* rows */
 /* Names the kernel and adds its launch; a kernel of the same text is used again. what: for the comment; bytes,
  * ops: expected of one row. */
 void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what, double bytes, double ops);
+
+/* ---- emit_pointwise.c: the instructions of a pointwise step ---- */
+/* The text of a LOAD's value. */
+typedef const char *(*PointwiseLoad)(void *user, const Emit *e, const ArtInsn *n);
+/* Which element of its argument a LOAD reads for element i of `width`. */
+const char *pointwise_index(const Emit *e, const ArtInsn *n, uint32_t width);
+/* `const float v0 = …;` for each; gives the number of the one to be stored. */
+uint32_t pointwise_insns(const Emit *e, Text *t, const char *indent, PointwiseLoad load, void *user);
 
 /* ---- the writers, one for each kind of step; false with the diag set ---- */
 void write_products(Emit *e, const Fused *g); /* emit_products.c */

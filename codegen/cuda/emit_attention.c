@@ -1,8 +1,7 @@
 /* emit_attention.c: attention over the cache: spans of keys, then their join. */
 #include "codegen/cuda/emit.h"
 
-/* Heads that a block takes of the group that shares a key head: the largest divisor up to 4. */
-static uint32_t attention_heads(uint32_t group) {
+uint32_t emit_attention_heads(uint32_t group) {
     uint32_t h = 4;
     while (group % h) h--;
     return h;
@@ -11,7 +10,7 @@ static uint32_t attention_heads(uint32_t group) {
 bool write_attention(Emit *e) {
     const ArtStep *s = e->s;
     const ArtAttention *u = &s->u.attention;
-    uint32_t group = u->heads / u->kv_heads, heads = attention_heads(group), parts = group / heads;
+    uint32_t group = u->heads / u->kv_heads, heads = emit_attention_heads(group), parts = group / heads;
     if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0)
         return diag_error(e->diag, loc_none(),
                           "step %u: attention that rounds its scores has no CUDA kernel; hint: --target cpu",

@@ -1,12 +1,12 @@
 /* emit_linear.c: products with constant weights when rows are many (emit_products.c has those of few rows). */
 #include "codegen/cuda/emit.h"
 
-void emit_activation(Emit *e, uint32_t act, const char *v, const char *indent) {
+void emit_activation(Text *t, uint32_t act, const char *v, const char *indent) {
     static const char *const function[] = {
         [ART_ACT_RELU] = "relu", [ART_ACT_GELU_ERF] = "gelu_erf", [ART_ACT_GELU_TANH] = "gelu_tanh",
         [ART_ACT_SILU] = "silu", [ART_ACT_TANH] = "tanhf",        [ART_ACT_SIGMOID] = "sigmoid"};
     if (act != ART_ACT_NONE)
-        text_printf(&e->body, "%s%s = %s(%s%s);\n", indent, v, function[act], v,
+        text_printf(t, "%s%s = %s(%s%s);\n", indent, v, function[act], v,
                     act == ART_ACT_SILU ? ", 1.0f" : "");
 }
 
@@ -24,7 +24,7 @@ static void linear_epilogue(Emit *e) {
     const ArtLinear *u = &s->u.linear;
     text_printf(&e->body, "    auto out = [&](u32 row, u32 n, float v) {\n");
     if (s->arg[2].kind) text_printf(&e->body, "        v += bias[n];\n");
-    emit_activation(e, u->act, "v", "        ");
+    emit_activation(&e->body, u->act, "v", "        ");
     static const char *const extra[] = {"        v *= gate[%s];\n", "        v += residual[%s];\n"};
     for (int i = 0; i < 2; i++) {
         const ArtArg *a = &s->arg[3 + i];

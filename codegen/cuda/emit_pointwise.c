@@ -54,25 +54,44 @@ static void insn_write(Text *t, const char *pattern, const ArtInsn *n, const uin
     }
 }
 
-static void load_write(Emit *e, const ArtInsn *n, uint32_t width) {
-    const ArtArg *a = &e->s->arg[n->a];
-    if (a->kind == ART_ARG_TOKENS || a->kind == ART_ARG_POSITIONS) {
-        text_printf(&e->body, "(float)in%u[row];\n", n->a);
-        return;
-    }
-    text_printf(&e->body, "in%u[", n->a);
-    if (a->kind == ART_ARG_ROWS) text_printf(&e->body, "row * %u + ", a->width);
+const char *pointwise_index(const Emit *e, const ArtInsn *n, uint32_t width) {
     const char *at = n->div > 1 ? arena_printf(e->arena, "i / %u", n->div) : "i";
-    if ((width - 1) / n->div < n->mod)
-        text_printf(&e->body, "%s];\n", at);
-    else
-        text_printf(&e->body, "%s %% %u];\n", at, n->mod);
+    return (width - 1) / n->div < n->mod ? at : arena_printf(e->arena, "%s %% %u", at, n->mod);
+}
+
+uint32_t pointwise_insns(const Emit *e, Text *t, const char *indent, PointwiseLoad load, void *user) {
+    const ArtPointwise *u = &e->s->u.pointwise;
+    uint32_t value[ART_REGISTERS] = {0}, next = 0;
+    for (uint32_t k = 0; k < u->count; k++) {
+        const ArtInsn *n = &e->p->insns.data[u->first + k];
+        if (n->op == ART_I_STORE) return value[n->a];
+        text_printf(t, "%sconst float v%u = ", indent, next);
+        if (n->op == ART_I_LOAD)
+            text_add(t, load(user, e, n));
+        else if (n->op == ART_I_CONST)
+            text_add(t, emit_literal(e, n->imm));
+        else if (n->op == ART_I_SILU)
+            text_printf(t, "silu(v%u, %s)", value[n->a], emit_literal(e, n->imm));
+        else
+            insn_write(t, insn_text[n->op], n, value);
+        text_add(t, ";\n");
+        value[n->dst] = next++;
+    }
+    return 0;
+}
+
+static const char *load_operand(void *user, const Emit *e, const ArtInsn *n) {
+    const ArtArg *a = &e->s->arg[n->a];
+    (void)user;
+    if (a->kind == ART_ARG_TOKENS || a->kind == ART_ARG_POSITIONS)
+        return arena_printf(e->arena, "(float)in%u[row]", n->a);
+    const char *row = a->kind == ART_ARG_ROWS ? arena_printf(e->arena, "row * %u + ", a->width) : "";
+    return arena_printf(e->arena, "in%u[%s%s]", n->a, row, pointwise_index(e, n, e->s->u.pointwise.width));
 }
 
 bool write_pointwise(Emit *e) {
     const ArtStep *s = e->s;
     const ArtPointwise *u = &s->u.pointwise;
-    uint32_t value[ART_REGISTERS] = {0}, next = 0;
     kernel_begin(e);
     for (uint32_t i = 0; i < 6; i++)
         if (s->arg[i].kind) kernel_read(e, arena_printf(e->arena, "in%u", i), &s->arg[i]);
@@ -81,25 +100,8 @@ bool write_pointwise(Emit *e) {
                 "    const u32 row = block_row(), i = block_index() * thread_count() + thread_index();\n    "
                 "grid_wait();\n    if (i >= %u) return;\n",
                 u->width);
-    for (uint32_t k = 0; k < u->count; k++) {
-        const ArtInsn *n = &e->p->insns.data[u->first + k];
-        if (n->op == ART_I_STORE) {
-            text_printf(&e->body, "    y[row * %u + i] = v%u;\n", u->width, value[n->a]);
-            break;
-        }
-        text_printf(&e->body, "    const float v%u = ", next);
-        if (n->op == ART_I_LOAD) {
-            load_write(e, n, u->width);
-        } else if (n->op == ART_I_CONST) {
-            text_printf(&e->body, "%s;\n", emit_literal(e, n->imm));
-        } else if (n->op == ART_I_SILU) {
-            text_printf(&e->body, "silu(v%u, %s);\n", value[n->a], emit_literal(e, n->imm));
-        } else {
-            insn_write(&e->body, insn_text[n->op], n, value);
-            text_add(&e->body, ";\n");
-        }
-        value[n->dst] = next++;
-    }
+    uint32_t result = pointwise_insns(e, &e->body, "    ", load_operand, NULL);
+    text_printf(&e->body, "    y[row * %u + i] = v%u;\n", u->width, result);
     uint32_t threads = emit_threads(u->width);
     e->launch.blocks = (u->width + threads - 1) / threads;
     kernel_finish(e, arena_printf(e->arena, "pointwise_%u", u->width), threads,

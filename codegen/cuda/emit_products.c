@@ -184,13 +184,13 @@ static void product_epilogue(const Products *p, uint32_t i, const char *in) {
     uint32_t n = s->u.linear.n, warps = 8 / p->sides;
     if (n % 16) text_printf(&e->body, "%sif (n >= %u) continue;\n", in, n);
     if (s->arg[2].kind) text_printf(&e->body, "%sv += %s[n];\n", in, name(p, "bias", i));
-    emit_activation(e, s->u.linear.act, "v", in);
+    emit_activation(&e->body, s->u.linear.act, "v", in);
     if (m->gate != NO_STEP) { /* side 0 has the gate's sums */
         const ArtStep *gate = step(p, m->gate);
         text_printf(&e->body, "%sif (own == 0) continue;\n%sfloat g = panel_sum<%u>(part, %u, at);\n", in, in,
                     p->rows, warps);
         if (gate->arg[2].kind) text_printf(&e->body, "%sg += %s[n];\n", in, name(p, "gate_bias", i));
-        emit_activation(e, gate->u.linear.act, "g", in);
+        emit_activation(&e->body, gate->u.linear.act, "g", in);
         text_printf(&e->body, "%sv *= g;\n", in);
     } else {
         add_operand(p, &s->arg[3], name(p, "gate", i), '*', n, in);

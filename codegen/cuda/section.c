@@ -19,7 +19,12 @@ void cuda_section(const CudaProgram *c, const CudaImage *images, uint32_t n, boo
     ArtCuda head = {.n_images = n,
                     .n_functions = (uint32_t)c->functions.count,
                     .n_launches = (uint32_t)c->launches.count,
-                    .scratch_row_bytes = c->scratch_row_bytes};
+                    .scratch_row_bytes = c->scratch_row_bytes,
+                    .decode = c->decode.function,
+                    .n_places = (uint32_t)c->decode.places.count,
+                    .decode_bytes = c->decode.fixed_bytes,
+                    .decode_first = c->decode.first,
+                    .decode_words = c->decode.words};
     ArtCudaImage *table = arena_array_of(a, n, ArtCudaImage);
     ArtCudaFunction *functions = arena_array_of(a, c->functions.count, ArtCudaFunction);
     for (size_t i = 0; i < c->functions.count; i++) {
@@ -34,6 +39,7 @@ void cuda_section(const CudaProgram *c, const CudaImage *images, uint32_t n, boo
     put(&t, table, n * sizeof *table);
     put(&t, functions, c->functions.count * sizeof *functions);
     put(&t, c->launches.data, c->launches.count * sizeof *c->launches.data);
+    put(&t, c->decode.places.data, c->decode.places.count * sizeof *c->decode.places.data);
     put(&t, names.data, names.count);
     for (uint32_t i = 0; i < n; i++)
         table[i] = (ArtCudaImage){images[i].arch.arch, images[i].arch.ptx ? ART_IMAGE_PTX : ART_IMAGE_CUBIN,

@@ -30,6 +30,19 @@ static gptc_status launch_check(const gptc_model *m, const CudaKernels *k, uint3
     return bad ? status_fail(why, GPTC_E_FORMAT, "KERNELS: launch %u: %s", index, bad) : GPTC_OK;
 }
 
+static gptc_status decode_check(const gptc_model *m, const CudaKernels *k, gptc_detail *why) {
+    const ArtCuda *h = k->head;
+    if (h->decode == ART_NO_INDEX && !h->n_places) return GPTC_OK;
+    bool ok = h->decode < h->n_functions && h->decode_bytes <= 1 << 20 && h->decode_bytes % 128 == 0 &&
+              h->decode_words <= LIMIT_ROW_BYTES / 8 && h->decode_first <= 1;
+    for (uint32_t i = 0; i < h->n_places && ok; i++) {
+        const ArtCudaPlace *p = &k->places[i];
+        bool tensor = p->kind == ART_CUDA_TENSOR;
+        ok = (tensor || p->kind == ART_CUDA_STATE) && p->value < (tensor ? m->n_tensors : m->plan->n_states);
+    }
+    return ok ? GPTC_OK : status_fail(why, GPTC_E_FORMAT, "KERNELS: the persistent kernel is out of range");
+}
+
 gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail *why) {
     const uint8_t *data = m->cuda;
     uint64_t bytes = m->cuda_bytes, at = sizeof(ArtCuda);
@@ -44,6 +57,7 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
     if (!table(data, bytes, &at, h->n_images, sizeof *k->images, &k->images) ||
         !table(data, bytes, &at, h->n_functions, sizeof *k->functions, &k->functions) ||
         !table(data, bytes, &at, h->n_launches, sizeof *k->launches, &k->launches) ||
+        !table(data, bytes, &at, h->n_places, sizeof *k->places, &k->places) ||
         !table(data, bytes, &at, h->text_bytes, 1, &k->text) || !h->text_bytes ||
         k->text[h->text_bytes - 1] || h->scratch_row_bytes > LIMIT_ROW_BYTES)
         return status_fail(why, GPTC_E_FORMAT, "KERNELS: its tables do not fit the section");
@@ -61,5 +75,5 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
         gptc_status st = launch_check(m, k, i, why);
         if (st) return st;
     }
-    return GPTC_OK;
+    return decode_check(m, k, why);
 }

@@ -18,7 +18,19 @@ typedef struct CuFunctionS *CuFunction;
 typedef struct CuStreamS *CuStream;
 typedef struct CuGraphS *CuGraph;
 typedef struct CuGraphExecS *CuGraphExec;
-enum { CU_OUT_OF_MEMORY = 2, CU_MAJOR = 75, CU_MINOR = 76, CU_CAPTURE_THREAD = 1 };
+enum {
+    CU_OUT_OF_MEMORY = 2,
+    CU_NOT_READY = 600,
+    CU_CAPTURE_THREAD = 1,
+    CU_MOST_SHARED = 8 /* of a function */
+};
+enum {
+    CU_SMS = 16,
+    CU_MAJOR = 75,
+    CU_MINOR = 76,
+    CU_COOPERATIVE = 95,
+    CU_SHARED_BYTES = 97
+}; /* of a device */
 
 typedef struct { /* CUlaunchAttribute */
     uint32_t id;
@@ -26,9 +38,10 @@ typedef struct { /* CUlaunchAttribute */
     union {
         uint8_t bytes[64];
         int programmatic; /* id 6: the launch may begin before the one before it has ended */
+        int cooperative;  /* id 2: all blocks run at once, or the launch is refused */
     } value;
 } CuAttribute;
-enum { CU_ATTRIBUTE_PROGRAMMATIC = 6 };
+enum { CU_ATTRIBUTE_COOPERATIVE = 2, CU_ATTRIBUTE_PROGRAMMATIC = 6 };
 typedef struct { /* CUlaunchConfig */
     uint32_t grid[3], block[3], shared_bytes;
     CuStream stream;
@@ -57,10 +70,15 @@ typedef struct { /* CUlaunchConfig */
     CALL(copy, "cuMemcpyDtoDAsync_v2", (CuPointer, CuPointer, size_t, CuStream))                             \
     CALL(stream_new, "cuStreamCreate", (CuStream *, unsigned))                                               \
     CALL(stream_wait, "cuStreamSynchronize", (CuStream))                                                     \
+    CALL(stream_query, "cuStreamQuery", (CuStream))                                                          \
     CALL(stream_free, "cuStreamDestroy_v2", (CuStream))                                                      \
+    CALL(host_new, "cuMemHostAlloc", (void **, size_t, unsigned))                                            \
+    CALL(host_free, "cuMemFreeHost", (void *))                                                               \
+    CALL(host_address, "cuMemHostGetDevicePointer_v2", (CuPointer *, void *, unsigned))                      \
     CALL(module_load, "cuModuleLoadData", (CuModule *, const void *))                                        \
     CALL(module_free, "cuModuleUnload", (CuModule))                                                          \
     CALL(module_function, "cuModuleGetFunction", (CuFunction *, CuModule, const char *))                     \
+    CALL(function_set, "cuFuncSetAttribute", (CuFunction, int, int))                                         \
     CALL(launch, "cuLaunchKernelEx", (const CuLaunch *, CuFunction, void **, void **))                       \
     CALL(capture_begin, "cuStreamBeginCapture_v2", (CuStream, int))                                          \
     CALL(capture_end, "cuStreamEndCapture", (CuStream, CuGraph *))                                           \

@@ -80,7 +80,7 @@ static gptc_status memory_reserve(gptc_session *s, gptc_detail *why) {
     return GPTC_OK;
 }
 
-gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_detail *why) {
+gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_decode_form form, gptc_detail *why) {
     const ArtPlan *p = s->model->plan;
     CudaSession *c = s->cuda = calloc(1, sizeof *c);
     if (!c) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the session", sizeof *c);
@@ -99,7 +99,8 @@ gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_detail *w
     if (c->spans > MOST_SPANS) c->spans = MOST_SPANS;
     TRY(d->context_current(c->model->context), "cuCtxSetCurrent");
     TRY(d->stream_new(&c->stream, 1), "cuStreamCreate");
-    return memory_reserve(s, why);
+    st = memory_reserve(s, why);
+    return st ? st : cuda_decode_new(s, form, why);
 }
 
 void cuda_session_free(gptc_session *s) {
@@ -110,6 +111,7 @@ void cuda_session_free(gptc_session *s) {
         d->context_current(c->model->context);
         for (int i = 0; i < CUDA_GRAPHS; i++)
             if (c->graph[i]) d->graph_free(c->graph[i]);
+        cuda_decode_free(c);
         if (c->block) d->memory_free(c->block);
         if (c->stream) d->stream_free(c->stream);
     }
@@ -231,7 +233,11 @@ gptc_status cuda_step(gptc_session *s, uint32_t n, uint32_t n_wanted) {
     /* tokens, positions and sequences of body and head follow each other, here and there */
     CuResult e = d->context_current(c->model->context);
     if (!e) e = d->upload(c->info, s->body.tokens, 6 * 4 * (size_t)s->chunk, c->stream);
-    if (!e) e = n <= CUDA_GRAPHS && n == n_wanted ? graph_run(s, n) : launches_run(s, n, n_wanted);
+    bool ready = n == n_wanted && n <= CUDA_GRAPHS;
+    if (!e && n == 1 && ready && c->decode)
+        e = cuda_decode_step(s);
+    else if (!e)
+        e = ready ? graph_run(s, n) : launches_run(s, n, n_wanted);
     if (!e && n_wanted)
         e = d->download(c->logits, c->rows + p->logits_offset * s->chunk, n_wanted * vocab * sizeof(float),
                         c->stream);

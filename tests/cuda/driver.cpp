@@ -73,7 +73,14 @@ struct Graph {
 
 size_t total = (size_t)8 << 30, used;
 std::map<CuPointer, size_t> allocations;
+std::map<void *, size_t> host_memory; /* that kernels see too */
 bool initialised, current;
+
+/* Of the chip: blocks of a cooperative launch. */
+u32 sms() {
+    const char *n = getenv("GPTC_SMS");
+    return n ? (u32)atoi(n) : 3;
+}
 
 int fail(const char *call, const char *what) {
     fprintf(stderr, "driver: %s: %s\n", call, what);
@@ -112,12 +119,16 @@ int run(const Launch &l) {
     if (!l.config.grid[0] || !l.config.grid[1] || l.config.grid[1] > 65535 || l.config.block[0] > 1024)
         return fail(k.name.c_str(), "a grid that is not possible");
     for (size_t i = 0; i < l.slots.size(); i++)
-        if (k.pointers[i] && l.slots[i] && !inside(l.slots[i], 1))
+        if (k.pointers[i] && l.slots[i] && !inside(l.slots[i], 1) && !host_memory.count((void *)l.slots[i]))
             return fail(k.name.c_str(), "an argument points nowhere");
     if (!k.run) return OK;
     std::vector<void *> slots;
     for (const uint64_t &s : l.slots) slots.push_back((void *)&s);
-    std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes, 1,
+    bool together = false;
+    for (u32 i = 0; i < l.config.n_attributes; i++) together |= l.config.attributes[i].id == CU_ATTRIBUTE_COOPERATIVE;
+    if (together && l.config.grid[0] * l.config.grid[1] > sms()) return fail(k.name.c_str(), "more blocks than can run at once");
+    std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes,
+                                     together ? l.config.grid[0] : 1,
                                      [&] { k.run(slots.data()); });
     if (fault.empty()) return OK;
     fprintf(stderr, "driver: %s: %s\n", k.name.c_str(), fault.c_str());
@@ -153,7 +164,13 @@ API cuDeviceGetName(char *name, int n, CuDevice) {
     return OK;
 }
 API cuDeviceGetAttribute(int *v, int which, CuDevice) {
-    *v = which == CU_MAJOR ? 9 : 0;
+    switch (which) {
+    case CU_MAJOR: *v = 9; break;
+    case CU_SMS: *v = (int)sms(); break;
+    case CU_COOPERATIVE: *v = 1; break;
+    case CU_SHARED_BYTES: *v = 227 << 10; break;
+    default: *v = 0;
+    }
     return OK;
 }
 API cuDevicePrimaryCtxRetain(CuContext *c, CuDevice) {
@@ -227,6 +244,25 @@ API cuStreamDestroy_v2(CuStream s) {
     delete (Stream *)s;
     return OK;
 }
+API cuStreamQuery(CuStream) { return OK; }
+API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
+    if (posix_memalign(p, 256, bytes)) return OUT_OF_MEMORY;
+    host_memory[*p] = bytes;
+    host::region_add(*p, bytes, "host memory");
+    return OK;
+}
+API cuMemFreeHost(void *p) {
+    if (!host_memory.count(p)) return fail("cuMemFreeHost", "not an allocation");
+    host::regions().erase((const u8 *)p);
+    host_memory.erase(p);
+    free(p);
+    return OK;
+}
+API cuMemHostGetDevicePointer_v2(CuPointer *there, void *p, unsigned) {
+    if (!host_memory.count(p)) return fail("cuMemHostGetDevicePointer", "not an allocation");
+    *there = (CuPointer)p;
+    return OK;
+}
 API cuModuleLoadData(CuModule *m, const void *image) {
     *m = (CuModule)image;
     return memcmp(image, "\177ELF", 4) ? fail("cuModuleLoadData", "not an image") : OK;
@@ -259,6 +295,9 @@ API cuModuleGetFunction(CuFunction *f, CuModule m, const char *name) {
 #else
     return read_parameters((const char *)m, name, all) ? (*f = (CuFunction)all.size(), OK) : (int)NOT_FOUND;
 #endif
+}
+API cuFuncSetAttribute(CuFunction, int which, int value) {
+    return which == CU_MOST_SHARED && value <= 227 << 10 ? OK : fail("cuFuncSetAttribute", "out of range");
 }
 API cuLaunchKernelEx(const CuLaunch *c, CuFunction f, void **slots, void **) {
     Launch l = {(size_t)f - 1, *c, {}};

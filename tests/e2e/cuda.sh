@@ -37,5 +37,10 @@ agree() { # agree KIND OPTIONS…
 agree '' 
 agree '' --stepwise
 agree '' --chunk 5
+if grep -q '^KERNEL(288) decode(' "$work/model.cu"; then # one kernel a step, of as many blocks as the chip has SMs
+    for sms in 2 3; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
+else
+    echo "no persistent kernel"
+fi
 if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise; fi
 exit 0

@@ -29,7 +29,7 @@ DEVICE Span key_span(u32 position, u32 window, u32 split, u32 splits) {
 template <class C, u32 dim> struct HeadLane {
     enum { wide = dim % (8 * Pack<C>::count) == 0 ? Pack<C>::count : 1, count = (dim + 7) / 8 };
     DEVICE u32 at(u32 e) { return (e / wide * 8 + lane() % 8) * wide + e % wide; }
-    DEVICE void load(float (&to)[count], global<const C> from) {
+    template <class P> DEVICE void load(float (&to)[count], P from) {
         if constexpr (wide > 1) {
             UNROLL for (u32 e = 0; e < count; e += wide) {
                 Quad q = load_quad(from + at(e));
@@ -56,6 +56,51 @@ template <u32 count> DEVICE void seen_join(Seen<count> &a, float largest, float 
     UNROLL for (u32 e = 0; e < count; e++) a.value[e] = a.value[e] * keep + value[e] * take;
 }
 
+/* Eight lanes take a key: their elements of it and of its value; inside: there is one. distance: positions between. */
+template <u32 heads, u32 dims, u32 vdims>
+DEVICE void key_take(const float (&query)[heads][dims], Seen<vdims> (&seen)[heads], const float (&key)[dims], const float (&value)[vdims], bool inside,
+                     u32 distance, const Scores &scores, global<const float> slopes) {
+    UNROLL for (u32 h = 0; h < heads; h++) {
+        float s = 0;
+        UNROLL for (u32 e = 0; e < dims; e++) s += query[h][e] * key[e];
+        UNROLL for (u32 m = 4; m; m /= 2) s += lane_xor(s, m);
+        if (scores.softcap > 0) s = scores.softcap * tanhf(s / scores.softcap);
+        if (slopes != nullptr) s -= slopes[h] * (float)distance;
+        if (!inside) s = -INFINITY;
+        float top = fmaxf(seen[h].largest, s);
+        float keep = top == -INFINITY ? 1.0f : expf(seen[h].largest - top);
+        float take = top == -INFINITY ? 0.0f : expf(s - top);
+        seen[h].largest = top;
+        seen[h].total = seen[h].total * keep + take;
+        UNROLL for (u32 e = 0; e < vdims; e++) seen[h].value[e] = seen[h].value[e] * keep + value[e] * take;
+    }
+}
+/* The four groups of lanes of a warp to one; mine: vdim + 2 floats of this warp and head. */
+template <class C, u32 vdim> DEVICE void lanes_join(Seen<HeadLane<C, vdim>::count> &seen, shared<float> mine) {
+    typedef HeadLane<C, vdim> Value;
+    UNROLL for (u32 m = 8; m < 32; m *= 2) {
+        float largest = lane_xor(seen.largest, m), total = lane_xor(seen.total, m), value[Value::count];
+        UNROLL for (u32 e = 0; e < Value::count; e++) value[e] = lane_xor(seen.value[e], m);
+        seen_join(seen, largest, total, value);
+    }
+    if (lane() >= 8) return;
+    UNROLL for (u32 e = 0; e < Value::count; e++)
+        if (Value::at(e) < vdim) mine[Value::at(e)] = seen.value[e];
+    if (lane() == 0) mine[vdim] = seen.largest, mine[vdim + 1] = seen.total;
+}
+/* Element e of head h of what the warps have left in part. */
+template <u32 heads, u32 vdim>
+DEVICE void warps_join(shared<float> part, u32 warps, u32 h, u32 e, float &largest, float &total, float &sum) {
+    largest = -INFINITY, total = 0, sum = 0;
+    for (u32 w = 0; w < warps; w++) largest = fmaxf(largest, part[(w * heads + h) * (vdim + 2) + vdim]);
+    for (u32 w = 0; w < warps; w++) {
+        shared<float> of = part + (w * heads + h) * (vdim + 2);
+        float take = largest == -INFINITY ? 0.0f : expf(of[vdim] - largest);
+        total += of[vdim + 1] * take;
+        sum += of[e] * take;
+    }
+}
+
 /* q: the row's queries of `heads` heads, dim apart. k, v: the key head's cache of the row's sequence. Keys
  * first..last (last not included) are looked at; position is the row's. slopes (or null): a slope a head.
  * part: heads * (vdim + 2) floats a warp. Afterwards thread 0..vdim of the block gets its element of head h's sum through
@@ -80,48 +125,14 @@ DEVICE void attention_span(global<const float> q, global<const C> k, global<cons
         float keys[Key::count], values[Value::count];
         Key::load(keys, k + (u64)(inside ? key : first) * dim);
         Value::load(values, v + (u64)(inside ? key : first) * vdim);
-        UNROLL for (u32 h = 0; h < heads; h++) {
-            float s = 0;
-            UNROLL for (u32 e = 0; e < Key::count; e++) s += query[h][e] * keys[e];
-            UNROLL for (u32 m = 4; m; m /= 2) s += lane_xor(s, m);
-            if (scores.softcap > 0) s = scores.softcap * tanhf(s / scores.softcap);
-            if (slopes != nullptr) s -= slopes[h] * (float)(position - key);
-            if (!inside) s = -INFINITY;
-            float top = fmaxf(seen[h].largest, s);
-            float keep = top == -INFINITY ? 1.0f : expf(seen[h].largest - top);
-            float take = top == -INFINITY ? 0.0f : expf(s - top);
-            seen[h].largest = top;
-            seen[h].total = seen[h].total * keep + take;
-            UNROLL for (u32 e = 0; e < Value::count; e++)
-                seen[h].value[e] = seen[h].value[e] * keep + values[e] * take;
-        }
+        key_take(query, seen, keys, values, inside, position - key, scores, slopes);
     }
-    /* Four groups of lanes to one, then the warps. */
-    UNROLL for (u32 h = 0; h < heads; h++) {
-        UNROLL for (u32 m = 8; m < 32; m *= 2) {
-            float largest = lane_xor(seen[h].largest, m), total = lane_xor(seen[h].total, m), value[Value::count];
-            UNROLL for (u32 e = 0; e < Value::count; e++) value[e] = lane_xor(seen[h].value[e], m);
-            seen_join(seen[h], largest, total, value);
-        }
-        shared<float> mine = part + (warp() * heads + h) * (vdim + 2);
-        if (lane() < 8) {
-            UNROLL for (u32 e = 0; e < Value::count; e++)
-                if (Value::at(e) < vdim) mine[Value::at(e)] = seen[h].value[e];
-            if (lane() == 0) mine[vdim] = seen[h].largest, mine[vdim + 1] = seen[h].total;
-        }
-    }
+    UNROLL for (u32 h = 0; h < heads; h++) lanes_join<C, vdim>(seen[h], part + (warp() * heads + h) * (vdim + 2));
     barrier();
     for (u32 i = thread_index(); i < heads * vdim; i += thread_count()) {
-        u32 h = i / vdim, e = i % vdim;
-        float largest = -INFINITY, total = 0, sum = 0;
-        for (u32 w = 0; w < warps; w++) largest = fmaxf(largest, part[(w * heads + h) * (vdim + 2) + vdim]);
-        for (u32 w = 0; w < warps; w++) {
-            shared<float> of = part + (w * heads + h) * (vdim + 2);
-            float take = largest == -INFINITY ? 0.0f : expf(of[vdim] - largest);
-            total += of[vdim + 1] * take;
-            sum += of[e] * take;
-        }
-        out(h, e, largest, total, sum);
+        float largest, total, sum;
+        warps_join<heads, vdim>(part, warps, i / vdim, i % vdim, largest, total, sum);
+        out(i / vdim, i % vdim, largest, total, sum);
     }
 }
 

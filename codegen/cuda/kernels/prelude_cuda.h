@@ -104,5 +104,34 @@ DEVICE u32 observe(const u32 *p) {
     asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
     return v;
 }
+/* A value and the epoch that it belongs to, 8 bytes that are written and read as one. An observed word is {value,
+ * epoch}; two of them, at a multiple of 16 bytes, {value, epoch, value, epoch}, each whole. */
+DEVICE void publish_word(u64 *p, u32 value, u32 epoch) {
+    asm volatile("st.relaxed.gpu.u64 [%0], %1;" ::"l"(p), "l"((u64)epoch << 32 | value) : "memory");
+}
+DEVICE Quad observe_word(const u64 *p) {
+    u64 w;
+    asm volatile("ld.relaxed.gpu.u64 %0, [%1];" : "=l"(w) : "l"(p) : "memory");
+    return Quad{{(u32)w, (u32)(w >> 32), 0, 0}};
+}
+DEVICE Quad observe_words(const u64 *p) {
+    u64 w[2];
+    asm volatile("ld.relaxed.gpu.v2.u64 {%0, %1}, [%2];" : "=l"(w[0]), "=l"(w[1]) : "l"(p) : "memory");
+    return Quad{{(u32)w[0], (u32)(w[0] >> 32), (u32)w[1], (u32)(w[1] >> 32)}};
+}
+/* What the block wrote before, as far as its threads have met, comes before what this thread publishes; what it
+ * observed, before what the block reads after its threads meet. */
+DEVICE void device_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+/* A word of memory that the host reads and writes too. */
+DEVICE void publish_host(u32 *p, u32 v) {
+    asm volatile("st.relaxed.sys.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+DEVICE u32 observe_host(const u32 *p) {
+    u32 v;
+    asm volatile("ld.relaxed.sys.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+/* Ends the launch with an error: what was waited for never came. */
+DEVICE void give_up() { asm volatile("trap;"); }
 DEVICE void relax() { __nanosleep(20); } /* in a loop that waits for another block */
 #endif

@@ -154,6 +154,24 @@ DEVICE void publish(global<u32> p, u32 v, HOST_SITE) {
     host::grid->progress++;
 }
 DEVICE u32 observe(global<const u32> p, HOST_SITE) { return *p.check(4, file, line); }
+DEVICE void publish_word(global<u64> p, u32 value, u32 epoch, HOST_SITE) {
+    u64 &w = *p.check(8, file, line);
+    if (w >> 32 == epoch) host::fault(HOST_HERE, "a word is published twice in epoch %u", epoch);
+    w = (u64)epoch << 32 | value;
+    host::grid->progress++;
+}
+DEVICE Quad observe_word(global<const u64> p, HOST_SITE) {
+    u64 w = *p.check(8, file, line);
+    return Quad{{(u32)w, (u32)(w >> 32), 0, 0}};
+}
+DEVICE Quad observe_words(global<const u64> p, HOST_SITE) {
+    const u64 *w = p.check(16, file, line);
+    return Quad{{(u32)w[0], (u32)(w[0] >> 32), (u32)w[1], (u32)(w[1] >> 32)}};
+}
+DEVICE void device_fence() {}
+DEVICE void publish_host(global<u32> p, u32 v, HOST_SITE) { *p.check(4, file, line) = v; }
+DEVICE u32 observe_host(global<const u32> p, HOST_SITE) { return *p.check(4, file, line); }
+DEVICE void give_up(HOST_SITE) { host::fault(HOST_HERE, "what is waited for never comes"); }
 DEVICE void relax(HOST_SITE) { host::wait(host::SPINNING, HOST_HERE, "a word of another block"); }
 
 /* ---- arithmetic that CUDA has built in ---- */

@@ -1,0 +1,331 @@
+/* decode.cu: the phases of the persistent kernel between its products (ring.cu). What is small every block computes
+ * for itself, from values in its shared memory: norms, rotary positions, elementwise steps, the embedding. Attention
+ * is split over key heads and spans of keys; who computes spans of a head joins a part of its elements each. */
+
+/* ---- places: offsets in units of 64 bytes ---- */
+DEVICE global<const u8> bytes_at(global<const u8> base, u32 place) { return base + (u64)place * 64; }
+template <class T> DEVICE global<const T> tensor_at(global<const u8> base, u32 place) { return (global<const T>)bytes_at(base, place); }
+/* A sequence's part of a state of `width` numbers a position. */
+template <class C> DEVICE global<C> state_at(global<u8> base, u32 place, u32 sequence, u32 width, u32 context) {
+    return (global<C>)(base + (u64)place * 64) + (u64)sequence * width * context;
+}
+
+/* ---- on values that the block holds; all warps that compute take part, and meet at the end ---- */
+DEVICE float consumers_sum(float v, shared<float> part) {
+    v = warp_sum(v);
+    if (lane() == 0) part[warp()] = v;
+    consumers_meet();
+    float sum = 0;
+    UNROLL for (u32 i = 0; i < RING_WARPS; i++) sum += part[i];
+    return sum;
+}
+/* y = norm of x; part: 2 floats a warp. gamma, beta may be null. */
+template <u32 width, bool rms> DEVICE void norm_local(shared<float> y, shared<float> x, global<const float> gamma, global<const float> beta, float eps, shared<float> part) {
+    float sum = 0, square = 0;
+    if (!rms) {
+        for (u32 i = thread_index(); i < width; i += RING_THREADS) sum += x[i];
+        sum = consumers_sum(sum, part);
+    }
+    const float mean = sum / width;
+    for (u32 i = thread_index(); i < width; i += RING_THREADS) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = rsqrtf(consumers_sum(square, part + RING_WARPS) / width + eps);
+    for (u32 i = thread_index(); i < width; i += RING_THREADS) {
+        float v = (x[i] - mean) * scale;
+        if (gamma != nullptr) v *= gamma[i];
+        if (beta != nullptr) v += beta[i];
+        y[i] = v;
+    }
+    consumers_meet();
+}
+/* The same of `groups` heads, a warp each; each: gamma and beta go on from head to head. */
+template <u32 groups, u32 width, bool rms, bool each_gamma, bool each_beta>
+DEVICE void norm_heads(shared<float> y, shared<float> x, global<const float> gamma, global<const float> beta, float eps) {
+    for (u32 g = warp(); g < groups; g += RING_WARPS) {
+        const shared<float> from = x + g * width, to = y + g * width;
+        float sum = 0, square = 0;
+        if (!rms) {
+            for (u32 i = lane(); i < width; i += 32) sum += from[i];
+            sum = warp_sum(sum);
+        }
+        const float mean = sum / width;
+        for (u32 i = lane(); i < width; i += 32) square += (from[i] - mean) * (from[i] - mean);
+        const float scale = rsqrtf(warp_sum(square) / width + eps);
+        for (u32 i = lane(); i < width; i += 32) {
+            float v = (from[i] - mean) * scale;
+            if (gamma != nullptr) v *= gamma[(each_gamma ? g * width : 0) + i];
+            if (beta != nullptr) v += beta[(each_beta ? g * width : 0) + i];
+            to[i] = v;
+        }
+    }
+    consumers_meet();
+}
+/* y = x with its heads turned, as rope_row. */
+template <u32 heads, u32 dim, u32 rotated, bool interleaved>
+DEVICE void rope_local(shared<float> y, shared<float> x, global<const float> cosines, global<const float> sines, u32 position) {
+    enum { pairs = rotated / 2, rest = dim - rotated };
+    for (u32 i = thread_index(); i < heads * pairs; i += RING_THREADS) {
+        const u32 head = i / pairs * dim, pair = i % pairs;
+        const u32 first = head + (interleaved ? 2 * pair : pair), second = head + (interleaved ? 2 * pair + 1 : pair + pairs);
+        const float c = cosines[(u64)position * pairs + pair], s = sines[(u64)position * pairs + pair];
+        const float a = x[first], b = x[second];
+        y[first] = a * c - b * s;
+        y[second] = b * c + a * s;
+    }
+    if constexpr (rest > 0)
+        for (u32 i = thread_index(); i < heads * rest; i += RING_THREADS) {
+            const u32 at = i / rest * dim + rotated + i % rest;
+            y[at] = x[at];
+        }
+    consumers_meet();
+}
+template <u32 width> DEVICE void copy_local(shared<float> y, shared<float> x) {
+    for (u32 i = thread_index(); i < width; i += RING_THREADS) y[i] = x[i];
+    consumers_meet();
+}
+/* A strided copy over four axes. */
+struct Strides {
+    u32 of[4];
+};
+template <u32 a, u32 b, u32 c, u32 d> DEVICE void move_local(shared<float> y, const Strides &to, shared<float> x, const Strides &from) {
+    for (u32 i = thread_index(); i < a * b * c * d; i += RING_THREADS) {
+        const u32 at[4] = {i / (b * c * d), i / (c * d) % b, i / d % c, i % d};
+        u32 source = 0, target = 0;
+        UNROLL for (u32 k = 0; k < 4; k++) source += at[k] * from.of[k], target += at[k] * to.of[k];
+        y[target] = x[source];
+    }
+    consumers_meet();
+}
+/* Row `id` of a table. */
+template <class T, u32 width, bool panels> DEVICE void gather_local(shared<float> y, global<const T> table, u32 id) {
+    for (u32 i = thread_index(); i < width; i += RING_THREADS)
+        y[i] = to_float(table[panels ? ((u64)(id / 16) * width + i) * 16 + id % 16 : (u64)id * width + i]);
+    consumers_meet();
+}
+/* New keys or values to the cache of the sequence, [head][context][dim]; the heads go round the blocks. Nobody reads
+ * them there before the blocks exchanged tokens, once more. */
+template <class C, u32 heads, u32 dim> DEVICE void store_local(shared<float> x, global<C> state, u32 position, u32 context) {
+    for (u32 h = block_index(); h < heads; h += block_count())
+        for (u32 i = thread_index(); i < dim; i += RING_THREADS)
+            from_float(x[h * dim + i], state[((u64)h * context + position) * dim + i]);
+}
+
+/* ---- attention ----
+ * Keys begin..fresh of the cache are older than the launch and come through the ring; those from fresh on were
+ * written during it, by whichever block, and are read when blocks have exchanged tokens; the position's own key and
+ * value are not read from the cache at all. The old ones are split. Expected: as in attention.cu. */
+struct Keys {
+    u32 begin, fresh, position, splits;
+};
+DEVICE Keys keys_of(u32 position, u32 old, u32 window, u32 units) {
+    enum { least = 32, most = 64 };
+    const u32 begin = window && position + 1 > window ? position + 1 - window : 0, fresh = old > begin ? old : begin;
+    u32 splits = block_count() / units;
+    if (splits > (fresh - begin + least - 1) / least) splits = (fresh - begin + least - 1) / least;
+    const Keys keys = {begin, fresh, position, splits < 1 ? 1 : splits > most ? (u32)most : splits};
+    return keys;
+}
+DEVICE Span keys_span(const Keys &k, u32 split) {
+    const u32 each = (k.fresh - k.begin + k.splits - 1) / k.splits, first = k.begin + split * each;
+    const Span s = {first < k.fresh ? first : k.fresh, first + each < k.fresh ? first + each : k.fresh};
+    return s;
+}
+template <class C, u32 dim, u32 vdim> struct KeyTile {
+    enum { rows = STAGE_BYTES / ((dim > vdim ? dim : vdim) * sizeof(C)) };
+};
+/* parts: blocks that share a key head's queries. keys, values: of the sequence. */
+template <class C, u32 kv_heads, u32 parts, u32 dim, u32 vdim>
+DEVICE bool bring_keys(Ring &r, u32 &turn, const Keys &k, global<const C> keys, global<const C> values, u32 context) {
+    enum { rows = KeyTile<C, dim, vdim>::rows };
+    const u32 units = kv_heads * parts * k.splits;
+    for (u32 u = turn_take(turn, units); u < units; u += block_count()) {
+        const Span s = keys_span(k, u % k.splits);
+        const u64 head = (u64)(u / k.splits / parts) * context;
+        for (u32 base = s.first; base < s.last; base += rows) {
+            const u32 n = s.last - base < rows ? s.last - base : (u32)rows;
+            if (!ring_bring(r, (global<const u8>)(keys + (head + base) * dim), n * dim * sizeof(C)) ||
+                !ring_bring(r, (global<const u8>)(values + (head + base) * vdim), n * vdim * sizeof(C)))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Four keys a warp at a time, eight lanes each, as attention_span; rows of a tile, or of the cache. */
+template <class C, u32 heads, u32 dim, u32 vdim, class P>
+DEVICE void keys_take(const float (&query)[heads][HeadLane<C, dim>::count], Seen<HeadLane<C, vdim>::count> (&seen)[heads], P keys, P values, u32 count,
+                      u32 first, u32 position, const Scores &scores, global<const float> slopes) {
+    for (u32 base = warp() * 4; base < count; base += RING_WARPS * 4) {
+        const u32 key = base + lane() / 8;
+        const bool inside = key < count;
+        float k[HeadLane<C, dim>::count], v[HeadLane<C, vdim>::count];
+        HeadLane<C, dim>::load(k, keys + (u64)(inside ? key : 0) * dim);
+        HeadLane<C, vdim>::load(v, values + (u64)(inside ? key : 0) * vdim);
+        key_take(query, seen, k, v, inside, position - (first + key), scores, slopes);
+    }
+}
+/* The position's own key and value, rounded as the cache rounds them; warp 0 takes them. */
+template <class C, u32 heads, u32 dim, u32 vdim>
+DEVICE void own_key_take(const float (&query)[heads][HeadLane<C, dim>::count], Seen<HeadLane<C, vdim>::count> (&seen)[heads], shared<float> key,
+                         shared<float> value, const Scores &scores, global<const float> slopes) {
+    typedef HeadLane<C, dim> Key;
+    typedef HeadLane<C, vdim> Value;
+    if (warp() != 0) return;
+    float k[Key::count], v[Value::count];
+    C c;
+    UNROLL for (u32 e = 0; e < Key::count; e++) {
+        from_float(Key::at(e) < dim ? key[Key::at(e)] : 0.0f, c);
+        k[e] = to_float(c);
+    }
+    UNROLL for (u32 e = 0; e < Value::count; e++) {
+        from_float(Value::at(e) < vdim ? value[Value::at(e)] : 0.0f, c);
+        v[e] = to_float(c);
+    }
+    key_take(query, seen, k, v, lane() < 8, 0, scores, slopes);
+}
+
+/* What stands for one attention step. q: all heads; key, value: the position's own, all key heads. part: floats,
+ * heads * (vdim + 2) a warp. partial, out: words; the partial ones serve all layers, so their epoch counts layers. */
+struct Attend {
+    shared<float> q, key, value, part;
+    Scores scores;
+    global<const float> slopes, sinks;
+    global<u64> partial, out;
+    u32 epoch, partial_epoch;
+};
+/* Joins elements first..last of a unit's heads from its spans. */
+template <u32 heads, u32 vdim> DEVICE void spans_join(const Attend &a, u32 unit, u32 splits, u32 first, u32 last) {
+    enum { stride = heads * (vdim + 2) };
+    const u32 count = last - first, each = count + 2 * heads; /* words wanted of a span: elements, then maxima and sums */
+    for (u32 i = thread_index(); i < splits * each; i += RING_THREADS) {
+        const u32 e = i % each, h = (e - count) / 2;
+        const u32 at = e < count ? (first + e) / vdim * (vdim + 2) + (first + e) % vdim : h * (vdim + 2) + vdim + (e - count) % 2;
+        const global<const u64> from = a.partial + ((u64)(unit * splits + i / each) * stride + at);
+        Quad q = observe_word(from);
+        for (u32 polls = 0; q.word[1] != a.partial_epoch; polls++) {
+            if (polls == PATIENCE) give_up();
+            relax();
+            q = observe_word(from);
+        }
+        a.part[i] = float_of_bits(q.word[0]);
+    }
+    consumers_meet();
+    for (u32 e = thread_index(); e < count; e += RING_THREADS) {
+        const u32 h = (first + e) / vdim, at = unit * heads * vdim + first + e;
+        float largest = -INFINITY, total = 0, sum = 0;
+        for (u32 s = 0; s < splits; s++) largest = fmaxf(largest, a.part[s * each + count + 2 * h]);
+        for (u32 s = 0; s < splits; s++) {
+            const float top = a.part[s * each + count + 2 * h], take = largest == -INFINITY ? 0.0f : expf(top - largest);
+            total += a.part[s * each + count + 2 * h + 1] * take;
+            sum += a.part[s * each + e] * take;
+        }
+        const bool sink = a.sinks != nullptr;
+        publish_word(a.out + at, bits_of_float(attention_mean(largest, total, sum, sink, sink ? a.sinks[unit * heads + h] : 0.0f)), a.epoch);
+    }
+    consumers_meet();
+}
+template <class C, u32 kv_heads, u32 parts, u32 heads, u32 dim, u32 vdim>
+DEVICE void attend(Ring &r, u32 &turn, const Keys &k, const Attend &a, global<const C> keys, global<const C> values, u32 context) {
+    typedef HeadLane<C, dim> Key;
+    typedef HeadLane<C, vdim> Value;
+    enum { rows = KeyTile<C, dim, vdim>::rows, stride = heads * (vdim + 2) };
+    const u32 units = kv_heads * parts * k.splits, own = turn_take(turn, units);
+    for (u32 u = own; u < units; u += block_count()) {
+        const u32 unit = u / k.splits, split = u % k.splits, kv = unit / parts;
+        const Span s = keys_span(k, split);
+        const global<const float> slopes = a.slopes != nullptr ? a.slopes + unit * heads : a.slopes;
+        float query[heads][Key::count];
+        Seen<Value::count> seen[heads];
+        UNROLL for (u32 h = 0; h < heads; h++) {
+            UNROLL for (u32 e = 0; e < Key::count; e++)
+                query[h][e] = Key::at(e) < dim ? a.q[(unit * heads + h) * dim + Key::at(e)] * a.scores.scale : 0.0f;
+            seen[h].largest = -INFINITY, seen[h].total = 0;
+            UNROLL for (u32 e = 0; e < Value::count; e++) seen[h].value[e] = 0;
+        }
+        for (u32 base = s.first; base < s.last; base += rows) {
+            const u32 n = s.last - base < rows ? s.last - base : (u32)rows, first = r.at;
+            const shared<C> key_tile = (shared<C>)ring_take(r);
+            ring_next(r);
+            const u32 second = r.at;
+            const shared<C> value_tile = (shared<C>)ring_take(r);
+            ring_next(r);
+            keys_take<C, heads, dim, vdim>(query, seen, key_tile, value_tile, n, base, k.position, a.scores, slopes);
+            ring_give(r, first);
+            ring_give(r, second);
+        }
+        if (split == k.splits - 1) {
+            const u64 fresh = (u64)kv * context + k.fresh;
+            keys_take<C, heads, dim, vdim>(query, seen, keys + fresh * dim, values + fresh * vdim, k.position - k.fresh, k.fresh, k.position, a.scores, slopes);
+            own_key_take<C, heads, dim, vdim>(query, seen, a.key + kv * dim, a.value + kv * vdim, a.scores, slopes);
+        }
+        UNROLL for (u32 h = 0; h < heads; h++) lanes_join<C, vdim>(seen[h], a.part + (warp() * heads + h) * (vdim + 2));
+        consumers_meet();
+        for (u32 i = thread_index(); i < heads * vdim; i += RING_THREADS) {
+            const u32 h = i / vdim, e = i % vdim;
+            float largest, total, sum;
+            warps_join<heads, vdim>(a.part, RING_WARPS, h, e, largest, total, sum);
+            if (k.splits == 1) {
+                const bool sink = a.sinks != nullptr;
+                const float v = attention_mean(largest, total, sum, sink, sink ? a.sinks[unit * heads + h] : 0.0f);
+                publish_word(a.out + (unit * heads * vdim + i), bits_of_float(v), a.epoch);
+                continue;
+            }
+            const global<u64> to = a.partial + ((u64)u * stride + h * (vdim + 2));
+            publish_word(to + e, bits_of_float(sum), a.partial_epoch);
+            if (e != 0) continue;
+            publish_word(to + vdim, bits_of_float(largest), a.partial_epoch);
+            publish_word(to + (vdim + 1), bits_of_float(total), a.partial_epoch);
+        }
+        consumers_meet();
+    }
+    if (k.splits == 1) return;
+    for (u32 u = own; u < units; u += block_count()) {
+        const u32 split = u % k.splits, each = (heads * vdim + k.splits - 1) / k.splits, first = split * each;
+        if (first < heads * vdim)
+            spans_join<heads, vdim>(a, u / k.splits, k.splits, first, first + each < heads * vdim ? first + each : heads * vdim);
+    }
+}
+
+/* ---- the next token ---- */
+/* The largest logit that a thread has seen, the first one of equals; NaN is none. */
+struct Best {
+    float value;
+    u32 token; /* NO_TOKEN: none yet */
+};
+enum : u32 { NO_TOKEN = 0xffffffffu };
+DEVICE void best_take(Best &b, float value, u32 token) {
+    const bool better = b.token == NO_TOKEN || value > b.value || (value == b.value && token < b.token);
+    if (token == NO_TOKEN || value != value || !better) return;
+    b.value = value;
+    b.token = token;
+}
+DEVICE void best_of_warp(Best &b) {
+    UNROLL for (u32 m = 16; m; m /= 2) best_take(b, lane_xor(b.value, m), lane_xor(b.token, m));
+}
+/* Every block tells its best and learns the best of all; block 0 tells too whether to go on after this step. All of
+ * a step's writes are known to all blocks afterwards. part: 2 floats a block and 2 more. words: 2 a block and 2 more,
+ * of odd and of even epochs. mail: the host's wish to stop. stops: n_stops tokens that end the text. */
+struct Next {
+    u32 token;
+    bool go_on;
+};
+DEVICE Next tokens_exchange(Best best, shared<float> part, global<u64> words, global<u32> mail, shared<u32> stops, u32 n_stops, u32 epoch) {
+    const global<u64> mine = words + (epoch & 1) * (2 * block_count() + 2);
+    if (warp() == 0) {
+        best_of_warp(best);
+        if (lane() == 0) {
+            device_fence();
+            publish_word(mine + 2 * block_index(), bits_of_float(best.value), epoch);
+            publish_word(mine + (2 * block_index() + 1), best.token, epoch);
+            if (block_index() == 0) publish_word(mine + 2 * block_count(), observe_host(mail), epoch);
+        }
+    }
+    words_gather(part, mine, 2 * block_count() + 1, epoch);
+    device_fence();
+    Best all = {0, NO_TOKEN};
+    for (u32 i = lane(); i < block_count(); i += 32) best_take(all, part[2 * i], bits_of_float(part[2 * i + 1]));
+    best_of_warp(all);
+    Next next = {all.token, bits_of_float(part[2 * block_count()]) == 0 && all.token != NO_TOKEN};
+    for (u32 i = 0; i < n_stops; i++) next.go_on = next.go_on && stops[i] != all.token;
+    consumers_meet();
+    return next;
+}

@@ -1,0 +1,164 @@
+/* decode.c: the persistent kernel: several steps of one row in one launch (codegen/cuda/kernels/ring.cu).
+ *
+ * All its blocks must run at once, so the launch is cooperative and has a block for every SM. Words between blocks
+ * carry the number of the step they belong to, counted over the session's life and never reset; they begin as zeros. A
+ * word of host memory asks it to stop, others bring tokens. */
+#include "runtime/cuda/cuda.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY(call, name)                                                                                      \
+    do {                                                                                                     \
+        gptc_status try_ = cuda_check(d, call, name, why);                                                   \
+        if (try_) return try_;                                                                               \
+    } while (0)
+
+enum { STAGE_BYTES = 16384, MOST_STAGES = 14, LEAST_STAGES = 3, MOST_BLOCKS = 256, STOPS = 8, UNIT = 64 };
+enum { MAIL_STOP, MAIL_COUNT, MAIL_TOKENS };
+
+typedef struct {
+    int sms, cooperative, shared;
+} Chip;
+
+static const char *why_not(const CudaModel *m, const Chip *c, uint32_t *stages) {
+    const ArtCuda *h = m->kernels.head;
+    if (h->decode == ART_NO_INDEX) return "the file has none for this model";
+    if (m->arch < 90) return "it needs bulk copies, of sm_90 and above";
+    if (!c->cooperative || c->sms < 1 || c->sms > MOST_BLOCKS)
+        return "the device cannot run its blocks together";
+    uint32_t room = (uint32_t)c->shared > h->decode_bytes ? (uint32_t)c->shared - h->decode_bytes : 0;
+    *stages = room / STAGE_BYTES < MOST_STAGES ? room / STAGE_BYTES : MOST_STAGES;
+    return *stages < LEAST_STAGES ? "the device has too little shared memory" : NULL;
+}
+
+/* Offsets of tensors and caches in units of 64 bytes, then the tokens that end a text. */
+static bool places_fill(const gptc_session *s, uint32_t *table) {
+    const CudaSession *c = s->cuda;
+    const CudaKernels *k = &c->model->kernels;
+    const ArtMeta *meta = s->model->meta;
+    for (uint32_t i = 0; i < k->head->n_places; i++) {
+        const ArtCudaPlace *p = &k->places[i];
+        uint64_t at =
+            p->kind == ART_CUDA_STATE ? c->states[p->value] - c->block : s->model->tensors[p->value].offset;
+        if (at % UNIT || at / UNIT > UINT32_MAX) return false;
+        table[i] = (uint32_t)(at / UNIT);
+    }
+    for (uint32_t i = 0; i < STOPS; i++)
+        table[k->head->n_places + i] = i < meta->n_stop_tokens ? (uint32_t)meta->stop_tokens[i] : UINT32_MAX;
+    return true;
+}
+
+static gptc_status decode_reserve(const gptc_session *s, CudaDecode *e, gptc_detail *why) {
+    const CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    const ArtCuda *h = c->model->kernels.head;
+    size_t table_bytes = (h->n_places + STOPS) * sizeof(uint32_t), at = (table_bytes + 12 + 255) / 256 * 256;
+    uint32_t *table = malloc(table_bytes);
+    gptc_status st = table ? GPTC_OK : status_fail(why, GPTC_E_MEMORY, "no memory for the session's tables");
+    if (!st && !places_fill(s, table))
+        st = status_fail(why, GPTC_E_FORMAT, "KERNELS: a place that the persistent kernel cannot name");
+    if (!st) st = cuda_check(d, d->memory_new(&e->memory, at + h->decode_words * 8 + 8), "cuMemAlloc", why);
+    if (!st)
+        st = cuda_check(d, d->memory_set(e->memory, 0, at + h->decode_words * 8 + 8, c->stream),
+                        "cuMemsetD8Async", why);
+    if (!st)
+        st = cuda_check(d, d->upload(e->memory, table, table_bytes, c->stream), "cuMemcpyHtoDAsync", why);
+    if (!st) st = cuda_check(d, d->stream_wait(c->stream), "cuStreamSynchronize", why);
+    free(table);
+    if (st) return st;
+    e->row = e->memory + table_bytes;
+    e->words = e->memory + at;
+    void *mail;
+    TRY(d->host_new(&mail, (MAIL_TOKENS + CUDA_AHEAD) * sizeof(uint32_t), 0), "cuMemHostAlloc");
+    e->mail = mail;
+    TRY(d->host_address(&e->mail_there, mail, 0), "cuMemHostGetDevicePointer");
+    return GPTC_OK;
+}
+
+gptc_status cuda_decode_new(gptc_session *s, gptc_decode_form form, gptc_detail *why) {
+    CudaSession *c = s->cuda;
+    const CudaModel *m = c->model;
+    const CudaDriver *d = &m->driver;
+    const ArtCuda *h = m->kernels.head;
+    Chip chip = {0};
+    uint32_t stages = 0;
+    if (form == GPTC_DECODE_GRAPH || (form == GPTC_DECODE_AUTO && !h->decode_first)) return GPTC_OK;
+    TRY(d->device_attribute(&chip.sms, CU_SMS, m->device), "cuDeviceGetAttribute");
+    TRY(d->device_attribute(&chip.cooperative, CU_COOPERATIVE, m->device), "cuDeviceGetAttribute");
+    TRY(d->device_attribute(&chip.shared, CU_SHARED_BYTES, m->device), "cuDeviceGetAttribute");
+    const char *not = why_not(m, &chip, &stages);
+    if (not &&form == GPTC_DECODE_AUTO) return GPTC_OK;
+    if (not ) return status_fail(why, GPTC_E_UNSUPPORTED, "no persistent kernel on %s: %s", m->name, not );
+    CudaDecode *e = c->decode = calloc(1, sizeof *e);
+    if (!e) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the session", sizeof *e);
+    e->blocks = (uint32_t)chip.sms;
+    e->stages = stages;
+    e->shared_bytes = h->decode_bytes + stages * STAGE_BYTES;
+    TRY(d->function_set(m->functions[h->decode], CU_MOST_SHARED, (int)e->shared_bytes), "cuFuncSetAttribute");
+    return decode_reserve(s, e, why);
+}
+
+void cuda_decode_free(CudaSession *c) {
+    CudaDecode *e = c->decode;
+    if (!e) return;
+    if (e->mail) c->model->driver.host_free(e->mail);
+    if (e->memory) c->model->driver.memory_free(e->memory);
+    free(e);
+    c->decode = NULL;
+}
+
+/* Starts `steps` steps from a token at a position of a sequence. */
+static CuResult decode_launch(const gptc_session *s, const int32_t row[3], uint32_t steps) {
+    const CudaSession *c = s->cuda;
+    const CudaModel *m = c->model;
+    CudaDecode *e = c->decode;
+    CuPointer logits = c->rows + s->model->plan->logits_offset * s->chunk, weights = m->weights,
+              cache = c->block;
+    uint32_t context = s->context, epoch = e->epoch + 1;
+    void *arguments[] = {&weights, &cache,   &e->memory, &e->words, &logits,   &e->mail_there,
+                         &e->row,  &context, &epoch,     &steps,    &e->stages};
+    CuAttribute together = {.id = CU_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
+    CuLaunch config = {.grid = {e->blocks, 1, 1},
+                       .block = {m->kernels.functions[m->kernels.head->decode].threads, 1, 1},
+                       .shared_bytes = e->shared_bytes,
+                       .stream = c->stream,
+                       .attributes = &together,
+                       .n_attributes = 1};
+    e->epoch += steps;
+    e->mail[MAIL_STOP] = e->mail[MAIL_COUNT] = 0;
+    CuResult r = m->driver.upload(e->row, row, 3 * sizeof *row, c->stream);
+    return r ? r : m->driver.launch(&config, m->functions[m->kernels.head->decode], arguments, NULL);
+}
+
+CuResult cuda_decode_step(const gptc_session *s) {
+    const RowInfo *b = &s->body;
+    return decode_launch(s, (const int32_t[]){b->tokens[0], b->positions[0], b->sequences[0]}, 1);
+}
+
+gptc_status cuda_decode_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t steps,
+                              gptc_ahead_fn fn, void *user, uint32_t *done) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    volatile uint32_t *mail = c->decode->mail;
+    const int32_t row[3] = {token, s->sequences[sequence].length, sequence};
+    uint32_t seen = 0;
+    *done = 0;
+    CuResult r = d->context_current(c->model->context), under_way;
+    if (!r) r = decode_launch(s, row, steps);
+    if (r) return GPTC_E_DEVICE;
+    do { /* tokens are given on while the kernel makes the next ones */
+        under_way = d->stream_query(c->stream);
+        for (uint32_t count = mail[MAIL_COUNT]; seen < count && seen < steps; seen++)
+            if (!mail[MAIL_STOP] && fn(user, (int32_t)mail[MAIL_TOKENS + seen])) mail[MAIL_STOP] = 1;
+        if (under_way == CU_NOT_READY) sched_yield();
+    } while (under_way == CU_NOT_READY);
+    if (under_way) return GPTC_E_DEVICE;
+    r = d->download(c->logits, c->rows + s->model->plan->logits_offset * s->chunk,
+                    s->model->meta->vocab * sizeof(float), c->stream);
+    if (!r) r = d->stream_wait(c->stream);
+    *done = seen;
+    s->rows_computed += seen;
+    return r ? GPTC_E_DEVICE : GPTC_OK;
+}
