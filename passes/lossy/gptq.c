@@ -20,20 +20,30 @@
 #define ROWS 32
 #define BLOCK 64
 #define SWEEPS 3
+#define LONGEST 4    /* vector */
 #define DAMPING 0.01 /* of the mean moment, added to the diagonal */
+
+/* How a unit's error counts: rounding, with what later columns can mend taken off; sweeping, with all else fixed. */
+typedef struct {
+    float *form; /* [units][unit][unit] */
+    float *self; /* [units][entries] of vectors: palette_self */
+} Forms;
 
 typedef struct {
     const float *w;
-    const Levels *levels;
+    Levels levels;   /* formats of scalars */
+    Palette palette; /* formats of vectors */
     QuantMatrix *q;
+    int64_t unit;    /* columns that a code stands for */
     int64_t n, ld;   /* columns; from row to row of what follows, whose columns are in order of rounding */
     int64_t *order;  /* column of each place */
     int64_t *group;  /* of each place */
     float *feedback; /* [n][ld]: R_kj / R_jj for k < j, else 0 */
     float *moment;   /* [n][ld]: H, damped */
-    float damping;   /* what H's diagonal has too much */
-    float *scratch;  /* [workers][SCRATCH rows][ld] */
-    double *loss;    /* [tasks] */
+    Forms rounding, sweeping;
+    float damping;  /* what H's diagonal has too much */
+    float *scratch; /* [workers][SCRATCH rows][ld] */
+    double *loss;   /* [tasks] */
 } Feedback;
 
 /* Of a worker, each [ROWS][ld]. */
@@ -47,24 +57,28 @@ typedef struct {
 
 typedef struct {
     float moment;
-    int64_t column;
+    int64_t unit;
 } Rank;
 
 static int by_moment(const void *a, const void *b) {
     const Rank *x = a, *y = b;
     if (x->moment != y->moment) return x->moment < y->moment ? 1 : -1;
-    return (x->column > y->column) - (x->column < y->column);
+    return (x->unit > y->unit) - (x->unit < y->unit);
 }
 
 static void order_columns(Feedback *f, const Moments *m, bool order, Arena *a) {
-    Rank *rank = arena_array_of(a, (size_t)f->n, Rank);
-    for (int64_t i = 0; i < f->n; i++) rank[i] = (Rank){m->xx[i * f->n + i], i};
-    if (order) qsort(rank, (size_t)f->n, sizeof *rank, by_moment);
+    int64_t units = f->n / f->unit;
+    Rank *rank = arena_array_of(a, (size_t)units, Rank);
+    for (int64_t u = 0; u < units; u++) {
+        rank[u].unit = u;
+        for (int64_t i = u * f->unit; i < (u + 1) * f->unit; i++) rank[u].moment += m->xx[i * f->n + i];
+    }
+    if (order) qsort(rank, (size_t)units, sizeof *rank, by_moment);
     f->order = arena_array_of(a, (size_t)f->n, int64_t);
     f->group = arena_array_of(a, (size_t)f->n, int64_t);
     for (int64_t i = 0; i < f->n; i++) {
-        f->order[i] = rank[i].column;
-        f->group[i] = rank[i].column / group_width(f->q);
+        f->order[i] = rank[i / f->unit].unit * f->unit + i % f->unit;
+        f->group[i] = f->order[i] / group_width(f->q);
     }
 }
 
@@ -81,6 +95,35 @@ static void take_moments(Feedback *f, const Moments *m, Arena *a) {
     }
 }
 
+/* Of one unit at column j: its square of R's part, that is B^T B, B_ik = R_(j+k)(j+i). */
+static void rounding_form(const double *turned, int64_t n, int64_t j, int64_t unit, float *form) {
+    for (int64_t x = 0; x < unit; x++)
+        for (int64_t y = 0; y < unit; y++) {
+            double sum = 0;
+            for (int64_t i = x > y ? x : y; i < unit; i++) {
+                const double *at = turned + n - 1 - j - i; /* R_(j+x)(j+i) */
+                sum += at[(n - 1 - j - x) * n] * at[(n - 1 - j - y) * n];
+            }
+            form[x * unit + y] = (float)sum;
+        }
+}
+
+static void take_forms(Feedback *f, const double *turned, Arena *a) {
+    int64_t v = f->unit, units = f->n / v, entries = v > 1 ? f->palette.entries : 0;
+    Forms *both[2] = {&f->rounding, &f->sweeping};
+    for (int k = 0; k < 2; k++) {
+        both[k]->form = arena_array_of(a, (size_t)(units * v * v), float);
+        both[k]->self = arena_array_of(a, (size_t)(units * entries), float);
+    }
+    for (int64_t u = 0; u < units; u++) {
+        float *sweeping = f->sweeping.form + u * v * v;
+        rounding_form(turned, f->n, u * v, v, f->rounding.form + u * v * v);
+        for (int64_t i = 0; i < v * v; i++) sweeping[i] = f->moment[(u * v + i / v) * f->ld + u * v + i % v];
+        for (int k = 0; k < 2 && entries; k++)
+            palette_self(&f->palette, both[k]->form + u * v * v, both[k]->self + u * entries);
+    }
+}
+
 /* The upper factor, by way of the lower one of H with rows and columns turned round. */
 static bool take_factor(Feedback *f, Arena *a, Diag *d) {
     int64_t n = f->n;
@@ -92,6 +135,7 @@ static bool take_factor(Feedback *f, Arena *a, Diag *d) {
         return diag_error(d, loc_none(),
                           "the second moments of a matrix's inputs are not finite; hint: the "
                           "model overflows on the calibration text");
+    take_forms(f, turned, a);
     f->feedback = arena_array_of(a, (size_t)(n * f->ld), float);
     for (int64_t k = 0; k < n; k++)
         for (int64_t j = k + 1; j < n; j++) {
@@ -103,33 +147,54 @@ static bool take_factor(Feedback *f, Arena *a, Diag *d) {
 
 /* ---- rows ---- */
 
-typedef struct {
-    uint32_t place;
-    float value;
-} Rounded;
-
-/* The nearest that column `at` of the row may stand for. */
-static Rounded round_at(const Feedback *f, int64_t row, int64_t at, float target) {
-    int64_t g = row * f->q->groups + f->group[at];
-    float scale = f->q->scale[g], zero = group_zero(f->q, g);
-    uint32_t place = levels_nearest(f->levels, scale > 0 ? target / scale + zero : zero);
-    return (Rounded){place, scale * (f->levels->value[place] - zero)};
+/* Chooses what the unit of columns from `at` on stands for: the nearest to x when pull is its form times x. */
+static void choose(const Feedback *f, const Forms *forms, int64_t row, int64_t at, const float *pull,
+                   float *value) {
+    int64_t g = row * f->q->groups + f->group[at], u = at / f->unit;
+    uint8_t *code = &f->q->codes[(row * f->n + f->order[at]) / f->unit];
+    float scale = f->q->scale[g];
+    if (f->unit > 1) {
+        const Palette *p = &f->palette;
+        *code = (uint8_t)palette_best(p, pull, forms->self + u * p->entries, scale);
+        for (int64_t i = 0; i < f->unit; i++) value[i] = scale * p->part[i][*code];
+        return;
+    }
+    float zero = group_zero(f->q, g), target = scale > 0 ? *pull / forms->form[u] / scale : 0;
+    uint32_t place = levels_nearest(&f->levels, target + zero);
+    *code = f->levels.code[place];
+    *value = scale * (f->levels.value[place] - zero);
 }
 
-static void set_code(const Feedback *f, int64_t row, int64_t at, uint32_t place) {
-    f->q->codes[row * f->n + f->order[at]] = f->levels->code[place];
+/* pull = form times x, or added to what it is. */
+static void add_pull(const Feedback *f, const Forms *forms, int64_t at, const float *x, float *pull) {
+    const float *form = forms->form + at / f->unit * f->unit * f->unit;
+    for (int64_t i = 0; i < f->unit; i++)
+        for (int64_t k = 0; k < f->unit; k++) pull[i] += form[i * f->unit + k] * x[k];
+}
+
+/* What columns j .. j + unit - 1 should be to make up for all before them, were no column rounded any more. */
+static void unit_target(const Feedback *f, const float *w, const float *owes, int64_t j, float *target) {
+    for (int64_t i = 0; i < f->unit; i++) {
+        target[i] = w[j + i] + owes[i];
+        for (int64_t k = 0; k < i; k++)
+            target[i] += (w[j + k] - target[k]) * f->feedback[(j + k) * f->ld + j + i];
+    }
 }
 
 static void round_block(const Feedback *f, const Tile *t, int64_t from, int64_t to, float *owed) {
+    int64_t v = f->unit;
     for (int64_t r = 0; r < t->rows; r++) {
         const float *w = t->w + r * f->ld;
         float *value = t->value + r * f->ld, *error = t->error + r * f->ld, *owes = owed + r * BLOCK;
-        for (int64_t j = from; j < to; j++) {
-            Rounded best = round_at(f, t->first + r, j, w[j] + owes[j - from]);
-            set_code(f, t->first + r, j, best.place);
-            value[j] = best.value;
-            error[j] = w[j] - best.value;
-            scaled_add(owes + (j - from), f->feedback + j * f->ld + j, error[j], to - j);
+        for (int64_t j = from; j < to; j += v) {
+            float target[LONGEST], pull[LONGEST] = {0};
+            unit_target(f, w, owes + (j - from), j, target);
+            add_pull(f, &f->rounding, j, target, pull);
+            choose(f, &f->rounding, t->first + r, j, pull, value + j);
+            for (int64_t i = j; i < j + v; i++) {
+                error[i] = w[i] - value[i];
+                scaled_add(owes + (j + v - from), f->feedback + i * f->ld + j + v, error[i], to - j - v);
+            }
         }
     }
 }
@@ -149,16 +214,19 @@ static void round_rows(const Feedback *f, const Tile *t) {
 static bool sweep_row(const Feedback *f, const Tile *t, int64_t r) {
     float *value = t->value + r * f->ld, *error = t->error + r * f->ld, *slope = t->slope + r * f->ld;
     bool changed = false;
-    for (int64_t j = 0; j < f->n; j++) {
-        const float *moment = f->moment + j * f->ld;
-        Rounded best = round_at(f, t->first + r, j, value[j] + slope[j] / moment[j]);
-        float step = best.value - value[j];
-        if (step == 0) continue;
-        set_code(f, t->first + r, j, best.place);
-        value[j] = best.value;
-        error[j] -= step;
-        scaled_add(slope, moment, -step, f->ld);
-        changed = true;
+    for (int64_t j = 0; j < f->n; j += f->unit) {
+        float pull[LONGEST], best[LONGEST];
+        memcpy(pull, slope + j, (size_t)f->unit * sizeof *pull);
+        add_pull(f, &f->sweeping, j, value + j, pull);
+        choose(f, &f->sweeping, t->first + r, j, pull, best);
+        for (int64_t i = 0; i < f->unit; i++) {
+            float step = best[i] - value[j + i];
+            if (step == 0) continue;
+            value[j + i] = best[i];
+            error[j + i] -= step;
+            scaled_add(slope, f->moment + (j + i) * f->ld, -step, f->ld);
+            changed = true;
+        }
     }
     return changed;
 }
@@ -191,10 +259,13 @@ static void rows_task(void *ctx, size_t task, size_t worker) {
     }
 }
 
-bool gptq_codes(const float *w, const Moments *m, bool order, const Levels *l, QuantMatrix *q, double *loss,
-                Diag *d) {
+bool gptq_codes(const float *w, const Moments *m, bool order, QuantMatrix *q, double *loss, Diag *d) {
     Arena *a = arena_new();
-    Feedback f = {.w = w, .levels = l, .q = q, .n = q->cols, .ld = tile_up(q->cols)};
+    Feedback f = {.w = w, .q = q, .unit = q->format->vector, .n = q->cols, .ld = tile_up(q->cols)};
+    if (f.unit > 1)
+        palette_make(q, &f.palette);
+    else
+        levels_make(q->format, q->grid, &f.levels);
     order_columns(&f, m, order, a);
     take_moments(&f, m, a);
     bool ok = take_factor(&f, a, d);

@@ -51,6 +51,7 @@ Trial levels_try(const Levels *l, const float *w, const float *weight, size_t n,
 /* Scales and zero points of every group of q, as stored, by trying many; weight [cols]: how much an input counts. */
 void scales_search(const float *w, const float *weight, const Levels *l, QuantMatrix *q);
 void codes_round(const float *w, const Levels *l, QuantMatrix *q);
+float fp16_nearest(float x); /* x >= 0; finite */
 static inline int64_t group_width(const QuantMatrix *q) {
     return q->format->group ? q->format->group : q->cols;
 }
@@ -62,9 +63,22 @@ static inline float group_zero(const QuantMatrix *q, int64_t group) {
 /* A matrix's own levels: int8 values in q->grid. */
 void grid_learn(const float *w, const float *weight, QuantMatrix *q, Arena *scratch);
 
+/* ---- palette.c: codes that stand for a few columns ---- */
+typedef struct {
+    uint32_t entries, length;
+    float part[4][MAX_LEVELS]; /* of each column of a vector: the entries' values */
+} Palette;
+void palette_make(const QuantMatrix *q, Palette *out);
+/* Own vectors and scales of a matrix, as stored; then codes of what is nearest. */
+void palette_learn(const float *w, const float *weight, QuantMatrix *q, Arena *scratch);
+void palette_round(const float *w, const float *weight, QuantMatrix *q);
+/* How far g is from x, by a form F [length][length]: scale * g F g - 2 * (F x) g, up to what all g share. `self` is
+ * g F g of all entries, `pull` F x. The entry that is nearest. */
+void palette_self(const Palette *p, const float *form, float *self);
+uint32_t palette_best(const Palette *p, const float *pull, const float *self, float scale);
+
 /* ---- gptq.c ---- */
 /* Codes at q's scales with error feedback, then by turns; `loss` as of quantize_matrix. */
-bool gptq_codes(const float *w, const Moments *m, bool order, const Levels *l, QuantMatrix *q, double *loss,
-                Diag *d);
+bool gptq_codes(const float *w, const Moments *m, bool order, QuantMatrix *q, double *loss, Diag *d);
 
 #endif

@@ -32,6 +32,28 @@ static double rounding_loss(const float *w, const QuantMatrix *q, const Moments 
     return quadratic_sum(error, m ? m->xx : NULL, q->rows, q->cols);
 }
 
+/* Grid and scales. */
+static void fit_format(const float *w, const float *weight, QuantMatrix *q, Arena *scratch) {
+    if (q->format->vector > 1) {
+        palette_learn(w, weight, q, scratch);
+        return;
+    }
+    Levels l;
+    if (q->format->grid == GRID_LEARNED) grid_learn(w, weight, q, scratch);
+    levels_make(q->format, q->grid, &l);
+    scales_search(w, weight, &l, q);
+}
+
+static void round_codes(const float *w, const float *weight, QuantMatrix *q) {
+    Levels l;
+    if (q->format->vector > 1) {
+        palette_round(w, weight, q);
+        return;
+    }
+    levels_make(q->format, q->grid, &l);
+    codes_round(w, &l, q);
+}
+
 double matrix_energy(const float *w, const Moments *m, int64_t rows, int64_t cols) {
     return quadratic_sum(w, m ? m->xx : NULL, rows, cols);
 }
@@ -43,7 +65,7 @@ bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int
         return diag_error(d, loc_none(),
                           "a matrix of %lld x %lld cannot be stored as %s; hint: choose another format",
                           (long long)rows, (long long)cols, f->name);
-    if (f->vector > 1 || (f->zero && f->grid != GRID_LINEAR))
+    if (f->vector > 4 || (f->zero && f->grid != GRID_LINEAR))
         return diag_error(d, loc_none(), "matrices cannot be quantised to %s; hint: choose another format",
                           f->name);
     if (m && m->cols != cols)
@@ -58,16 +80,13 @@ bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int
             "the inputs of a matrix are not finite on the calibration text; hint: use other text");
     Arena *scratch = arena_new();
     const float *weight = input_weights(m, cols, scratch);
-    Levels l;
-    if (f->grid == GRID_LEARNED) grid_learn(w, weight, out, scratch);
-    levels_make(f, out->grid, &l);
-    scales_search(w, weight, &l, out);
+    fit_format(w, weight, out, scratch);
     double lost = 0;
     bool ok = true;
     if (m && o->gptq) {
-        ok = gptq_codes(w, m, o->order, &l, out, &lost, d);
+        ok = gptq_codes(w, m, o->order, out, &lost, d);
     } else {
-        codes_round(w, &l, out);
+        round_codes(w, weight, out);
         if (loss) lost = rounding_loss(w, out, m, scratch);
     }
     if (loss) *loss = lost;

@@ -81,7 +81,7 @@ static Choice search(const Group *g, const QuantMatrix *q) {
     return best;
 }
 
-static float fp16_nearest(float x) { return half_to_float(float_to_half(fminf(x, 65504.0f))); }
+float fp16_nearest(float x) { return half_to_float(float_to_half(fminf(x, 65504.0f))); }
 
 /* ---- rows ---- */
 
