@@ -68,6 +68,8 @@ typedef struct {
 /* Every matrix constant of at least 2 x 32 that a linear or a gather reads, in running order. */
 size_t sites_find(Graph *g, Arena *a, Site **out);
 bool site_read(Graph *g, const Site *s, float *to, Diag *d); /* [rows][cols] */
+ValId site_value(const Graph *g,
+                 const Site *s); /* the matrix as it is now; it may have been replaced since */
 /* Replace the matrix by dequantize(codes, scale, zero?, grid?) or by fp32 or fp16 constants. All readers follow. What
  * was written may be written again, also through sites found before; site_read then reads the new matrix. */
 bool site_write(Graph *g, const Site *s, const QuantMatrix *q, Diag *d);
@@ -168,15 +170,15 @@ size_t blocks_find(Graph *g, Arena *a, Block **out);    /* in running order */
 uint64_t graph_weights(const Graph *g, Arena *scratch); /* numbers in constants that outputs or states need */
 
 /* ---- steps: changes of structure that the search may take ---- */
-typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_TIE, STEP_COUNT } StepKind;
+typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_COUNT } StepKind;
 typedef struct Removal Removal; /* removal.c: what goes, and the matrix and bias that make up for it */
 
 /* Steps of different blocks combine; of one block one is taken. `amount` grows from step to step of a block and kind. */
 typedef struct {
     StepKind kind;
-    uint32_t block, other;   /* of blocks_find on the exact graph; STEP_TIE: computes with other's matrices */
+    uint32_t block;          /* of blocks_find on the exact graph */
     int32_t layer;           /* the block's */
-    int64_t amount;          /* units that go; STEP_SKIP: all; STEP_TIE: matrices */
+    int64_t amount;          /* units that go; STEP_SKIP: all */
     uint64_t weights, state; /* numbers that go: stored, cached for a token */
     uint64_t ops;            /* multiplications and additions for a token that go */
     double loss; /* predicted: mean squared error of what the block adds, relative to its variance */
@@ -230,5 +232,27 @@ typedef struct {
     Graph *graph;                        /* with them, in `a`; NULL: none pays */
 } ShrinkResult;
 bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d);
+
+/* ---- sharing (share.c) ---- */
+
+/* A matrix and the one in its place a layer further on, computed with one matrix that loses least for both. */
+typedef struct {
+    uint32_t site, other;
+    uint64_t weights; /* numbers that go */
+    double distance;  /* squared difference, relative to the squares of both: 0 = equal, 1 = unrelated */
+    double loss; /* mean squared error of both products, relative to their mean squares; where measured */
+    double kl, worth; /* as of a StepOutcome; kl only where measured */
+    bool measured, kept;
+    const char *reason;
+} TieOutcome;
+typedef struct {
+    TieOutcome *tie;
+    size_t n;
+    uint64_t exact;   /* numbers that are stored once for several readers as it is */
+    Quality measured; /* of all that are kept together */
+    Graph *graph;     /* with them, in `a`; NULL: none pays */
+} ShareResult;
+bool share_choose(const ShrinkTask *t, Arena *a, ShareResult *out, Diag *d);
+double shrink_worth(const ShrinkTask *t, double spent); /* KL that a number is worth when so much is spent */
 
 #endif

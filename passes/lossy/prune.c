@@ -144,7 +144,7 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
     size_t n = 0;
     for (size_t i = 0; i < p->nsteps; i++) {
         LossyStep *s = &p->steps[i];
-        if (s->block != index || s->kind == STEP_TIE) continue;
+        if (s->block != index) continue;
         if (s->kind == STEP_SKIP) {
             if (p->make) s->removal = removal_of_all(&t, p->a);
             s->loss = 1;
@@ -170,7 +170,7 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
 
 static bool wants_moments(const LossyStep *s, size_t n, uint32_t block) {
     for (size_t i = 0; i < n; i++)
-        if (s[i].block == block && s[i].kind != STEP_TIE) return true;
+        if (s[i].block == block) return true;
     return false;
 }
 
@@ -332,12 +332,11 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
 
 /* ---- as text ---- */
 
-static const char *const kind_names[STEP_COUNT] = {"neurons", "heads", "skip", "tie"};
+static const char *const kind_names[STEP_COUNT] = {"neurons", "heads", "skip"};
 const char *step_kind_name(StepKind k) { return kind_names[k]; }
 
 void step_print(Text *t, const LossyStep *s) {
     text_printf(t, "%s block=%u amount=%lld", kind_names[s->kind], s->block, (long long)s->amount);
-    if (s->kind == STEP_TIE) text_printf(t, " other=%u", s->other);
 }
 
 bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d) {

@@ -52,8 +52,7 @@ static void group_offers(Shrinker *s, LossyStep *steps, size_t n) {
     }
 }
 
-/* KL that a number is worth when `spent` of the budget is gone. */
-static double worth_of(const ShrinkTask *t, double spent) {
+double shrink_worth(const ShrinkTask *t, double spent) {
     return log(4) * fmax(t->kl - spent, 0) * t->bits / (double)t->weights;
 }
 
@@ -74,7 +73,7 @@ static bool is_hopeless(Shrinker *s, size_t i) {
     if (o->step->kind != STEP_SKIP || units == NULL || units->step->block != o->step->block) return false;
     double loss = units->step[units->probe].loss;
     o->kl = loss > 0 ? units->kl / loss : 0;
-    return o->kl > HOPELESS * worth_of(s->t, 0) * (double)o->step->weights;
+    return o->kl > HOPELESS * shrink_worth(s->t, 0) * (double)o->step->weights;
 }
 
 static bool probe_offers(Shrinker *s) {
@@ -128,10 +127,10 @@ static double take_at(const Shrinker *s, double price, LossyStep *chosen, size_t
 }
 
 static double price_find(const Shrinker *s) {
-    double low = 0, high = worth_of(s->t, 0);
+    double low = 0, high = shrink_worth(s->t, 0);
     for (int i = 0; i < BISECTIONS; i++) {
         double price = (low + high) / 2;
-        if (price < worth_of(s->t, take_at(s, price, NULL, NULL, NULL)))
+        if (price < shrink_worth(s->t, take_at(s, price, NULL, NULL, NULL)))
             low = price;
         else
             high = price;
@@ -171,7 +170,7 @@ static void report(const Shrinker *s, const LossyStep *chosen, size_t n, double 
         while (step != NULL && o->step[at].amount != step->amount) at++;
         StepOutcome x = {.step = o->step[at], .kept = step != NULL, .kl = step_kl(o, at)};
         x.measured = o->measured && at == o->probe;
-        x.worth = worth_of(s->t, spent) * (double)x.step.weights;
+        x.worth = shrink_worth(s->t, spent) * (double)x.step.weights;
         bool other = false;
         for (size_t k = 0; k < n; k++) other = other || chosen[k].block == x.step.block;
         x.reason = reason_for(s, &x, other);

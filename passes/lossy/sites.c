@@ -176,14 +176,13 @@ size_t sites_find(Graph *g, Arena *a, Site **out) {
 
 /* ---- reading and writing ---- */
 
-/* The value that is the site's matrix now; it may have been replaced since the site was found. */
-static ValId site_root(const Graph *g, const Site *s) {
+ValId site_value(const Graph *g, const Site *s) {
     bool turned = false;
     return node_weight(g, graph_node(g, s->user), &turned);
 }
 
 bool site_read(Graph *g, const Site *s, float *to, Diag *d) {
-    ValId root = site_root(g, s);
+    ValId root = site_value(g, s);
     bool turned = false;
     node_weight(g, graph_node(g, s->user), &turned);
     Arena *scratch = arena_new();
