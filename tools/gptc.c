@@ -134,8 +134,8 @@ static int dry_run(Compile *c, int64_t ctx) {
     printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
            (double)bytes / 1e6);
     Text t = text_new(c->arena);
-    targets_predict(p, ctx, c->arena, &t);
-    fputs(t.data, stdout);
+    targets_predict(c->graph, p, ctx, c->arena, &t);
+    fputs(t.data ? t.data : "", stdout);
     return EXIT_DONE;
 }
 

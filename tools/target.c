@@ -59,19 +59,25 @@ bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, con
     return true;
 }
 
-void targets_predict(const Program *p, int64_t ctx, Arena *a, Text *t) {
-    ArtTensor *tensors = arena_array_of(a, p->tensors.count, ArtTensor);
-    for (size_t i = 0; i < p->tensors.count; i++) tensors[i] = p->tensors.data[i].art;
-    CostPlan plan = {.steps = p->steps.data,
-                     .n_steps = (uint32_t)p->steps.count,
-                     .tensors = tensors,
-                     .cache_element = sizeof(float),
-                     .rows = 1,
-                     .context = (uint32_t)ctx};
+void targets_predict(Graph *g, const Program *p, int64_t ctx, Arena *a, Text *t) {
+    CudaProgram cuda;
+    Diag why;
+    diag_init(&why);
+    bool runs = cuda_emit(g, p, a, &cuda, &why);
+    diag_free(&why);
+    if (!runs) return;
+    CostPlan plan = cost_plan(p, (uint32_t)ctx, a);
+    plan.launches = cuda_launches(&cuda);
     for (const CostTarget *c = cost_targets; c->name; c++) {
         CostStep s;
         cost_step(c, &plan, &s);
-        text_printf(t, "decode on one %s at context %" PRId64 ": %.0f tokens/s (predicted; %s bound)\n",
-                    c->name, ctx, 1 / s.graph.seconds, cost_bound_text(s.graph.bound));
+        text_printf(t,
+                    "decode on one %s at context %" PRId64
+                    ", predicted: %.0f tokens/s as a graph of %u kernels (%s bound)",
+                    c->name, ctx, 1 / s.graph.seconds, s.launches, cost_bound_text(s.graph.bound));
+        if (cuda.decode.function != UINT32_MAX && c->arch >= 90)
+            text_printf(t, ", %.0f as one kernel (%s bound)", 1 / s.persistent.seconds,
+                        cost_bound_text(s.persistent.bound));
+        text_add(t, "\n");
     }
 }

@@ -25,7 +25,8 @@ typedef struct {
 bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, const void **data, size_t *bytes,
                      KernelStats *stats, Diag *d);
 
-/* Lines that predict decode speed on the GPUs of the cost model, all keys of the context filled. */
-void targets_predict(const Program *p, int64_t ctx, Arena *a, Text *t);
+/* Lines that predict decode speed on the GPUs of the cost model, all keys of the context filled; none when the program
+ * cannot run there. */
+void targets_predict(Graph *g, const Program *p, int64_t ctx, Arena *a, Text *t);
 
 #endif

@@ -52,6 +52,17 @@ Cost cost_launch(const CostTarget *t, double bytes, double ops, bool matrix) {
     return cost_of(memory, arithmetic, t->launch, t->launch + fmax(memory, arithmetic));
 }
 
+CostPlan cost_plan(const Program *p, uint32_t context, Arena *a) {
+    ArtTensor *tensors = arena_array_of(a, p->tensors.count + 1, ArtTensor);
+    for (size_t i = 0; i < p->tensors.count; i++) tensors[i] = p->tensors.data[i].art;
+    return (CostPlan){.steps = p->steps.data,
+                      .n_steps = (uint32_t)p->steps.count,
+                      .tensors = tensors,
+                      .cache_element = sizeof(float),
+                      .rows = 1,
+                      .context = context};
+}
+
 /* ---- a step of the plan ---- */
 typedef struct {
     double weights, cache, ops;

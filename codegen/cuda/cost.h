@@ -6,8 +6,7 @@
 #ifndef GPTC_COST_H
 #define GPTC_COST_H
 
-#include "ir/ir.h"
-#include "runtime/artifact.h"
+#include "codegen/codegen.h"
 
 /* Rates in units a second, times in seconds. */
 typedef struct {
@@ -45,6 +44,8 @@ typedef struct {
     uint32_t launches;         /* kernels of the graph; 0: one a step, two for attention */
     uint32_t steps_per_launch; /* of the persistent kernel; 0: 16 */
 } CostPlan;
+/* A program's, of one row with so many keys; its tensors' headers in the arena. */
+CostPlan cost_plan(const Program *p, uint32_t context, Arena *a);
 typedef struct {
     double weight_bytes, cache_bytes, ops;
     uint32_t launches, hops; /* hops: waits of the persistent kernel for other SMs */

@@ -34,6 +34,9 @@ typedef struct {
 /* emit.c. g names nodes in comments. False with the diag set when a step has no CUDA kernel. */
 bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d);
 
+/* Launches of a step of one row. */
+uint32_t cuda_launches(const CudaProgram *c);
+
 /* kernels.c, made at build time from kernels/. */
 typedef struct {
     const char *name, *text;

@@ -2,7 +2,7 @@
  * wait; one whose gate or residual is another's result is computed with it, panel by panel, by the same block. */
 #include "codegen/cuda/decode.h"
 
-enum { MOST_MEMBERS = 16 };
+enum { MOST_MEMBERS = 16, STAGE_BYTES = 16384 /* of ring.cu */ };
 typedef struct {
     uint32_t step, leader, local_uses; /* leader: index of the first one of those computed together */
 } Member;
@@ -108,13 +108,15 @@ static void write_together(Decode *d, const Group *g, uint32_t leader, uint32_t 
         const Member *m = &g->m[i];
         if (m->leader != leader) continue;
         const ArtLinear *l = &step_of(d, m->step)->u.linear;
-        const char *type = emit_type(d->e, &step_of(d, m->step)->arg[1]);
-        text_printf(&d->bring, "%sbring_panel<%s, %u>(ring, bytes_at(weights, %s), p)", join, type, l->k,
-                    decode_place(d, m->step, 1));
+        const ArtArg *w = &step_of(d, m->step)->arg[1];
+        bool codes = decode_art(d, m->step, 1)->layout == ART_GROUP16;
+        const char *type = codes ? emit_form(d->e, w) : emit_type(d->e, w);
+        text_printf(&d->bring, "%sbring_%s<%s, %u>(ring, bytes_at(weights, %s), p)", join,
+                    codes ? "codes" : "panel", type, l->k, decode_place(d, m->step, 1));
         text_printf(
             &d->body,
-            "            const float sum%u = panel_sum<%s, %u>(ring, local + %u, local + (parts ^= 128));\n",
-            m->step, type, l->k, x);
+            "            const float sum%u = ring_sum%s<%s, %u>(ring, local + %u, local + (parts ^= 128));\n",
+            m->step, codes ? "_codes" : "", type, l->k, x);
         join = " && ";
     }
     text_add(&d->bring, ")) return ring_drain(ring);\n");
@@ -126,9 +128,11 @@ static void write_together(Decode *d, const Group *g, uint32_t leader, uint32_t 
 
 static bool weights_fit(Decode *d, uint32_t step) {
     const ArtTensor *w = decode_art(d, step, 1);
-    bool known = w->dtype == ART_F32 || w->dtype == ART_F16 || w->dtype == ART_BF16;
-    if (w->layout == ART_PANEL16 && known) return true;
-    d->unable = "compressed weights";
+    ArtGroups g = art_groups(w->dtype, w->flags, w->group);
+    bool plain = g.scale == ART_F32 || g.scale == ART_F16 || g.scale == ART_BF16;
+    bool fits = plain && (g.grid == ART_GRID_LINEAR || g.grid == ART_GRID_F8) && g.block <= STAGE_BYTES;
+    if (w->layout != ART_GROUP16 || fits) return true;
+    d->unable = "weights whose scales are codes, with a grid, or in blocks larger than a tile";
     return false;
 }
 

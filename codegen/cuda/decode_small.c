@@ -17,11 +17,9 @@ static bool write_table_row(Decode *d, uint32_t step) {
     const ArtStep *s = step_of(d, step);
     bool tokens = s->arg[1].kind == ART_ARG_TOKENS;
     if (!tokens && s->arg[1].kind != ART_ARG_POSITIONS) return unable(d, "a table read by computed indices");
-    if (!float_table(d, step, 0)) return unable(d, "compressed tables");
-    text_printf(&d->body, "        gather_local<%s, %u, %s>(local + %u, %s, %s);\n",
-                emit_type(d->e, &s->arg[0]), s->u.gather.width,
-                decode_art(d, step, 0)->layout == ART_PANEL16 ? "true" : "false", decode_new_local(d, step),
-                decode_tensor(d, step, 0), tokens ? "token" : "position");
+    text_printf(&d->body, "        gather_local<%s, %u>(local + %u, %s, %s);\n", emit_form(d->e, &s->arg[0]),
+                s->u.gather.width, decode_new_local(d, step), decode_tensor(d, step, 0),
+                tokens ? "token" : "position");
     return true;
 }
 

@@ -150,6 +150,12 @@ static bool weights_known(const Emit *e) {
     return true;
 }
 
+uint32_t cuda_launches(const CudaProgram *c) {
+    uint32_t n = 0;
+    for (size_t i = 0; i < c->launches.count; i++) n += (c->launches.data[i].when & ART_ROWS_1) != 0;
+    return n;
+}
+
 bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) {
     Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d};
     FusePlan fused;

@@ -1,5 +1,6 @@
 /* emit_decode.c: the persistent kernel of a program (see decode.h): what is before the layers, one layer, what is after
  * them, each as what the bringing lane does and what the computing warps do, then put together. */
+#include "codegen/cuda/cost.h"
 #include "codegen/cuda/decode.h"
 
 enum { MOST_PIECES = 160, STAGES = 14, STOPS = 8, ROUND = 128 }; /* STAGES: MOST_STAGES of ring.cu */
@@ -157,8 +158,8 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         t,
         "KERNEL(288) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
         "global<u64> "
-        "words,\n            global<float> logits, global<u32> mail, global<const i32> row, u32 context, u32 "
-        "epoch, u32 steps,\n            u32 stages) {\n"
+        "words, global<float> logits, global<u32> mail, global<const i32> row, u32 context, u32 epoch, u32 "
+        "steps, u32 stages) {\n"
         "    SHARED_AT_LAUNCH(u8, memory);\n"
         "    const shared<float> local = (shared<float>)memory;\n"
         "    const shared<u64> barriers = (shared<u64>)(memory + %u);\n"
@@ -189,6 +190,15 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         DECODE_SCRATCH, places, STOPS);
 }
 
+/* Whether a step is predicted to be faster so, on the GPU that the figures are best known of. */
+static bool predicted_first(const Emit *e) {
+    CostPlan plan = cost_plan(e->p, e->p->meta.context / 2, e->arena);
+    CostStep cost;
+    plan.launches = cuda_launches(e->out);
+    cost_step(cost_target(90), &plan, &cost);
+    return cost.persistent.seconds < cost.graph.seconds;
+}
+
 void write_decode(Emit *e) {
     CudaDecode *out = &e->out->decode;
     uint32_t n = (uint32_t)e->p->steps.count;
@@ -205,6 +215,7 @@ void write_decode(Emit *e) {
     }
     out->function = (uint32_t)e->out->functions.count;
     write_table(&d, out);
+    out->first = predicted_first(e);
     write_text(&d, &pieces, out, &e->out->source);
     CudaFunction f = {.name = "decode", .threads = 288, .body = ""};
     VEC_PUSH(e->arena, &e->out->functions, f);

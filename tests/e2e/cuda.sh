@@ -35,12 +35,13 @@ agree() { # agree KIND OPTIONS…
     [ "$(field rows_computed)" = "$(field tokens)" ] || fail "tokens$kind $*: rows computed"
 }
 agree '' 
-agree '' --stepwise
+agree '' --stepwise --decode graph
 agree '' --chunk 5
 if grep -q '^KERNEL(288) decode(' "$work/model.cu"; then # one kernel a step, of as many blocks as the chip has SMs
     for sms in 2 3; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
+    GPTC_SMS=2 "$build/tests/cuda-generate" "$work/model.bin" "$work/driver.so" || fail "generates something else"
 else
     echo "no persistent kernel"
 fi
-if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise; fi
+if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
 exit 0

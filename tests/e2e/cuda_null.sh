@@ -14,13 +14,19 @@ bad() { echo "FAIL: $*"; status=1; }
 "$build/gptc" -q "$model" -o "$work/cpu.bin" || bad "does not compile for the CPU"
 
 # a step is one graph: the same launches every time, each kernel's arguments inside the allocation
-GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
+GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --decode graph --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
 awk '/^gather_token/ { n++; one[n] = / 1 x 1,|<<<1 x 1/ } { step[n] = step[n] $0 "\n" }
      END { for (i = 1; i <= n; i++) if (one[i]) { seen++; if (first && step[i] != first) exit 2; first = step[i] } exit seen < 3 }' "$work/trace" ||
     bad "steps of one row differ, or are too few"
 grep -q '_many <<<\|rows4 <<<' "$work/trace" || bad "the prompt did not run as several rows"
 awk '/^gather_token/ { one = /<<<1 x 1/ } one' "$work/trace" | grep -q '_many\|rows4\|rows8' && bad "a step of one row runs kernels for several"
 head -1 "$work/trace" | grep -q '^gather_token' || bad "the first launch is not the embedding"
+
+# or one kernel, of a block for every SM; by itself what is predicted to be faster
+for form in auto persistent; do
+    GPTC_SMS=7 GPTC_TRACE=$work/$form "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --decode $form --device "cuda:$null" >/dev/null 2>"$work/err" || bad "--decode $form does not run: $(cat "$work/err")"
+    [ "$(grep -c '^decode <<<7 x 1, 288>>>' "$work/$form")" -ge 3 ] || bad "--decode $form: steps are not one kernel of 7 blocks"
+done
 
 said() { # said PATTERN COMMAND…
     pattern=$1
@@ -30,6 +36,8 @@ said() { # said PATTERN COMMAND…
     [ "$(wc -l <"$work/out")" -le 2 ] || bad "$*: more than a line"
 }
 said 'no NVIDIA driver' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device cuda:/nowhere.so
+said 'no persistent kernel on .*cannot run its blocks together' env GPTC_SMS=0 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --decode persistent --device "cuda:$null"
+said 'takes auto, graph or persistent' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --decode quick --device "cuda:$null"
 said 'no CUDA kernels; compile it with --target' "$build/gptc-run" "$work/cpu.bin" --tokens 1 -n 1 --device "cuda:$null"
 said 'has no cuInit|too old' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$stand_in"
 said 'weights need .* MB' env GPTC_MEMORY_MB=1 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$null"

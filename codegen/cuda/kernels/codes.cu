@@ -57,6 +57,72 @@ template <class W> struct UnitSet {
     DEVICE UnitSet at(u32 s) { return UnitSet{s / in_block, s % in_block * 8}; }
 };
 
+/* Four sets, from `first` on, of `sets`: turned[row] has that row of their units, as fragment_load_turned gives it.
+ * in(row, column): x; zero_of(block, output); scale_of(i, o): of the i-th of the four, output 2 g + o. */
+template <class W, u32 k, u32 rows, class In, class Zero, class Scale>
+DEVICE void codes_piece(const u32 (&turned)[W::rows][4], u32 first, u32 sets, shared<u32> table, In in, Zero zero_of, Scale scale_of,
+                        float (&sum)[(rows + 3) / 4][2]) {
+    typedef UnitSet<W> S;
+    enum {
+        columns = W::unit,
+        row_sets = (rows + 3) / 4,
+        span = S::in_block % 4 == 0 ? 4 : S::in_block % 2 == 0 ? 2 : 1 /* sets of a piece that surely share a block */
+    };
+    const u32 g = lane() / 4, t = lane() % 4;
+    UNROLL for (u32 set = 0; set < 4; set += span) {
+        const bool inside = first + set < sets;
+        const S place = S::at(inside ? first + set : 0);
+        u32 zero[2];
+        UNROLL for (u32 o = 0; o < 2; o++) {
+            const float z = (W::float_zeros != 0 ? 0.0f : zero_of(place.block, 2 * g + o)) + (W::bits < 8 ? 128 : 0);
+            zero[o] = pair_of(-z, -z, bf16());
+        }
+        float c[row_sets][4] = {}, total[row_sets] = {};
+        UNROLL for (u32 pair = 0; pair < span * columns; pair += 2) {
+            u32 a[4] = {}, rest[4] = {};
+            UNROLL for (u32 of = 0; of < 2; of++) {
+                const u32 p = pair + of, column = p % columns;
+                if (p >= span * columns) continue;
+                u32 word[W::rows];
+                UNROLL for (u32 r = 0; r < W::rows; r++) word[r] = turned[r][set + p / columns];
+                UNROLL for (u32 o = 0; o < 2; o++)
+                    pair_of_codes<W>(W::codes_of(word, column, o), column, zero[o], table, a[of * 2 + o], rest[of * 2 + o]);
+            }
+            UNROLL for (u32 s = 0; s < row_sets; s++) {
+                const u32 row = s * 4 + g / 2;
+                u32 b[2] = {};
+                UNROLL for (u32 of = 0; of < 2; of++) {
+                    const u32 p = pair + of, unit = place.unit + p / columns * 8 + 2 * t;
+                    float x[2] = {};
+                    if (p >= span * columns) continue;
+                    UNROLL for (u32 j = 0; j < 2; j++) {
+                        const u32 at = place.block * W::group + (unit + j) * columns + p % columns;
+                        if (inside && row < rows && unit + j < W::units && at < k) x[j] = in(row, at);
+                        if (W::float_zeros != 0) total[s] += x[j];
+                        if (g % 2) x[j] -= rounded(x[j], bf16());
+                    }
+                    b[of] = pair_of(x[0], x[1], bf16());
+                }
+                fragment_multiply(c[s], a, b, bf16());
+                if constexpr (W::vector > 1) fragment_multiply(c[s], rest, b, bf16());
+            }
+        }
+        UNROLL for (u32 s = 0; s < row_sets; s++) {
+            float offset = 0; /* of row 4 s + t: the sum of its x */
+            if constexpr (W::float_zeros != 0) {
+                float all = total[s] + lane_xor(total[s], 1);
+                all += lane_xor(all, 2);
+                offset = lane_read(all, t * 8);
+            }
+            UNROLL for (u32 o = 0; o < 2; o++) {
+                float v = c[s][2 * o] + c[s][2 * o + 1];
+                if constexpr (W::float_zeros != 0) v -= zero_of(place.block, 2 * g + o) * offset;
+                sum[s][o] += v * scale_of(set, o);
+            }
+        }
+    }
+}
+
 /* As in linear.cu. */
 template <u32 k, u32 rows, u32 bits, u32 group, class Scale, u32 zeros, u32 same, u32 grid, class Begin, class In>
 DEVICE void panel_sums(Codes<bits, group, Scale, zeros, same, grid>, global<const u8> tensor, u32 panel, u32 nth, u32 warps,
@@ -64,15 +130,13 @@ DEVICE void panel_sums(Codes<bits, group, Scale, zeros, same, grid>, global<cons
     typedef Codes<bits, group, Scale, zeros, same, grid> W;
     typedef UnitSet<W> S;
     enum {
-        columns = W::unit,
         blocks = (k + group - 1) / group,
         sets = blocks * S::in_block,
         pieces = (sets + 3) / 4,
         at_once = W::rows == 1 ? 4 : W::rows == 3 ? 2 : 1,
         scales_at = 128 * W::rows, /* in stage: a piece's codes, then scales of set t for outputs 2 g, 2 g + 1 */
         piece_words = scales_at + 64,
-        row_sets = (rows + 3) / 4,
-        span = S::in_block % 4 == 0 ? 4 : S::in_block % 2 == 0 ? 2 : 1 /* sets of a piece that surely share a block */
+        row_sets = (rows + 3) / 4
     };
     SHARED(u32, stage, 8 * at_once * piece_words);
     SHARED(u32, table, W::head == 0 ? 1 : W::vector == 1 ? 1 << bits : 256 * W::vector);
@@ -112,59 +176,10 @@ DEVICE void panel_sums(Codes<bits, group, Scale, zeros, same, grid>, global<cons
             const shared<u32> here = mine + i * piece_words;
             u32 turned[W::rows][4];
             UNROLL for (u32 r = 0; r < W::rows; r++) fragment_load_turned(turned[r], here + r * 128 + lane() * 4);
-            UNROLL for (u32 set = 0; set < 4; set += span) {
-                const bool inside = piece * 4 + set < sets;
-                const S place = S::at(inside ? piece * 4 + set : 0);
-                global<const u8> block = first_block + place.block * W::block_bytes;
-                u32 zero[2];
-                UNROLL for (u32 o = 0; o < 2; o++) {
-                    const float z = (W::float_zeros != 0 ? 0.0f : W::zero_of(block, 2 * g + o)) + (bits < 8 ? 128 : 0);
-                    zero[o] = pair_of(-z, -z, bf16());
-                }
-                float c[row_sets][4] = {}, total[row_sets] = {};
-                UNROLL for (u32 pair = 0; pair < span * columns; pair += 2) {
-                    u32 a[4] = {}, rest[4] = {};
-                    UNROLL for (u32 of = 0; of < 2; of++) {
-                        const u32 p = pair + of, column = p % columns;
-                        if (p >= span * columns) continue;
-                        u32 word[W::rows];
-                        UNROLL for (u32 r = 0; r < W::rows; r++) word[r] = turned[r][set + p / columns];
-                        UNROLL for (u32 o = 0; o < 2; o++)
-                            pair_of_codes<W>(W::codes_of(word, column, o), column, zero[o], table, a[of * 2 + o], rest[of * 2 + o]);
-                    }
-                    UNROLL for (u32 s = 0; s < row_sets; s++) {
-                        const u32 row = s * 4 + g / 2;
-                        u32 b[2] = {};
-                        UNROLL for (u32 of = 0; of < 2; of++) {
-                            const u32 p = pair + of, unit = place.unit + p / columns * 8 + 2 * t;
-                            float x[2] = {};
-                            if (p >= span * columns) continue;
-                            UNROLL for (u32 j = 0; j < 2; j++) {
-                                const u32 at = place.block * group + (unit + j) * columns + p % columns;
-                                if (inside && row < rows && unit + j < W::units && at < k) x[j] = in(row, at);
-                                if (W::float_zeros != 0) total[s] += x[j];
-                                if (g % 2) x[j] -= rounded(x[j], bf16());
-                            }
-                            b[of] = pair_of(x[0], x[1], bf16());
-                        }
-                        fragment_multiply(c[s], a, b, bf16());
-                        if constexpr (W::vector > 1) fragment_multiply(c[s], rest, b, bf16());
-                    }
-                }
-                UNROLL for (u32 s = 0; s < row_sets; s++) {
-                    float offset = 0; /* of row 4 s + t: the sum of its x */
-                    if constexpr (W::float_zeros != 0) {
-                        float all = total[s] + lane_xor(total[s], 1);
-                        all += lane_xor(all, 2);
-                        offset = lane_read(all, t * 8);
-                    }
-                    UNROLL for (u32 o = 0; o < 2; o++) {
-                        float v = c[s][2 * o] + c[s][2 * o + 1];
-                        if constexpr (W::float_zeros != 0) v -= W::zero_of(block, 2 * g + o) * offset;
-                        sum[s][o] += v * float_of_bits(here[scales_at + (set * 8 + g) * 2 + o]);
-                    }
-                }
-            }
+            codes_piece<W, k, rows>(
+                turned, piece * 4, sets, table, in,
+                [&](u32 block, u32 output) { return W::zero_of(first_block + block * W::block_bytes, output); },
+                [&](u32 set, u32 o) { return float_of_bits(here[scales_at + (set * 8 + g) * 2 + o]); }, sum);
         }
         warp_barrier();
     }

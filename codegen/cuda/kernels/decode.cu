@@ -95,10 +95,9 @@ template <u32 a, u32 b, u32 c, u32 d> DEVICE void move_local(shared<float> y, co
     }
     consumers_meet();
 }
-/* Row `id` of a table. */
-template <class T, u32 width, bool panels> DEVICE void gather_local(shared<float> y, global<const T> table, u32 id) {
-    for (u32 i = thread_index(); i < width; i += RING_THREADS)
-        y[i] = to_float(table[panels ? ((u64)(id / 16) * width + i) * 16 + id % 16 : (u64)id * width + i]);
+/* Row `id` of a table, of form W (weights.cu). */
+template <class W, u32 width> DEVICE void gather_local(shared<float> y, global<const typename W::Element> table, u32 id) {
+    for (u32 i = thread_index(); i < width; i += RING_THREADS) y[i] = W::get(table, width, id, i);
     consumers_meet();
 }
 /* New keys or values to the cache of the sequence, [head][context][dim]; the heads go round the blocks. Nobody reads

@@ -73,6 +73,13 @@ template <u32 bits_, u32 group_, class Scale, u32 zeros, u32 zero, u32 grid_> st
         if constexpr (zeros == ZERO_HIGH) return (float)(block[output] >> 6);
         return (float)zero;
     }
+    /* of a block in shared memory, whose scales are no codes */
+    DEVICE float scale_of(shared<u8> block, u32 output) { return to_float(((shared<Scale>)block)[output]); }
+    DEVICE float zero_of(shared<u8> block, u32 output) {
+        if constexpr (zeros == ZERO_FLOAT) return ((shared<float>)(block + zeros_at))[output];
+        if constexpr (zeros == ZERO_BYTE) return (float)block[zeros_at + output];
+        return (float)zero;
+    }
     /* Of words that hold a unit's rows, each with two units of 16 bits and two outputs in them: codes of both units. */
     DEVICE u32 codes_of(const u32 (&word)[rows], u32 column, u32 output) {
         const u32 c = column / vector, s = 8 * output;
