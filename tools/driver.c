@@ -219,36 +219,46 @@ bool compile_lower(Compile *c, int64_t ctx, Program **out) {
     return lower(c->graph, &target_cpu, ctx, c->arena, out, &c->diag);
 }
 
-bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
-                   CompileResult *r) {
-    Program *p;
-    PackExtra x = {.bos_token = -1};
+FileWriter *compile_pack(Compile *c, Program *p, const char *model_path, const char *out,
+                         const CompileWrite *o, CompileResult *r) {
+    PackExtra x = {.bos_token = -1, .report = o->lossy ? o->lossy->report : NULL};
     TokenizerBlob blob;
     MetaPair meta[4];
-    memset(r, 0, sizeof *r);
-    if (!compile_lower(c, ctx, &p)) return false;
-    if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return false;
+    if (!fill_extra(c, model_path, o, (int64_t)p->meta.vocab, &x, &blob, meta)) return NULL;
     if (o->targets && o->targets->n_cuda &&
         !targets_compile(o->targets, c->graph, p, c->arena, &x.kernels, &x.kernels_bytes, &r->kernels,
                          &c->diag))
-        return false;
+        return NULL;
     Text ir = text_new(c->arena);
     if (o->embed_ir) {
         graph_print(&ir, c->graph);
         x.ir = ir.data;
     }
-    FileWriter *w = pack_write(p, &x, out, &r->pack, &c->diag);
+    r->has_tokenizer = x.tokenizer_bytes > 0;
+    return pack_write(p, &x, out, &r->pack, &c->diag);
+}
+
+static bool gate(Compile *c, const char *artifact, const CompileWrite *o, CompileResult *r) {
+    if (o->lossy) return o->lossy->holds(o->lossy->self, artifact, &c->diag);
+    return r->kind != COMPILED_FUNCTION
+               ? gate_exact(c->imported, artifact, o->seed, c->arena, &r->gate, &c->diag)
+               : gate_function(c->imported, artifact, o->seed, c->arena, &r->gate, &c->diag);
+}
+
+bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
+                   CompileResult *r) {
+    Program *p;
+    memset(r, 0, sizeof *r);
+    if (!compile_lower(c, ctx, &p)) return false;
+    FileWriter *w = compile_pack(c, p, model_path, out, o, r);
     if (!w) return false;
     r->context = ctx;
     r->steps = p->function ? p->function->head.n_nodes : p->plan.n_steps;
     r->states = p->plan.n_states;
     r->plan = p->plan;
-    r->has_tokenizer = x.tokenizer_bytes > 0;
     if (!file_flush(w)) return file_commit(w, &c->diag); /* says what went wrong */
     r->kind = !p->function ? COMPILED_ROWS : p->meta.vocab > 0 ? COMPILED_GPT : COMPILED_FUNCTION;
-    if (r->kind != COMPILED_FUNCTION
-            ? !gate_exact(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)
-            : !gate_function(c->imported, file_temporary(w), o->seed, c->arena, &r->gate, &c->diag)) {
+    if (!gate(c, file_temporary(w), o, r)) {
         file_abandon(w);
         return false;
     }

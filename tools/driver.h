@@ -47,7 +47,15 @@ typedef struct {
     bool embed_ir;          /* the planned graph's text goes into the file */
     uint64_t seed;          /* of the gate's tokens */
     const Targets *targets; /* NULL: the CPU alone */
+    /* Of a program that a lossy pass changed: its report, and the gate in place of the exact one. NULL: exact. */
+    const struct LossyGate *lossy;
 } CompileWrite;
+typedef struct LossyGate {
+    const char *report; /* REPORT */
+    void *self;
+    /* The packed file holds what was promised; false with the diag set. */
+    bool (*holds)(void *self, const char *artifact, Diag *d);
+} LossyGate;
 /* A program of rows; a GPT without cache; a function that is no GPT. */
 typedef enum { COMPILED_ROWS, COMPILED_GPT, COMPILED_FUNCTION } CompiledKind;
 typedef struct {
@@ -64,6 +72,9 @@ typedef struct {
  * read back. tokenizer may be NULL. After compile_open. */
 bool compile_output_check(Compile *c, const char *model_path, const char *tokenizer, const char *out,
                           bool is_model);
+/* Packs p beside `out`; the file has its name only once it is committed. NULL with the diag set. */
+FileWriter *compile_pack(Compile *c, Program *p, const char *model_path, const char *out,
+                         const CompileWrite *o, CompileResult *r);
 /* Lowers, packs beside `out`, verifies, and only then renames to `out`. */
 bool compile_write(Compile *c, const char *model_path, const char *out, int64_t ctx, const CompileWrite *o,
                    CompileResult *r);

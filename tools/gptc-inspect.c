@@ -9,7 +9,7 @@
 #define TOOL "gptc-inspect"
 
 typedef struct {
-    bool ir, plan, tensors, dot, json;
+    bool ir, plan, tensors, dot, json, report;
     const char *weights, *html;
     ImportOptions import;
 } Options;
@@ -45,6 +45,13 @@ static int show_artifact(const Options *o, const ArtView *v, Diag *d) {
         const uint8_t *ir = art_section(v, ART_IR, &n);
         if (ir) return fwrite(ir, 1, n, stdout), EXIT_DONE;
         fprintf(stderr, TOOL ": %s was compiled without --embed-ir; compile it again with that\n",
+                v->file.path);
+        return EXIT_INPUT;
+    }
+    if (o->report) {
+        const uint8_t *text = art_section(v, ART_REPORT, &n);
+        if (text) return fwrite(text, 1, n, stdout), EXIT_DONE;
+        fprintf(stderr, TOOL ": %s is exact: no pass changed what it computes, so there is no report\n",
                 v->file.path);
         return EXIT_INPUT;
     }
@@ -189,6 +196,8 @@ int main(int argc, char **argv) {
         {"--ir", NULL, CLI_FLAG, &o.ir, NULL, "the graph as text (of a model: as planned)"},
         {"--plan", NULL, CLI_FLAG, &o.plan, NULL, "a model's steps: kernels, arguments, parameters"},
         {"--tensors", NULL, CLI_FLAG, &o.tensors, NULL, "a model's stored tensors"},
+        {"--report", NULL, CLI_FLAG, &o.report, NULL,
+         "how a compressed model was made: its plan, what was measured"},
         {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants"},
         {"--dot", NULL, CLI_FLAG, &o.dot, NULL, "a graph for Graphviz, fused, a box for each region"},
         {"--json", NULL, CLI_FLAG, &o.json, NULL, "what would be printed, as JSON"},
@@ -199,24 +208,24 @@ int main(int argc, char **argv) {
         {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "as in gptc"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {.tool = TOOL,
-               .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--dot|--html FILE] [--json]",
-               .about =
-                   "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, the\n"
-                   "architecture, what was recognised and what nearly was, whether the KV cache is proven.\n"
-                   "Status 0 when the model would compile, 1 when not.",
-               .options = options,
-               .positional = &path,
-               .max = 1};
+    Cli cli = {
+        .tool = TOOL,
+        .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--report|--dot|--html FILE] [--json]",
+        .about = "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, the\n"
+                 "architecture, what was recognised and what nearly was, whether the KV cache is proven.\n"
+                 "Status 0 when the model would compile, 1 when not.",
+        .options = options,
+        .positional = &path,
+        .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     if (!path) return cli_usage(TOOL, "a file is needed", NULL);
     if (o.html && file_same(o.html, path)) return cli_usage(TOOL, "--html would write over", path);
     bool artifact = is_artifact(path);
-    if (artifact ? o.dot : o.plan || o.tensors) {
+    if (artifact ? o.dot : o.plan || o.tensors || o.report) {
         fprintf(stderr, "gptc-inspect: %s: %s\n", path,
                 artifact ? "--dot shows graphs, and this is a compiled model"
-                         : "--plan and --tensors show compiled models, and "
+                         : "--plan, --tensors and --report show compiled models, and "
                            "this is none; compile it first");
         return EXIT_USAGE;
     }

@@ -8,13 +8,14 @@
 #include "codegen/cuda/cuda.h"
 #include "tools/cli.h"
 #include "tools/driver.h"
+#include "tools/lossy.h"
 
 typedef struct {
     bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir, source;
     const char *out, *target, *nvrtc, *cache, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir,
         *stop_after, *chat_template;
-    const char *calibrate, *budget, *report, *weights;
-    int64_t ctx, eos, seed;
+    const char *calibrate, *budget, *bits, *size, *plan_in, *plan_out, *report, *weights;
+    int64_t ctx, eos, seed, threads;
     ImportOptions import;
 } Options;
 
@@ -35,19 +36,24 @@ static int fail(const Compile *c) {
     return status ? status : EXIT_BUG;
 }
 
-/* Options that this version accepts but cannot honour end the run before any work is done. */
+static bool asks_lossy(const Options *o) {
+    return o->calibrate || o->budget || o->bits || o->size || o->plan_in || o->plan_out || o->report;
+}
+
+/* What cannot be honoured ends the run before any work is done. */
 static int check_options(const Options *o) {
     if (o->ctx < 0 || o->ctx > ART_MAX_CONTEXT || o->eos < -1)
         return cli_usage("gptc", "value out of range", o->eos < -1 ? "--eos" : "--ctx");
+    if (o->threads < 0 || o->threads > 1024) return cli_usage("gptc", "value out of range", "--threads");
     if (o->emit && strcmp(o->emit, "ir") != 0 && strcmp(o->emit, "cuda") != 0) {
         fprintf(stderr, "gptc: --emit=%s: this version emits ir and cuda\n", o->emit);
         return strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
     }
-    if (o->calibrate || o->budget || o->report) {
-        fprintf(stderr, "gptc: --calibrate, --budget and --report belong to lossy passes, which this version "
-                        "does not have: every pass is exact\n");
-        return EXIT_MACHINE;
-    }
+    if (asks_lossy(o) && (o->o0 || o->o1 || o->o2 || o->no_cache))
+        return cli_usage("gptc", "lossy passes belong to -O3 with a cache, so these do not go together",
+                         o->no_cache ? "--no-kv-cache" : "-O0, -O1, -O2");
+    if (!!o->budget + !!o->bits + !!o->size + !!o->plan_in > 1)
+        return cli_usage("gptc", "one of them decides", "--budget, --bits, --size, --plan-in");
     return -1;
 }
 
@@ -99,6 +105,17 @@ static void summary_written(const CompileResult *r, const char *out, double seco
             (double)r->pack.file_bytes / 1e6, r->has_tokenizer ? "inside" : "none", seconds);
 }
 
+static void summary_lossy(const Lossy *l, const CompileResult *r) {
+    Text t = text_new(l->c->arena);
+    lossy_print(l, r, &t);
+    fputs(t.data, stderr);
+}
+
+static bool write_page(const char *path, const Lossy *l, const CompileResult *r) {
+    const char *page = lossy_page(l, r, l->c->arena);
+    return file_write_text(path, page, strlen(page), &l->c->diag);
+}
+
 static int emit_text(Compile *c, const Text *t, const char *out) {
     if (!out || !strcmp(out, "-")) {
         fwrite(t->data, 1, t->count, stdout);
@@ -139,6 +156,32 @@ static int dry_run(Compile *c, int64_t ctx) {
     return EXIT_DONE;
 }
 
+static bool lossy_options(const Options *o, LossyOptions *to, Diag *d) {
+    Arena *a = d->arena;
+    const char *text = o->budget ? o->budget
+                       : o->bits ? arena_printf(a, "bits=%s", o->bits)
+                       : o->size ? arena_printf(a, "size=%s", o->size)
+                                 : NULL;
+    return !text || budget_parse(text, &to->budget, d);
+}
+
+/* How far the lossy passes are: a line that changes, or with -v a line for each thing done. */
+typedef struct {
+    bool lines;
+    const char *what;
+    double start;
+} LossyShow;
+
+static void show_lossy(void *user, const char *what, double done) {
+    LossyShow *show = user;
+    if (!show->lines) {
+        fprintf(stderr, "\r\033[K[lossy] %s %.0f %%", what, 100 * done);
+    } else if (!show->what || strcmp(show->what, what) != 0) {
+        fprintf(stderr, "  %-18s %8.1f s\n", what, cli_seconds() - show->start);
+        show->what = what;
+    }
+}
+
 static int compile(Options *o, const char *path) {
     Compile c;
     double start = cli_seconds();
@@ -146,7 +189,7 @@ static int compile(Options *o, const char *path) {
     c.weights = o->weights;
     uint32_t total = passes_total();
     bool bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
-    int level = o->o0 ? 0 : o->o3 ? 3 : o->o2 ? 2 : 1;
+    int level = o->o0 ? 0 : o->o3 || asks_lossy(o) ? 3 : o->o2 ? 2 : 1;
     CompilePasses p = {.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = level},
                        .passes = o->passes,
                        .disable = o->disable,
@@ -161,10 +204,33 @@ static int compile(Options *o, const char *path) {
     bool writes = !o->emit && !o->stop_after && !o->dry_run;
     const char *out = o->out || !writes ? o->out : "model.bin";
     Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .source = o->source};
-    if (!targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
+    CompileWrite w = {.tokenizer = o->tokenizer,
+                      .eos = o->eos,
+                      .chat_template = o->chat_template,
+                      .embed_ir = o->embed_ir,
+                      .seed = (uint64_t)o->seed,
+                      .targets = &targets};
+    LossyShow show = {.lines = !bar, .start = start};
+    LossyOptions lo = {.calibrate = o->calibrate,
+                       .plan_in = o->plan_in,
+                       .plan_out = o->plan_out,
+                       .model_path = path,
+                       .out = out ? out : "model.bin",
+                       .ctx = o->ctx,
+                       .seed = o->seed,
+                       .threads = (int)o->threads,
+                       .progress = bar || o->verbose ? show_lossy : NULL,
+                       .user = &show};
+    Lossy lossy = {0};
+    bool understood = lossy_options(o, &lo, &c.diag);
+    lossy_init(&lossy, &c, &lo, &w);
+    const LossyHook hook = lossy_hook(&lossy);
+    if (level == 3) p.pass.lossy = &hook;
+    if (!understood || !targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
         (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) || !compile_passes(&c, &p)) {
         if (bar) fprintf(stderr, "\r\033[K");
         status = fail(&c);
+        lossy_free(&lossy);
         compile_free(&c);
         return status;
     }
@@ -180,28 +246,24 @@ static int compile(Options *o, const char *path) {
         const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s%s", level, ctx,
                                          o->no_cache ? " --no-kv-cache" : "", o->disable ? " --disable=" : "",
                                          o->disable ? o->disable : "");
-        CompileWrite w = {.tokenizer = o->tokenizer,
-                          .flags = flags,
-                          .eos = o->eos,
-                          .chat_template = o->chat_template,
-                          .embed_ir = o->embed_ir,
-                          .seed = (uint64_t)o->seed};
+        w.flags = flags;
+        const LossyGate gate = lossy_gate(&lossy);
+        if (lossy.done) w.lossy = &gate;
         CompileResult r;
         if (!o->quiet) {
             fprintf(stderr, "%s\n", path);
             summary_graph(&c, o->no_cache, ctx);
-            if (level > 1)
-                fprintf(stderr, "  note      this version's passes are all exact: -O%d does what -O1 does\n",
-                        level);
         }
-        w.targets = &targets;
         if (!compile_write(&c, path, out, ctx, &w, &r))
             status = fail(&c);
         else {
             if (!o->quiet) summary_written(&r, out, cli_seconds() - start);
+            if (!o->quiet && lossy.done) summary_lossy(&lossy, &r);
+            if (o->report && lossy.done && !write_page(o->report, &lossy, &r)) status = fail(&c);
             diag_report("gptc", &c.diag);
         }
     }
+    lossy_free(&lossy);
     compile_free(&c);
     return status;
 }
@@ -215,7 +277,8 @@ int main(int argc, char **argv) {
          "no fusion, nothing shared: raised and cached only, so that it runs"},
         {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
         {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "as -O1 in this version"},
-        {"-O3", NULL, CLI_FLAG, &o.o3, NULL, "as -O1 in this version: no pass is lossy yet"},
+        {"-O3", NULL, CLI_FLAG, &o.o3, NULL,
+         "lossy within a budget, by itself --budget kl=0.01 on text sampled from the model"},
         {"--target", NULL, CLI_STRING, &o.target, "T[,T]",
          "cpu (always there), cuda:sm_80, cuda:sm_90a, cuda:compute_90 …; cuda: the common ones"},
         {"--nvrtc", NULL, CLI_STRING, &o.nvrtc, "LIB",
@@ -245,9 +308,16 @@ int main(int argc, char **argv) {
         {"--time-passes", NULL, CLI_FLAG, &o.time_passes, NULL, "seconds of every pass"},
         {"--no-kv-cache", NULL, CLI_FLAG, &o.no_cache, NULL,
          "compile the graph as it is, without state: slow, for one whose cache cannot be proven"},
-        {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE", "for lossy passes; refused in this version"},
-        {"--budget", NULL, CLI_STRING, &o.budget, "B", "the same"},
-        {"--report", NULL, CLI_STRING, &o.report, "FILE", "the same"},
+        {"--budget", NULL, CLI_STRING, &o.budget, "B",
+         "what compression may cost: kl=0.01 (mean, nats a token), ppl=1%, top1=99%"},
+        {"--bits", NULL, CLI_STRING, &o.bits, "B", "bits a weight, all counted: the best model of that size"},
+        {"--size", NULL, CLI_STRING, &o.size, "S", "the same in bytes of weights: 50MB"},
+        {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE",
+         "text or token ids like those the model will see (default: sampled from the model itself)"},
+        {"--threads", NULL, CLI_INT, &o.threads, "N", "that measure compression (default: all cores)"},
+        {"--plan-out", NULL, CLI_STRING, &o.plan_out, "FILE", "write what was decided"},
+        {"--plan-in", NULL, CLI_STRING, &o.plan_in, "FILE", "decide the same again, without a search"},
+        {"--report", NULL, CLI_STRING, &o.report, "FILE", "a page of HTML with all figures"},
         {"--embed-ir", NULL, CLI_FLAG, &o.embed_ir, NULL, "keep the planned graph's text in the file"},
         {"--dry-run", NULL, CLI_FLAG, &o.dry_run, NULL, "predict sizes, write nothing"},
         {"--seed", NULL, CLI_INT, &o.seed, "N", "of the tokens used to verify"},

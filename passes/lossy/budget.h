@@ -56,15 +56,80 @@ typedef struct {
     uint64_t model; /* graph_fingerprint of the exact graph */
     Budget budget;
     PlanText calibration;
-    VEC(PlanSite) sites; /* in the order of sites_find */
+    VEC(const char *) steps; /* as step_print has them; applied first */
+    VEC(PlanSite) sites;     /* in the order of sites_find on what the steps leave */
 } LossyPlan;
 uint64_t graph_fingerprint(Graph *g); /* of ops, operands and constants */
 PlanText windows_fingerprint(const Windows *w);
 void plan_print(Text *t, const LossyPlan *p);
 /* Text from outside. Names and the plan live in `a`; path is for messages. */
 bool plan_parse(const char *text, size_t bytes, const char *path, Arena *a, LossyPlan *out, Diag *d);
-/* The plan is one of this graph with these sites, and was made with this text. */
-bool plan_fits(const LossyPlan *p, Graph *g, const Site *sites, size_t n, const Windows *calibration,
-               const char *path, Diag *d);
+/* The plan was made for this graph with this text; its sites are these. */
+bool plan_fits(const LossyPlan *p, Graph *exact, const Windows *calibration, const char *path, Diag *d);
+bool plan_fits_sites(const LossyPlan *p, const Site *sites, size_t n, const char *path, Diag *d);
+
+/* ---- predicting (predict.c) ---- */
+typedef struct {
+    const Format *format;  /* NULL: stays as it is */
+    double bits, loss, kl; /* stored; of the product (quantize_matrix), estimated; predicted, nats a token */
+} SiteOption;
+typedef struct {
+    SiteOption *option; /* [0] = stays as it is */
+    uint32_t n;
+    double energy;      /* what a loss is relative to */
+    double sensitivity; /* KL for a unit of loss, measured with this site alone rounded to `probe` */
+    const Format *probe;
+    double probe_kl;
+} SiteForecast;
+
+/* Told what is being done, and how much of all is done, 0..1. */
+typedef struct {
+    void *self;
+    void (*at)(void *self, const char *what, double done);
+} SearchProgress;
+
+typedef struct {
+    Graph *exact; /* STAGE_STATEFUL; left alone */
+    const Site *sites;
+    size_t n;
+    Lab *lab;                   /* of this graph and these sites */
+    const Windows *calibration; /* for moments */
+    const Windows *probe;       /* for sensitivities: few */
+    const Windows *evaluation;  /* for the budget; none of it in `calibration` */
+    Budget budget;
+    uint64_t weights;               /* that the model has uncompressed */
+    uint64_t other_bits;            /* of what is no site */
+    uint32_t trials;                /* most times that the whole is quantised and measured; >= 1 */
+    SiteForecast *forecast;         /* of an earlier search of the same; NULL: it is made */
+    double aim;                     /* predicted KL of the first trial; 0: the budget */
+    const SearchProgress *progress; /* may be NULL */
+} Search;
+/* Numbers among the constants that live nodes read (scales and zero points of compressed ones not counted), and their
+ * bits as stored. */
+void graph_weigh(Graph *g, uint64_t *weights, uint64_t *bits);
+/* What each site costs in each format: out[n], made in `a`. The lab is as it was afterwards. */
+bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d);
+
+/* ---- the search (search.c) ---- */
+typedef struct {
+    double bits;         /* stored, of the whole model */
+    double predicted_kl; /* as forecast */
+    Quality measured;    /* on `evaluation` */
+    double share;        /* budget_share with two standard errors; of a size, of the bits */
+    uint32_t *pick;      /* [n], of each site's options */
+} Trial;
+typedef struct {
+    SiteForecast *site; /* [n] */
+    VEC(Trial) trials;  /* in the order of the search */
+    size_t best;        /* of trials */
+    Graph *graph;       /* the best, quantised; in its own arena */
+    Arena *graph_arena; /* owned by the caller from then on; NULL when the search fails */
+} SearchResult;
+/* The smallest model within the budget, or the best of that size. False with the diag set; what is closest is named
+ * when nothing holds. `a` holds the result but for the graph. */
+bool search_formats(const Search *s, Arena *a, SearchResult *out, Diag *d);
+/* One trial with given picks, for plans: the graph and its measurement. */
+bool search_apply(const Search *s, const Format *const *chosen, Arena *graph_arena, Graph **graph,
+                  Quality *measured, Diag *d);
 
 #endif

@@ -4,7 +4,8 @@
  *   model 00ff00ff00ff00ff
  *   budget kl=0.01
  *   calibration 128 x 256 00ff00ff00ff00ff
- *   site 1024 x 256 q6g64 "wte"             ; keep = stays as it is
+ *   step neurons block=5 amount=64          (step_print)
+ *   site 1024 x 256 q6g64 "wte"             (keep = stays as it is)
  *
  * The text comes from outside: lines and numbers are checked before they are used, and the whole is checked against
  * the model before anything is done with it. */
@@ -15,6 +16,7 @@
 #include "passes/lossy/budget.h"
 
 #define MOST_SITES 100000
+#define MOST_STEP_TEXT 200
 
 uint64_t graph_fingerprint(Graph *g) {
     HashState h;
@@ -55,6 +57,7 @@ void plan_print(Text *t, const LossyPlan *p) {
     budget_print(t, p->budget);
     text_printf(t, "\ncalibration %" PRId64 " x %" PRId64 " %016" PRIx64 "\n", p->calibration.windows,
                 p->calibration.length, p->calibration.hash);
+    for (size_t i = 0; i < p->steps.count; i++) text_printf(t, "step %s\n", p->steps.data[i]);
     for (size_t i = 0; i < p->sites.count; i++) {
         const PlanSite *s = &p->sites.data[i];
         text_printf(t, "site %" PRId64 " x %" PRId64 " %s ", s->rows, s->cols,
@@ -129,6 +132,18 @@ static bool parse_site(Reader *r, LossyPlan *p) {
     return true;
 }
 
+/* The rest of the line; what it means is checked against the graph, later. */
+static bool parse_step(Reader *r, LossyPlan *p) {
+    while (r->at < r->end && *r->at == ' ') r->at++;
+    size_t n = (size_t)(r->end - r->at);
+    if (p->steps.count >= MOST_SITES) return fail(r, "too many steps");
+    if (n == 0 || n > MOST_STEP_TEXT || memchr(r->at, 0, n)) return fail(r, "no such step");
+    const char *step = arena_strndup(r->arena, r->at, n);
+    VEC_PUSH(r->arena, &p->steps, step);
+    r->at = r->end;
+    return true;
+}
+
 static bool parse_line(Reader *r, LossyPlan *p) {
     const char *what = word(r);
     if (!what) return fail(r, "no such line in a plan");
@@ -143,6 +158,8 @@ static bool parse_line(Reader *r, LossyPlan *p) {
         ok =
             (number(r, 0, &c->windows) && is_word(r, "x") && number(r, 0, &c->length) && hash(r, &c->hash)) ||
             fail(r, "calibration is: calibration WINDOWS x LENGTH HASH");
+    } else if (!strcmp(what, "step")) {
+        ok = parse_step(r, p);
     } else {
         ok = !strcmp(what, "site") ? parse_site(r, p) : fail(r, "no such line in a plan");
     }
@@ -166,23 +183,28 @@ bool plan_parse(const char *text, size_t bytes, const char *path, Arena *a, Loss
 
 /* ---- check ---- */
 
-bool plan_fits(const LossyPlan *p, Graph *g, const Site *sites, size_t n, const Windows *calibration,
-               const char *path, Diag *d) {
+bool plan_fits(const LossyPlan *p, Graph *exact, const Windows *calibration, const char *path, Diag *d) {
     Loc at = loc_file(path);
     PlanText text = windows_fingerprint(calibration);
-    if (p->model != graph_fingerprint(g) || p->sites.count != n)
+    if (p->model != graph_fingerprint(exact))
         return diag_error(
             d, at,
             "is the plan of another model or of other passes; hint: a plan repeats a compile of the "
             "same model with the same options");
+    if (text.hash != p->calibration.hash || text.windows != p->calibration.windows ||
+        text.length != p->calibration.length)
+        return diag_error(d, at,
+                          "was made with another calibration text; hint: give --calibrate the same file");
+    return true;
+}
+
+bool plan_fits_sites(const LossyPlan *p, const Site *sites, size_t n, const char *path, Diag *d) {
+    Loc at = loc_file(path);
+    if (p->sites.count != n) return diag_error(d, at, "has %zu sites, the model %zu", p->sites.count, n);
     for (size_t i = 0; i < n; i++)
         if (p->sites.data[i].rows != sites[i].rows || p->sites.data[i].cols != sites[i].cols)
             return diag_error(d, at,
                               "site %zu is %" PRId64 " x %" PRId64 ", in the model %" PRId64 " x %" PRId64, i,
                               p->sites.data[i].rows, p->sites.data[i].cols, sites[i].rows, sites[i].cols);
-    if (text.hash != p->calibration.hash || text.windows != p->calibration.windows ||
-        text.length != p->calibration.length)
-        return diag_error(d, at,
-                          "was made with another calibration text; hint: give --calibrate the same file");
     return true;
 }

@@ -139,6 +139,7 @@ static LossyPlan a_plan(Arena *a) {
     LossyPlan p = {.model = 0x123456789abcdef0, .budget = {BUDGET_KL, 0.01}, .calibration = {8, 256, 77}};
     PlanSite s[] = {{"wte \"odd\"\n", 1024, 256, format_find("q6g64")}, {"h.0", 256, 1024, NULL}};
     for (size_t i = 0; i < COUNT_OF(s); i++) VEC_PUSH(a, &p.sites, s[i]);
+    VEC_PUSH(a, &p.steps, "neurons block=5 amount=64");
     return p;
 }
 
@@ -153,6 +154,8 @@ static void test_plans_repeat_themselves(void) {
     plan_print(&second, &again);
     CU_ASSERT_STRING_EQUAL(first.data, second.data);
     CU_ASSERT_EQUAL(again.sites.count, 2);
+    CU_ASSERT_EQUAL_FATAL(again.steps.count, 1);
+    CU_ASSERT_STRING_EQUAL(again.steps.data[0], p.steps.data[0]);
     CU_ASSERT_PTR_EQUAL(again.sites.data[0].format, format_find("q6g64"));
     CU_ASSERT_PTR_NULL(again.sites.data[1].format);
     CU_ASSERT_EQUAL(again.model, p.model);

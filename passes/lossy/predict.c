@@ -1,0 +1,152 @@
+/* predict.c: what a format would cost at a site, before anything is changed.
+ *
+ * The linearity theorem (Malinovskii et al., HIGGS, arXiv 2411.17525): for small errors the loss of the whole model is
+ * the sum over its matrices of a factor, the matrix's own, times the error of its product. So one measured run a site
+ * gives its factor, and a format needs only its error there, which is found on some of the rows. */
+#include <math.h>
+#include <string.h>
+
+#include "passes/lossy/budget.h"
+
+#define SAMPLED_ROWS 96
+#define MOMENT_BYTES ((size_t)256 << 20) /* held at once */
+
+static const char probe_format[] = "q4g64";
+
+/* ---- weighing ---- */
+
+/* Scales, zero points and grids: no weights of the model. */
+static bool is_side_operand(const Graph *g, const Node *n, uint32_t i) {
+    (void)g;
+    return n->op == OP_DEQUANTIZE && i > 0;
+}
+
+void graph_weigh(Graph *g, uint64_t *weights, uint64_t *bits) {
+    Arena *a = arena_new();
+    bool *live = graph_live(g, a);
+    bool *seen = arena_array_of(a, g->values.count, bool);
+    *weights = *bits = 0;
+    FOR_NODES (g, id) {
+        const Node *n = graph_node(g, id);
+        if (!live[id.id]) continue;
+        for (uint32_t i = 0; i < n->nin; i++) {
+            size_t count;
+            const Type *t = graph_type(g, n->in[i]);
+            if (!graph_constant(g, n->in[i]) || seen[n->in[i].id] || !type_static_count(t, &count)) continue;
+            seen[n->in[i].id] = true;
+            if (!is_side_operand(g, n, i)) *weights += count;
+            *bits += (uint64_t)count * dtype_bits(t->dtype);
+        }
+    }
+    arena_free(a);
+}
+
+/* ---- one site ---- */
+
+static const Format *probe_for(const Site *site, Arena *a) {
+    QuantMatrix q;
+    const Format *f = format_find(probe_format);
+    if (f && quant_new(f, site->rows, site->cols, a, &q)) return f;
+    for (f = format_table; f->name; f++)
+        if (quant_new(f, site->rows, site->cols, a, &q)) return f;
+    return NULL;
+}
+
+/* Rows spread evenly over the matrix. */
+static int64_t sample_rows(const float *w, const Site *site, float *to) {
+    int64_t rows = site->rows < SAMPLED_ROWS ? site->rows : SAMPLED_ROWS;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(to + r * site->cols, w + r * site->rows / rows * site->cols, (size_t)site->cols * sizeof *w);
+    return rows;
+}
+
+/* Fills in the options: losses in all formats that fit, from a sample of the rows. */
+static void forecast_losses(const Site *site, const float *w, const Moments *m, Arena *scratch,
+                            SiteForecast *out) {
+    float *some = arena_array_of(scratch, (size_t)(site->cols * SAMPLED_ROWS), float);
+    int64_t rows = sample_rows(w, site, some);
+    double scale = (double)site->rows / (double)rows;
+    QuantOptions o = {.moments = m, .gptq = m != NULL, .order = m != NULL};
+    out->option[out->n++] = (SiteOption){.bits = 32.0 * (double)site->rows * (double)site->cols};
+    out->energy = matrix_energy(w, m, site->rows, site->cols);
+    for (const Format *f = format_table; f->name && !site->fixed; f++) {
+        QuantMatrix q;
+        double loss;
+        ArenaMark mark = arena_mark(scratch);
+        Diag why; /* a format that a matrix does not go into is no choice for it */
+        diag_init(&why);
+        if (quant_new(f, rows, site->cols, scratch, &q) &&
+            quantize_matrix(some, f, &o, rows, site->cols, scratch, &q, &loss, &why))
+            out->option[out->n++] =
+                (SiteOption){.format = f,
+                             .bits = (double)format_stored_bits(f, site->rows, site->cols),
+                             .loss = loss * scale};
+        diag_free(&why);
+        arena_reset(scratch, mark);
+    }
+}
+
+/* KL with this site alone rounded, and the loss of that. */
+static bool measure_sensitivity(const Search *s, uint32_t i, const float *w, const Moments *m, Arena *scratch,
+                                SiteForecast *out, Diag *d) {
+    const Site *site = &s->sites[i];
+    QuantMatrix q;
+    Quality quality;
+    double loss;
+    float *dense = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
+    out->probe = probe_for(site, scratch);
+    if (!out->probe) return true;
+    if (!quantize_matrix(w, out->probe, &(QuantOptions){.moments = m}, site->rows, site->cols, scratch, &q,
+                         &loss, d))
+        return false;
+    quant_dense(&q, dense);
+    if (!s->lab->set(s->lab, i, dense, d)) return false;
+    bool ok = s->lab->measure(s->lab, s->probe, &quality, d);
+    if (!s->lab->set(s->lab, i, NULL, d) || !ok) return false;
+    out->probe_kl = quality.mean_kl > 0 ? quality.mean_kl : 0;
+    out->sensitivity = loss > 0 ? out->probe_kl / loss : 0;
+    return true;
+}
+
+static bool forecast_site(const Search *s, uint32_t i, const Moments *m, Arena *a, SiteForecast *out,
+                          Diag *d) {
+    const Site *site = &s->sites[i];
+    Arena *scratch = arena_new();
+    uint32_t formats = 0;
+    while (format_table[formats].name) formats++;
+    out->option = arena_array_of(a, formats + 1, SiteOption);
+    float *w = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
+    if (m->rows == 0) m = NULL; /* a table that is only looked up */
+    bool ok = site_read(s->exact, site, w, d);
+    if (ok) forecast_losses(site, w, m, scratch, out);
+    ok = ok && (out->n < 2 || measure_sensitivity(s, i, w, m, scratch, out, d));
+    for (uint32_t k = 0; k < out->n; k++) out->option[k].kl = out->sensitivity * out->option[k].loss;
+    arena_free(scratch);
+    return ok;
+}
+
+/* ---- all sites, in portions whose moments fit into memory ---- */
+
+static size_t moment_bytes(const Site *site) { return (size_t)(site->cols * site->cols) * sizeof(float); }
+
+bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d) {
+    bool ok = true;
+    for (size_t i = 0, next; i < s->n && ok; i = next) {
+        size_t held = 0;
+        for (next = i; next < s->n && (next == i || held + moment_bytes(&s->sites[next]) <= MOMENT_BYTES);
+             next++)
+            held += moment_bytes(&s->sites[next]);
+        Arena *portion = arena_new();
+        uint32_t n = (uint32_t)(next - i), *which = arena_array_of(portion, n, uint32_t);
+        Moments *m = arena_array_of(portion, n, Moments);
+        for (uint32_t k = 0; k < n; k++) which[k] = (uint32_t)i + k;
+        ok = s->lab->moments(s->lab, s->calibration, which, n, portion, m, d);
+        for (uint32_t k = 0; k < n && ok; k++) {
+            if (s->progress)
+                s->progress->at(s->progress->self, "sensitivity", (double)(i + k) / (double)s->n);
+            ok = forecast_site(s, which[k], &m[k], a, &out[i + k], d);
+        }
+        arena_free(portion);
+    }
+    return ok;
+}

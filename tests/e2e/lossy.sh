@@ -1,0 +1,70 @@
+#!/bin/sh
+# Compression from the command line: a budget holds on text that the search did not see, a plan repeats the file byte
+# for byte, sizes hold, what is refused is refused in one line, and nothing that breaks its budget is written.
+# usage: lossy.sh BUILD_DIR SOURCE_DIR
+set -u
+build=$1 example=$2/examples/shakespeare
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+status=0
+fail() { echo "FAIL: $*"; status=1; }
+refused() { # refused STATUS REGEX ARGUMENTS…
+    want=$1 regex=$2
+    shift 2
+    rm -f none.bin
+    "$build/gptc" -q "$@" -o none.bin >out 2>err </dev/null
+    got=$?
+    [ "$got" = "$want" ] || { fail "$*: exit $got, expected $want"; cat err; }
+    [ "$(wc -l <err)" = 1 ] && grep -qE -e "$regex" err || { fail "$*: no /$regex/ in one line:"; cat err; }
+    [ ! -e none.bin ] || fail "$*: wrote a model"
+}
+number() { sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p" "$2"; }
+below() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a + 0 <= b + 0) }'; }
+
+cp "$example/model.onnx" "$example/tokenizer.json" "$work"
+cd "$work" || exit 1
+"$build/gptc" -q model.onnx -o exact.bin || exit 1
+for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    "$build/gptc-run" exact.bin -p "KING:" -n 400 --temp 1 --seed $seed 2>/dev/null
+done >text
+tail -c 4000 text >fresh
+head -c -4000 text >seen
+
+# a budget, its record, and its plan again
+"$build/gptc" model.onnx --ctx 128 --budget kl=0.03 --calibrate seen --plan-out plan --report page.html -o small.bin 2>err ||
+    { fail "--budget kl=0.03"; cat err; exit 1; }
+grep -q 'budget .*kl=0.03.* held' err || { fail "no word of the budget"; cat err; }
+"$build/gptc-inspect" small.bin --report >record || fail "no record in the model"
+head -n "$(wc -l <plan)" record | cmp -s - plan || fail "the record does not begin with the plan"
+"$build/gptc" -q model.onnx --ctx 128 --plan-in plan --calibrate seen -o again.bin || fail "--plan-in"
+cmp small.bin again.bin || fail "a plan does not repeat the file"
+[ "$(wc -c <small.bin)" -lt $(($(wc -c <exact.bin) / 3)) ] || fail "not a third of the size"
+"$build/gptc-eval" small.bin --against exact.bin --text fresh --json >eval.json || fail "gptc-eval"
+below "$(number mean_kl eval.json)" 0.03 || { fail "the budget is broken on fresh text"; cat eval.json; }
+grep -q '<svg' page.html && grep -q 'id=frontier' page.html && grep -q 'id=risk' page.html || fail "the page lacks a part"
+if grep -qE '(src|href)=|https?://' page.html; then fail "the page needs more than itself"; fi
+
+# sizes
+"$build/gptc" -q model.onnx --ctx 128 --bits 4.5 --calibrate seen -o bits.bin || fail "--bits 4.5"
+"$build/gptc-inspect" bits.bin --report | grep -q '^budget bits=4.5' || fail "no budget of bits in the record"
+
+# refused before or after the work, never written
+refused 1 'budget kl=never' model.onnx --budget kl=never
+refused 1 'smallest formats take' model.onnx --ctx 128 --size 1kB --calibrate seen
+refused 2 'one of them decides' model.onnx --budget kl=0.01 --bits 4
+refused 2 'belong to -O3' model.onnx -O1 --budget kl=0.01
+refused 2 'belong to -O3' model.onnx --no-kv-cache --bits 4
+head -c 300 seen >short
+refused 1 'too few to calibrate' model.onnx --ctx 128 --budget kl=0.01 --calibrate short
+refused 1 'another calibration text' model.onnx --ctx 128 --plan-in plan --calibrate fresh
+sed 's/^model ./model 0/; s/^model 00/model 01/' plan >other.plan
+refused 1 'another model' model.onnx --ctx 128 --plan-in other.plan --calibrate seen
+sed 's/ keep / nine /; s/ [a-z0-9]* "/ nine "/' plan >wrong.plan
+refused 1 'wrong.plan:[0-9]+.*no such format' model.onnx --ctx 128 --plan-in wrong.plan --calibrate seen
+sed 's/^budget .*/budget kl=0.000001/' plan >strict.plan
+refused 1 'breaks its budget' model.onnx --ctx 128 --plan-in strict.plan --calibrate seen
+
+# a pass that is left out
+"$build/gptc" -q model.onnx -O3 --disable=prune,quantize -o off.bin || fail "--disable=quantize"
+cmp -s off.bin small.bin && fail "--disable=quantize has no effect"
+exit $status

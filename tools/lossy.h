@@ -1,0 +1,78 @@
+/* lossy.h: the lossy passes of a compile: their text, the lab that prices them, the search, and the gate of what comes
+ * out. Set up before compile_passes, whose hook does the work; asked by compile_write. */
+#ifndef GPTC_TOOLS_LOSSY_H
+#define GPTC_TOOLS_LOSSY_H
+
+#include "passes/lossy/budget.h"
+#include "tools/driver.h"
+#include "tools/report.h"
+
+typedef struct {
+    Budget budget;         /* of BUDGET_NONE kl=0.01, as -O3 alone has it */
+    const char *calibrate; /* text or token ids; NULL: sampled from the model itself */
+    const char *plan_in, *plan_out;
+    const char *model_path, *out;
+    int64_t ctx, seed;
+    int threads;                                                 /* 0 = all cores */
+    void (*progress)(void *user, const char *what, double done); /* may be NULL */
+    void *user;
+} LossyOptions;
+
+#define LARGE_MODEL 50000000 /* weights from which on a compile does with less text and fewer trials */
+
+/* Disjoint parts of the text. */
+typedef struct {
+    Windows calibration, probe, evaluation, confirmation; /* probe: of the evaluation's first */
+    int64_t there;                                        /* windows of the whole text */
+} LossyText;
+
+/* A change of structure that was tried. */
+typedef struct {
+    const char *what, *why; /* why: "" when there is nothing to say */
+    double bytes, ops, kl;  /* saved; of a token; measured */
+    bool kept;
+} LossyNote;
+
+typedef struct {
+    LossyOptions opt;
+    const CompileWrite *write; /* for the exact artifact's tokenizer */
+    Compile *c;
+    bool asked;   /* by an option, not by -O3 alone */
+    bool done;    /* the graph was changed */
+    Graph *exact; /* before */
+    Site *sites;
+    size_t nsites;
+    uint32_t vocab;
+    uint64_t weights, other_bits, exact_bits; /* numbers; bits of what is no site, and of all, uncompressed */
+    LossyText text;
+    SearchResult search; /* no trials where a plan was given */
+    LossyPlan plan;
+    Quality measured, confirmed; /* on evaluation and on confirmation */
+    GateReport gate, steps_gate; /* of the exact program; of the written one's steps against its whole run */
+    VEC(LossyNote) notes;
+    VEC(const char *) warnings;
+    double speed[2];    /* decoded tokens a second of the exact and the written artifact; 0 = not measured */
+    const char *report; /* REPORT of the artifact */
+    FileWriter *exact_file; /* the exact program, for the gate; never committed */
+} Lossy;
+
+/* l keeps o's strings. */
+void lossy_init(Lossy *l, Compile *c, const LossyOptions *o, const CompileWrite *w);
+void lossy_free(Lossy *l);
+LossyHook lossy_hook(Lossy *l);
+LossyGate lossy_gate(Lossy *l); /* of a compile whose hook changed the graph */
+
+/* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
+ * `artifact` is the exact program. */
+bool lossy_text(Lossy *l, const char *artifact, Diag *d);
+
+/* lossy_report.c */
+const Trial *lossy_best(const Lossy *l);                                /* NULL where a plan was given */
+void lossy_print(const Lossy *l, const CompileResult *r, Text *t);      /* for a terminal */
+void lossy_report(const Lossy *l, const CompileResult *r, Report *out); /* all figures */
+const char *lossy_record(const Lossy *l, Arena *a); /* REPORT: the plan and what was measured; of a
+                                                     * search and of its plan the same */
+/* lossy_page.c */
+const char *lossy_page(const Lossy *l, const CompileResult *r, Arena *a); /* HTML */
+
+#endif

@@ -1,0 +1,136 @@
+/* lossy_report.c: what the lossy passes did, as facts: for the terminal, the page and the artifact. What was predicted
+ * is never shown as measured. */
+#include "tools/lossy.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+const Trial *lossy_best(const Lossy *l) {
+    return l->search.trials.count ? &l->search.trials.data[l->search.best] : NULL;
+}
+
+static const char *budget_text(Arena *a, Budget b) {
+    Text t = text_new(a);
+    budget_print(&t, b);
+    return t.data;
+}
+
+static void add_quality(Report *r, const char *key, const char *title, const Quality *q, const Windows *w) {
+    report_section(r, key, title);
+    report_text(r, "tokens scored", "%" PRId64 " in %" PRId64 " windows of %" PRId64, q->scored, w->windows,
+                w->length);
+    report_number(r, "mean KL", q->mean_kl, "%.5g +- %.2g nats a token", q->mean_kl, q->mean_kl_error);
+    report_number(r, "p99 KL", q->p99_kl, "%.4g, largest %.4g", q->p99_kl, q->max_kl);
+    report_number(r, "perplexity", q->perplexity, "%.5g, before %.5g (%+.2f %%)", q->perplexity,
+                  q->base_perplexity, 100 * (q->perplexity / q->base_perplexity - 1));
+    report_number(r, "same most likely token", q->same_top, "%.2f +- %.2f %%", 100 * q->same_top,
+                  100 * q->same_top_error);
+    report_number(r, "RMS change of probability", q->rms_dp, "%.3f +- %.3f %%", 100 * q->rms_dp,
+                  100 * q->rms_dp_error);
+}
+
+static void add_sites(const Lossy *l, Report *r) {
+    const Trial *best = lossy_best(l);
+    report_section(r, "matrices", "matrices: stored bits measured, KL predicted");
+    for (size_t i = 0; i < l->nsites; i++) {
+        const Site *s = &l->sites[i];
+        const Format *f = l->plan.sites.data[i].format;
+        double numbers = (double)s->rows * (double)s->cols;
+        double bits = f ? (double)format_stored_bits(f, s->rows, s->cols) : 32 * numbers;
+        report_row(r);
+        report_text(r, "matrix", "%s", s->name);
+        report_text(r, "size", "%" PRId64 " x %" PRId64, s->rows, s->cols);
+        report_text(r, "format", "%s", f ? f->name : "kept");
+        report_number(r, "bits a weight", bits / numbers, "%.2f bits", bits / numbers);
+        report_number(r, "saved", 4 * numbers - bits / 8, "%s",
+                      report_bytes(r->arena, 4 * numbers - bits / 8));
+        if (best) {
+            double kl = l->search.site[i].option[best->pick[i]].kl;
+            report_number(r, "KL, predicted", kl, "%.2e predicted", kl);
+        }
+    }
+}
+
+static void add_trials(const Lossy *l, Report *r) {
+    report_section(r, "trials", "what was tried");
+    for (size_t i = 0; i < l->search.trials.count; i++) {
+        const Trial *x = &l->search.trials.data[i];
+        const char *verdict = i == l->search.best ? "kept"
+                              : x->share > 1      ? "rolled back: breaks the budget"
+                                                  : "rolled back: larger than what was kept";
+        report_row(r);
+        report_text(r, "trial", "%zu", i + 1);
+        report_number(r, "bits a weight", x->bits / (double)l->weights, "%.3f bits",
+                      x->bits / (double)l->weights);
+        report_number(r, "KL, predicted", x->predicted_kl, "KL %.3e predicted", x->predicted_kl);
+        report_number(r, "KL, measured", x->measured.mean_kl, "%.3e +- %.1e measured", x->measured.mean_kl,
+                      x->measured.mean_kl_error);
+        report_number(r, "of the budget", x->share, "%.0f %% of the budget", 100 * x->share);
+        report_text(r, "verdict", "%s", verdict);
+    }
+}
+
+static void add_steps(const Lossy *l, Report *r) {
+    report_section(r, "steps", "changes of structure");
+    for (size_t i = 0; i < l->notes.count; i++) {
+        const LossyNote *n = &l->notes.data[i];
+        report_row(r);
+        report_text(r, "step", "%s", n->what);
+        report_number(r, "saves", n->bytes, "%s (predicted)", report_bytes(r->arena, n->bytes));
+        report_number(r, "operations", n->ops, "%.3g operations a token fewer", n->ops);
+        report_number(r, "KL", n->kl, "KL %.3e measured", n->kl);
+        report_text(r, "verdict", "%s%s%s", n->kept ? "kept" : "rolled back", *n->why ? ": " : "", n->why);
+    }
+}
+
+void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
+    double weights = (double)l->weights, bits = 8 * (double)res->pack.weight_bytes;
+    report_section(r, "compression", "compression");
+    report_text(r, "budget", "%s: held with two standard errors", budget_text(r->arena, l->plan.budget));
+    report_number(r, "bits a weight", bits / weights, "%.3f, before %.3f; %" PRIu64 " weights",
+                  bits / weights, (double)l->exact_bits / weights, l->weights);
+    report_number(r, "weights", bits / 8, "%s, before %s", report_bytes(r->arena, bits / 8),
+                  report_bytes(r->arena, (double)l->exact_bits / 8));
+    if (l->speed[0] > 0 && l->speed[1] > 0)
+        report_number(r, "decode", l->speed[1], "%.1f tokens/s, before %.1f, measured on this CPU",
+                      l->speed[1], l->speed[0]);
+    report_text(r, "text", "%s; %" PRId64 " windows there are",
+                l->opt.calibrate ? l->opt.calibrate : "sampled from the model itself", l->text.there);
+    add_quality(r, "fresh", "measured on text that neither calibration nor search saw", &l->confirmed,
+                &l->text.confirmation);
+    add_quality(r, "seen", "measured on the text of the search", &l->measured, &l->text.evaluation);
+    add_steps(l, r);
+    add_trials(l, r);
+    add_sites(l, r);
+}
+
+const char *lossy_record(const Lossy *l, Arena *a) {
+    Text t = text_new(a);
+    Report r = report_new(a);
+    plan_print(&t, &l->plan);
+    text_add(&t, "\n");
+    add_quality(&r, "fresh", "measured on text that neither calibration nor search saw", &l->confirmed,
+                &l->text.confirmation);
+    add_quality(&r, "seen", "measured on the text of the search", &l->measured, &l->text.evaluation);
+    report_print(&r, &t);
+    return t.data;
+}
+
+void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
+    double weights = (double)l->weights, bits = 8 * (double)r->pack.weight_bytes;
+    const Quality *q = &l->confirmed;
+    text_printf(t, "  lossy     %.2f bits a weight, %.2f MB; before %.2f bits, %.2f MB\n", bits / weights,
+                bits / 8e6, (double)l->exact_bits / weights, (double)l->exact_bits / 8e6);
+    text_printf(t,
+                "  measured  on fresh text: mean KL %.4g +- %.2g, perplexity %.4g (before %.4g), same most "
+                "likely token "
+                "%.2f %%\n",
+                q->mean_kl, q->mean_kl_error, q->perplexity, q->base_perplexity, 100 * q->same_top);
+    text_printf(t, "  budget    %s: held, with two standard errors; %zu trials\n",
+                budget_text(t->arena, l->plan.budget), l->search.trials.count);
+    for (size_t i = 0; i < l->notes.count; i++)
+        text_printf(t, "  step      %s: %s%s%s\n", l->notes.data[i].what,
+                    l->notes.data[i].kept ? "kept" : "rolled back", *l->notes.data[i].why ? ": " : "",
+                    l->notes.data[i].why);
+    for (size_t i = 0; i < l->warnings.count; i++) text_printf(t, "  warning   %s\n", l->warnings.data[i]);
+}

@@ -1,0 +1,65 @@
+/* lossy_text.c: the text that prices a compile, dealt out to parts that share no window. Every token of it is run many
+ * times, so a large model gets fewer. */
+#include <inttypes.h>
+
+#include "codegen/windows.h"
+#include "tools/lossy.h"
+#include "tools/text.h"
+
+#define WINDOW 256
+#define LEAST_WINDOWS 8
+#define MOST_WINDOWS 96
+#define TEXT_WORK 6e11 /* multiplications and additions for all windows, once */
+
+static int64_t windows_for(const Lossy *l, int64_t length) {
+    int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)l->weights * (double)length));
+    return n < LEAST_WINDOWS ? LEAST_WINDOWS : n > MOST_WINDOWS ? MOST_WINDOWS : n;
+}
+
+/* Half calibrates, a quarter each is for the search and for what it must not see. */
+static bool deal(Lossy *l, const Windows *all, int64_t wanted, Diag *d) {
+    static const double share[] = {2, 1, 1};
+    LossyText *t = &l->text;
+    Windows part[COUNT_OF(share)], drawn[2];
+    double first[] = {(double)wanted, (double)(all->windows - wanted)};
+    if (all->windows < LEAST_WINDOWS)
+        return diag_error(d, loc_file(l->opt.calibrate ? l->opt.calibrate : l->opt.model_path),
+                          "%" PRId64 " windows of %" PRId64
+                          " tokens are too few to calibrate and to measure; hint: "
+                          "a text of %" PRId64 " tokens at least",
+                          all->windows, all->length, LEAST_WINDOWS * all->length);
+    t->there = all->windows;
+    if (all->windows > wanted) {
+        windows_deal(all, first, 2, (uint64_t)l->opt.seed, l->c->arena, drawn);
+        all = &drawn[0];
+    }
+    windows_deal(all, share, COUNT_OF(share), (uint64_t)l->opt.seed, l->c->arena, part);
+    t->calibration = part[0], t->evaluation = part[1], t->confirmation = part[2];
+    t->probe = t->evaluation;
+    if (t->probe.windows > 8) t->probe.windows = 8;
+    if (l->weights > LARGE_MODEL) t->probe.windows = 1;
+    return true;
+}
+
+bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
+    gptc_model *m;
+    gptc_detail why = {""};
+    int64_t length = compile_context(l->c, l->opt.ctx);
+    if (length > WINDOW) length = WINDOW;
+    int64_t wanted = windows_for(l, length);
+    Arena *a = l->c->arena;
+    Windows all;
+    if (gptc_open(artifact, NULL, &m, &why) != GPTC_OK)
+        return diag_bug(d, loc_file(artifact), "%s", why.text);
+    bool ok;
+    if (l->opt.calibrate) {
+        int32_t *ids;
+        size_t n;
+        ok = text_tokens(m, l->opt.calibrate, a, &ids, &n, d);
+        if (ok) all = windows_cut(ids, n, length, a);
+    } else {
+        ok = windows_sample(m, wanted, length, (uint64_t)l->opt.seed, l->opt.threads, a, &all, d);
+    }
+    gptc_close(m);
+    return ok && deal(l, &all, wanted, d);
+}
