@@ -273,6 +273,8 @@ typedef struct {
     double bytes, ops;                  /* expected of a row: read and written, computed */
 } ArtCudaFunction;                      /* 40 bytes */
 enum { ART_ROWS_1 = 1, ART_ROWS_4 = 2, ART_ROWS_8 = 4, ART_ROWS_MANY = 8, ART_ROWS_ANY = 15 };  /* 1; 2..4; 5..8; more */
+/* And only when rows that follow each other are mostly of one sequence (LONG), or not (SHORT; up to 8 rows always). */
+enum { ART_RUNS_LONG = 128, ART_RUNS_SHORT = 256 };
 enum {
     ART_GRID_ONCE,                      /* blocks x 1 */
     ART_GRID_ROWS,                      /* blocks x rows */

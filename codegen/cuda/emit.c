@@ -130,6 +130,9 @@ static bool emit_step(Emit *e) {
     case ART_K_REDUCE:
     case ART_K_SOFTMAX: return write_reduce(e);
     case ART_K_MOVE: return write_move(e);
+    case ART_K_TOPK: return write_topk(e);
+    case ART_K_PICK: return write_pick(e);
+    case ART_K_ROUTED: return write_routed(e);
     default:
         return diag_error(e->diag, loc_none(), "step %u has no CUDA kernel; hint: --target cpu", e->step);
     }

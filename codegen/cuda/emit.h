@@ -64,5 +64,8 @@ bool write_rope(Emit *e);
 bool write_store(Emit *e);
 bool write_reduce(Emit *e); /* softmax too */
 bool write_move(Emit *e);
+bool write_topk(Emit *e); /* emit_experts.c */
+bool write_pick(Emit *e);
+bool write_routed(Emit *e);
 
 #endif

@@ -1,4 +1,5 @@
-/* emit_attention.c: attention over the cache: spans of keys, then their join. */
+/* emit_attention.c: attention over the cache. When rows are few, or of many sequences: spans of keys, then their join;
+ * when many rows of a sequence come at once: tiles of rows; when scores or weights are rounded: a row and head a block. */
 #include "codegen/cuda/emit.h"
 
 uint32_t emit_attention_heads(uint32_t group) {
@@ -7,26 +8,31 @@ uint32_t emit_attention_heads(uint32_t group) {
     return h;
 }
 
-bool write_attention(Emit *e) {
+static void read_rows(Emit *e) {
     const ArtStep *s = e->s;
-    const ArtAttention *u = &s->u.attention;
-    uint32_t group = u->heads / u->kv_heads, heads = emit_attention_heads(group), parts = group / heads;
-    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0)
-        return diag_error(e->diag, loc_none(),
-                          "step %u: attention that rounds its scores has no CUDA kernel; hint: --target cpu",
-                          e->step);
-    bool slopes = s->arg[3].kind != ART_ARG_NONE, sinks = s->arg[4].kind != ART_ARG_NONE;
-    kernel_begin(e);
-    e->launch.grid = ART_GRID_SPLITS;
-    e->launch.blocks = u->kv_heads * parts;
     kernel_read(e, "q", &s->arg[0]);
     kernel_param(e, "global<const float>", "k", ART_CUDA_STATE, s->arg[1].value);
     kernel_param(e, "global<const float>", "v", ART_CUDA_STATE, s->arg[2].value);
-    kernel_read(e, "slopes", &s->arg[3]);
+    if (s->arg[3].kind) kernel_read(e, "slopes", &s->arg[3]);
     kernel_param(e, "global<const i32>", "sequences", ART_CUDA_SEQUENCES, 0);
     kernel_param(e, "global<const i32>", "positions", ART_CUDA_POSITIONS, 0);
-    kernel_param(e, "global<float>", "parts", ART_CUDA_SCRATCH, 0);
     kernel_param(e, "u32", "context", ART_CUDA_CONTEXT, 0);
+}
+
+static const char *scores_text(const Emit *e) {
+    const ArtAttention *u = &e->s->u.attention;
+    return arena_printf(e->arena, "Scores{%s, %s}", emit_literal(e, u->scale), emit_literal(e, u->softcap));
+}
+
+static void write_spans(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    uint32_t group = u->heads / u->kv_heads, heads = emit_attention_heads(group), parts = group / heads;
+    kernel_begin(e);
+    e->launch.grid = ART_GRID_SPLITS;
+    e->launch.blocks = u->kv_heads * parts;
+    read_rows(e);
+    kernel_param(e, "global<float>", "parts", ART_CUDA_SCRATCH, 0);
     kernel_param(e, "u32", "splits", ART_CUDA_SPANS, 0);
     text_printf(
         &e->body,
@@ -39,21 +45,27 @@ bool write_attention(Emit *e) {
         "    const u64 head = (u64)(u32)sequences[row] * %u + first_head / %u;\n"
         "    attention_span<float, %u, %u, %u>(q + (row * %u + first_head) * %u, k + head * context * %u, v "
         "+ head * context * %u,\n"
-        "        span.first, span.last, position, Scores{%s, %s}, slopes%s, part,\n"
+        "        span.first, span.last, position, %s, %s, part,\n"
         "        [&](u32 h, u32 i, float largest, float total, float sum) {\n"
         "            global<float> to = parts + ((row * %u + first_head + h) * splits + split) * %u;\n"
         "            to[i] = sum;\n"
         "            if (i == 0) to[%u] = largest, to[%u] = total;\n"
         "        });\n",
         heads, u->vdim + 2, heads, u->window, u->kv_heads, group, heads, u->dim, u->vdim, u->heads, u->dim,
-        u->dim, u->vdim, emit_literal(e, u->scale), emit_literal(e, u->softcap),
-        slopes ? " + first_head" : "", u->heads, u->vdim + 2, u->vdim, u->vdim + 1);
+        u->dim, u->vdim, scores_text(e), s->arg[3].kind ? "slopes + first_head" : "nullptr", u->heads,
+        u->vdim + 2, u->vdim, u->vdim + 1);
     kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_spans", u->heads, u->dim), 128,
                   arena_printf(e->arena, "Attention of %u heads on %u, %u wide, a span of the keys a block",
                                u->heads, u->kv_heads, u->dim),
                   0, 0);
     uint64_t scratch = (uint64_t)u->heads * (u->vdim + 2) * 4;
     if (scratch > e->out->scratch_row_bytes) e->out->scratch_row_bytes = scratch;
+}
+
+static void write_join(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    bool sinks = s->arg[4].kind;
     kernel_begin(e);
     e->launch.blocks = u->heads;
     kernel_param(e, "global<const float>", "parts", ART_CUDA_SCRATCH, 0);
@@ -70,5 +82,77 @@ bool write_attention(Emit *e) {
     kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_join", u->heads, u->vdim), emit_threads(u->vdim),
                   arena_printf(e->arena, "Joins the spans of %u heads", u->heads),
                   u->heads * (u->vdim + 2) * 4.0, 0);
+}
+
+static void write_tiles(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    kernel_begin(e);
+    e->launch.grid = ART_GRID_TILES;
+    e->launch.blocks = u->heads;
+    read_rows(e);
+    if (s->arg[4].kind) kernel_read(e, "sinks", &s->arg[4]);
+    kernel_write(e, "y", &s->arg[5]);
+    kernel_param(e, "u32", "rows", ART_CUDA_COUNT, 0);
+    text_printf(&e->body,
+                "    const u32 head = block_index();\n"
+                "    attention_tile<float, %u, %u, %u, %u, %u>(q, k, v, sequences, positions, rows, context, "
+                "%s, %s,\n"
+                "        [&](u32 row, u32 i, float largest, float total, float sum) {\n"
+                "            y[(row * %u + head) * %u + i] = attention_mean(largest, total, sum, %s);\n"
+                "        });\n",
+                u->heads, u->heads / u->kv_heads, u->dim, u->vdim, u->window, scores_text(e),
+                s->arg[3].kind ? "slopes[head]" : "0.0f", u->heads, u->vdim,
+                s->arg[4].kind ? "true, sinks[head]" : "false, 0.0f");
+    kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_tiles", u->heads, u->dim), 256,
+                  arena_printf(e->arena, "Attention of %u heads on %u, %u wide, 64 rows a block", u->heads,
+                               u->kv_heads, u->dim),
+                  0, 0);
+}
+
+static const char *rounding_text(const Emit *e, const float r[3]) {
+    return arena_printf(e->arena, "Rounding{%s, %s, %s}", emit_literal(e, r[0]), emit_literal(e, r[1]),
+                        emit_literal(e, r[2]));
+}
+
+static void write_rounded(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    kernel_begin(e);
+    e->launch.blocks = u->heads;
+    read_rows(e);
+    if (s->arg[4].kind) kernel_read(e, "sinks", &s->arg[4]);
+    kernel_write(e, "y", &s->arg[5]);
+    text_printf(&e->body,
+                "    SHARED(float, part, 64);\n    SHARED(float, weights, 128);\n"
+                "    const u32 row = block_row(), head = block_index();\n    grid_wait();\n"
+                "    const u32 position = (u32)positions[row];\n"
+                "    const u64 keys = ((u64)(u32)sequences[row] * %u + head / %u) * context;\n",
+                u->kv_heads, u->heads / u->kv_heads);
+    text_printf(
+        &e->body,
+        "    attention_rounded<float, %u, %u>(q + (row * %u + head) * %u, k + keys * %u, v + keys * "
+        "%u,\n        key_span(position, %u, 0, 1).first, position, %s, %s,\n        %s, %s, %s, part, "
+        "weights,\n        [&](u32 i, float sum) { y[(row * %u + head) * %u + i] = sum; });\n",
+        u->dim, u->vdim, u->heads, u->dim, u->dim, u->vdim, u->window, scores_text(e),
+        s->arg[3].kind ? "slopes[head]" : "0.0f", rounding_text(e, u->rounding[0]),
+        rounding_text(e, u->rounding[1]), s->arg[4].kind ? "true, sinks[head]" : "false, 0.0f", u->heads,
+        u->vdim);
+    kernel_finish(
+        e, arena_printf(e->arena, "attention_%ux%u_rounded", u->heads, u->dim), 128,
+        arena_printf(e->arena, "Attention of %u heads whose scores or weights are rounded", u->heads), 0, 0);
+}
+
+bool write_attention(Emit *e) {
+    const ArtAttention *u = &e->s->u.attention;
+    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0) {
+        write_rounded(e);
+        return true;
+    }
+    e->when = ART_ROWS_ANY | ART_RUNS_SHORT;
+    write_spans(e);
+    write_join(e);
+    e->when = ART_ROWS_MANY | ART_RUNS_LONG;
+    write_tiles(e);
     return true;
 }

@@ -17,7 +17,8 @@ static gptc_status launch_check(const gptc_model *m, const CudaKernels *k, uint3
     const char *bad = NULL;
     if (l->step >= m->plan->n_steps || (index && l->step < l[-1].step)) bad = "no such step";
     if (l->function >= k->head->n_functions) bad = "no such function";
-    if (!l->when || l->when > ART_ROWS_ANY || l->grid >= ART_GRID_COUNT) bad = "unknown grid";
+    uint32_t runs = l->when & (ART_RUNS_LONG | ART_RUNS_SHORT), when = l->when & ~runs;
+    if (!when || when > ART_ROWS_ANY || l->grid >= ART_GRID_COUNT) bad = "unknown grid";
     if (!l->blocks || l->blocks > 1 << 26 || l->n_args > ART_CUDA_MAX_ARGS) bad = "out of range";
     for (uint32_t i = 0; i < l->n_args && !bad; i++) {
         const ArtCudaArg *a = &l->arg[i];

@@ -134,6 +134,20 @@ static uint32_t rows_class(uint32_t rows) {
     return rows == 1 ? ART_ROWS_1 : rows <= 4 ? ART_ROWS_4 : rows <= FEW ? ART_ROWS_8 : ART_ROWS_MANY;
 }
 
+/* Of the rows at hand, whether those that follow each other are mostly of one sequence. */
+static uint32_t runs_class(const Run *r) {
+    enum { LONG = 16 };
+    const int32_t *sequence = r->head ? r->s->head.sequences : r->s->body.sequences;
+    uint32_t runs = 1;
+    for (uint32_t i = 1; i < r->rows; i++) runs += sequence[i] != sequence[i - 1];
+    return r->rows > FEW && r->rows >= LONG * runs ? ART_RUNS_LONG : ART_RUNS_SHORT;
+}
+
+static bool launch_wanted(const Run *r, const ArtCudaLaunch *l) {
+    uint32_t runs = l->when & (ART_RUNS_LONG | ART_RUNS_SHORT);
+    return (l->when & rows_class(r->rows)) && (!runs || (runs & runs_class(r)));
+}
+
 static CuPointer info_at(const Run *r, uint32_t which) {
     return r->c->info + 4 * (uint64_t)r->s->chunk * (which + (r->head ? 3 : 0));
 }
@@ -201,7 +215,7 @@ static CuResult launches_run(const gptc_session *s, uint32_t n, uint32_t wanted)
             if (wanted && wanted < n) e = rows_compact(&r, wanted);
             if (!wanted) break;
         }
-        if (l && !e && (l->when & rows_class(r.rows))) e = launch(&r, l);
+        if (l && !e && launch_wanted(&r, l)) e = launch(&r, l);
     }
     return e;
 }

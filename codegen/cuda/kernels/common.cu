@@ -16,6 +16,15 @@ DEVICE float block_sum(float v, shared<float> part) {
     return sum;
 }
 
+/* The largest value of the block; part as above. */
+DEVICE float block_max(float v, shared<float> part) {
+    UNROLL for (u32 m = 16; m; m /= 2) v = fmaxf(v, lane_xor(v, m));
+    if (lane() == 0) part[warp()] = v;
+    barrier();
+    for (u32 i = 0; i < thread_count() / 32; i++) v = fmaxf(v, part[i]);
+    return v;
+}
+
 /* Values in 16 bytes of T, as floats. */
 template <class T> struct Pack;
 template <> struct Pack<float> {
