@@ -7,7 +7,7 @@ usage: measure.py --llama BIN_DIR --source LLAMA_CPP_SOURCE --gptc BUILD_DIR --t
 A FOLDER has model.onnx, hf/ (the same weights) and ../tokenizer.json. llama.cpp: each type, and with an importance
 matrix of the training text, scored by its own perplexity tool on TEXT (windows of 256, the second half of each, KL
 against fp32). gptc: compiled with --bits of at most that type's, calibrated with the training text, scored by gptc-eval
-in the same way. What llama.cpp yields is kept in DIR/peers.json and not measured again.
+in the same way. Results are kept in DIR (peers.json, gptc.json); what is there is not measured again.
 
 Bits a weight, for both: all stored weight bits (quantised or not, scales and tables included) / parameters, those that
 the model has in hf/. Needs numpy, torch and transformers (for llama.cpp's converter)."""
@@ -19,6 +19,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 
 TYPES = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"]
 WITH_MATRIX = ["Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"]
@@ -47,12 +48,28 @@ def parameters(folder):
     return count
 
 
+class Kept:
+    """Results by model and type in a file of WORK; what is there is not measured again."""
+
+    def __init__(self, path):
+        self.path = path
+        self.results = json.load(open(path)) if os.path.exists(path) else {}
+
+    def of(self, name):
+        return self.results.setdefault(name, {})
+
+    def keep(self, name, key, value):
+        self.of(name)[key] = value
+        with open(self.path, "w") as f:
+            json.dump(self.results, f, indent=1)
+        print(name, key, value, flush=True)
+
+
 class Peers:
-    """llama.cpp: converts, quantises and scores; results by model and type, kept."""
+    """llama.cpp: converts, quantises and scores."""
 
     def __init__(self, args):
-        self.args, self.path = args, f"{args.work}/peers.json"
-        self.kept = json.load(open(self.path)) if os.path.exists(self.path) else {}
+        self.args, self.kept = args, Kept(f"{args.work}/peers.json")
 
     def tool(self, name, *rest):
         environment = dict(os.environ, OMP_WAIT_POLICY="passive")
@@ -64,13 +81,17 @@ class Peers:
         return 8 * sum(int(t.n_bytes) for t in GGUFReader(path).tensors)
 
     def score(self, model, base):
-        said = self.tool("llama-perplexity", "-m", model, "-c", "256", "-b", "256", "--kl-divergence",
-                         "--kl-divergence-base", base, "-t", str(self.args.threads))
+        """The tool's log is written by a thread of its own, whose last lines are lost now and then: three tries."""
+        for _ in range(3):
+            said = self.tool("llama-perplexity", "-m", model, "-c", "256", "-b", "256", "--kl-divergence",
+                             "--kl-divergence-base", base, "-t", str(self.args.threads))
+            if "Same top p:" in said:
+                break
 
         def figure(label):
             m = re.search(re.escape(label) + r"\s*:\s*(-?[0-9.]+)(?:\s*±\s*([0-9.]+))?", said)
             if not m:
-                sys.exit(f"{model}: llama-perplexity says no {label!r}:\n{said[-3000:]}")
+                sys.exit(f"{model}: llama-perplexity says no {label!r}:\n{said[-1000:]}")
             return float(m[1]), float(m[2]) if m[2] else None
         kl, kl_error = figure("Mean    KLD")
         top, top_error = figure("Same top p")
@@ -84,22 +105,16 @@ class Peers:
         stem = f"{self.args.work}/{name}"
         if not os.path.exists(f"{stem}-f32.gguf"):
             run([sys.executable, f"{HERE}/convert.py", self.args.source, f"{folder}/hf", f"{stem}-f32.gguf"])
-        if "base" not in self.kept.setdefault(name, {}):
+        if "base" not in self.kept.of(name):
             said = self.tool("llama-perplexity", "-m", f"{stem}-f32.gguf", "-f", self.args.text, "-c", "256", "-b", "256",
                              "--kl-divergence-base", f"{stem}-base.dat", "-t", str(self.args.threads))
-            self.keep(name, "base", {"windows": int(re.search(r"over (\d+) chunks", said)[1])})
+            self.kept.keep(name, "base", {"windows": int(re.search(r"over (\d+) chunks", said)[1])})
         return stem
-
-    def keep(self, name, key, value):
-        self.kept[name][key] = value
-        with open(self.path, "w") as f:
-            json.dump(self.kept, f, indent=1)
-        print(name, key, value, flush=True)
 
     def measure(self, name, folder):
         stem = self.base(name, folder)
         for kind in TYPES + [t + "+imatrix" for t in WITH_MATRIX]:
-            if kind in self.kept[name]:
+            if kind in self.kept.of(name):
                 continue
             kind_of, matrix = kind.partition("+")[::2]
             if matrix and not os.path.exists(f"{stem}.imatrix"):
@@ -109,14 +124,14 @@ class Peers:
             self.tool("llama-quantize", *(["--imatrix", f"{stem}.imatrix"] if matrix else []), f"{stem}-f32.gguf", out,
                       kind_of)
             score = self.score(out, f"{stem}-base.dat")
-            self.keep(name, kind, {"bits": self.stored_bits(out) / parameters(folder), **score})
+            self.kept.keep(name, kind, {"bits": self.stored_bits(out) / parameters(folder), **score})
             os.remove(out)
-        return self.kept[name]
+        return self.kept.of(name)
 
 
 class Gptc:
     def __init__(self, args):
-        self.args = args
+        self.args, self.kept = args, Kept(f"{args.work}/gptc.json")
 
     def tool(self, name, *rest):
         return run([f"{self.args.gptc}/{name}", *rest])
@@ -134,13 +149,18 @@ class Gptc:
         return 8 * sum(t["bytes"] for t in facts["tensors"])
 
     def measure(self, name, folder, kind, bits):
+        if kind in self.kept.of(name):
+            return self.kept.of(name)[kind]
         base, out = f"{self.args.work}/{name}.bin", f"{self.args.work}/{name}-{kind}.bin"
+        threads = str(self.args.threads)
         if not os.path.exists(base):
             self.compile(name, folder, base, "-O1")
-        self.compile(name, folder, out, "--bits", f"{int(bits * 1000) / 1000}", "--calibrate", self.args.train)
-        result = {"bits": self.stored_bits(out) / parameters(folder), **self.score(out, base)}
-        print(name, "gptc", kind, result, flush=True)
-        return result
+        start = time.monotonic()
+        self.compile(name, folder, out, "--bits", f"{int(bits * 1000) / 1000}", "--calibrate", self.args.train,
+                     "--threads", threads)
+        self.kept.keep(name, kind, {"bits": self.stored_bits(out) / parameters(folder), **self.score(out, base),
+                                    "compile_seconds": time.monotonic() - start})
+        return self.kept.of(name)[kind]
 
 
 def table(results):

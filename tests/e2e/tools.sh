@@ -129,6 +129,12 @@ expect 2 'also read' "$build/gptc-eval" m.bin --tokens prompt --dump-logits m.bi
 json "$build/gptc-eval" m.bin --text text --window 64 --against bare/m.bin --json
 grep -q '"same_top": 1,' out || fail "a model does not agree with itself"
 json "$build/gptc-eval" m.bin --text text --window 64 --score=second-half --json
+# token ids need no tokenizer
+awk 'BEGIN { for (i = 0; i < 256; i++) print i * 37 % 1000 }' >t.ids
+json "$build/gptc-eval" bare/m.bin --text t.ids --window 64 --against m.bin --json
+grep -q '"tokens_scored": 252, "windows": 4,' out && grep -q '"mean_kl": 0, "mean_kl_error": 0' out || fail "t.ids"
+echo '1 2 x' >bad.ids
+expect 1 'bad.ids: byte 4: token ids are whole numbers' "$build/gptc-eval" m.bin --text bad.ids
 json "$build/gptc-bench" m.bin -p 2 -n 2 -r 1 --json
 json "$build/gptc-bench" m.bin -p 0 -n 0 -r 1 --json
 
