@@ -7,7 +7,7 @@
  *
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
  *   round.c gptq.c grid.c  quantising    quantize.c  a whole graph    fold.c rotate.c bias.c  exact rewrites that help it
- *   structure.c  blocks of a graph    prune.c share.c  steps that shrink it    shrink.c  which of them pay
+ *   structure.c  blocks of a graph    prune.c share.c sparse.c  what shrinks it    shrink.c  which of them pay
  *   pick.c  some features alone    removal.c  what goes, and what makes up for it    linalg.c  least squares
  *   budget.c allocate.c  the search; plan.c  what was decided, as text */
 #ifndef GPTC_LOSSY_H
@@ -254,5 +254,16 @@ typedef struct {
 } ShareResult;
 bool share_choose(const ShrinkTask *t, Arena *a, ShareResult *out, Diag *d);
 double shrink_worth(const ShrinkTask *t, double spent); /* KL that a number is worth when so much is spent */
+
+/* ---- 2:4 (sparse.c): measured with zeros in place, and never kept: no target has a kernel for it ---- */
+typedef struct {
+    uint32_t site;
+    uint64_t weights; /* that are zero */
+    double kl, worth; /* measured alone; of the bits that values with their places would save */
+    const char *reason;
+} SparseOutcome;
+/* w [rows][m->cols] with two zeros in every four of a row, the rest made up for. */
+bool sparse_mask(float *w, int64_t rows, const Moments *m, Diag *d);
+bool sparse_try(const ShrinkTask *t, uint32_t site, Arena *a, SparseOutcome *out, Diag *d);
 
 #endif
