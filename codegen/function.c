@@ -176,6 +176,8 @@ static bool lower_node(Lowering *lw, const Node *n) {
     if (is_compressed(lw->g, n->out[0])) return true;
     if (function_op[n->op] == 0)
         return diag_error(lw->diag, n->loc, "%s cannot run in a function", op_info(n->op)->name);
+    if (n->op == OP_LINEAR && n->attr.block > 0)
+        return diag_error(lw->diag, n->loc, "a linear that rounds its operand cannot run in a function");
     node.op = function_op[n->op] - 1;
     if (!node_attributes(lw, n, &node)) return false;
     uint32_t number[255];

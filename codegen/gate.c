@@ -77,7 +77,8 @@ static GateTolerance tolerance_of(const Graph *g, Arena *a) {
         DType t = graph_type(g, n->out[0])->dtype; /* weights stored narrow do not count */
         if (!taint[n->out[0].id]) continue;
         narrow = narrow || t == DT_F16 || t == DT_BF16;
-        rounds = rounds || n->op == OP_QUANTIZE || (n->op == OP_ROUND && dtype_is_float(t));
+        rounds = rounds || n->op == OP_QUANTIZE || (n->op == OP_LINEAR && n->attr.block > 0) ||
+                 (n->op == OP_ROUND && dtype_is_float(t));
     }
     if (rounds)
         return (GateTolerance){TOL_LOGITS_QUANT, TOL_LOGITS_QUANT_RMS, TOL_LOGITS_QUANT_KL,

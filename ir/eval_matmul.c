@@ -6,6 +6,7 @@
  * Goto and van de Geijn's matrix product). With few rows a plain f32 b is read in place instead.
  * Every element is summed over blocks of 64 of k whatever the tiling, so results depend on neither
  * m nor the threads. */
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -393,6 +394,19 @@ static void linear_finish(EvalCtx *e, const Tensor *c, int64_t rows, int64_t n) 
     }
 }
 
+/* rows of k floats, rounded by blocks. In fp32, as kernels do it: another product before a tie gives another number. */
+static const float *rounded(const float *x, int64_t rows, int64_t k, int64_t block, Arena *a) {
+    float *out = arena_array_of(a, (size_t)(rows * k), float);
+    for (int64_t at = 0, n; at < rows * k; at += n) {
+        n = k - at % k < block ? k - at % k : block;
+        float most = 0;
+        for (int64_t i = at; i < at + n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        float step = most / 127, inverse = most > 0 ? 127 / most : 0;
+        for (int64_t i = at; i < at + n; i++) out[i] = rintf(x[i] * inverse) * step;
+    }
+    return out;
+}
+
 bool eval_linear(EvalCtx *e) {
     const Tensor *x = e->in[0], *w = e->in[1];
     Tensor *out = &e->out[0];
@@ -421,6 +435,7 @@ bool eval_linear(EvalCtx *e) {
                   .b_dtype = w->dtype,
                   .trans = trans,
                   .c = c.data};
+        if (e->n->attr.block > 0) g.a = rounded(g.a, g.m, k, e->n->attr.block, e->scratch);
         gemm_run(&g, 1, e->scratch);
     }
     if (eval_operand(e, 2) != NULL || c.data != out->data) linear_finish(e, &c, (int64_t)total / n, n);

@@ -468,6 +468,8 @@ static bool infer_linear(Infer *c) {
     Dim k = w->dim[trans ? 1 : 0], n = w->dim[trans ? 0 : 1];
     if (!dim_eq(x->dim[x->rank - 1], k)) return fail(c, "inner dimensions differ");
     if (!row_ok(c, 2, n)) return fail(c, "the bias is not floats of the output's length");
+    if (c->n->attr.block < 0 || (c->n->attr.block > 0 && (x->dtype != DT_F32 || w->dtype == DT_F64)))
+        return fail(c, "only f32 is rounded, by blocks of at least one element");
     Type t = *x;
     t.dim[t.rank - 1] = n;
     return set_type(c, 0, t);

@@ -137,7 +137,7 @@ enum { ART_RED_SUM, ART_RED_MEAN, ART_RED_MAX, ART_RED_MIN, ART_RED_PROD, ART_RE
 
 typedef struct { uint32_t width; } ArtGather;
 typedef struct { uint32_t groups, width, rms; float eps; } ArtNorm;
-typedef struct { uint32_t k, n, act; } ArtLinear;
+typedef struct { uint32_t k, n, act, round; } ArtLinear; /* round: columns of x rounded to 8 bits together; 0 = off */
 typedef struct { uint32_t heads, dim, rotated, interleaved; } ArtRope;   /* tables have rotated/2 columns */
 typedef struct { uint32_t heads, dim; } ArtStore;
 typedef struct {

@@ -220,6 +220,7 @@ static gptc_status linear_check(const Check *c) {
     if (w->layout == ART_PLAIN || w->dim[0] != u->n || w->dim[1] != u->k)
         return bad(c, "the weight is not PANEL16 or GROUP16 of n x k");
     if (u->act >= ART_ACT_COUNT) return bad(c, "activation %u is not known", u->act);
+    if (u->round > u->k) return bad(c, "rounds %u columns of %u together", u->round, u->k);
     OK(rows_arg(c, 0, u->k));
     OK(none_or(c, 2, vector_arg, u->n));
     OK(none_or(c, 3, rows_or_vector, u->n));

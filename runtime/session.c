@@ -154,6 +154,7 @@ static void resolve_linear(const gptc_session *s, const ArtStep *t, CpuLinear *o
     *o = (CpuLinear){.k = u->k,
                      .n = u->n,
                      .act = u->act,
+                     .round = u->round,
                      .dtype = s->model->tensors[t->arg[1].value].dtype,
                      .groups = groups_of(&s->model->tensors[t->arg[1].value]),
                      .x = rows_at(s, &t->arg[0]),

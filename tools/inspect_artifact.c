@@ -152,7 +152,9 @@ static void add_params(Text *t, const ArtView *v, const ArtStep *s) {
     };
     switch (s->kernel) {
     case ART_K_LINEAR:
-        text_printf(t, "{k=%u n=%u act=%s}", s->u.linear.k, s->u.linear.n, acts[s->u.linear.act]);
+        text_printf(t, "{k=%u n=%u act=%s", s->u.linear.k, s->u.linear.n, acts[s->u.linear.act]);
+        if (s->u.linear.round) text_printf(t, " round=%u", s->u.linear.round);
+        text_add(t, "}");
         break;
     case ART_K_NORM:
         text_printf(t, "{%u x %u %s eps=%g}", s->u.norm.groups, s->u.norm.width,

@@ -75,7 +75,8 @@ static bool emit_linear(Lower *lw) {
     if (!program_matrix(lw->p, g, n->in[1], !n->attr.trans, ART_PANEL16, &w, lw->diag)) return false;
     s.arg[1] = (ArtArg){ART_ARG_TENSOR, 0, w};
     const ArtTensor *t = &lw->p->tensors.data[w].art;
-    s.u.linear = (ArtLinear){(uint32_t)t->dim[1], (uint32_t)t->dim[0], ART_ACT_NONE};
+    int64_t k = (int64_t)t->dim[1], round = n->attr.block < k ? n->attr.block : k;
+    s.u.linear = (ArtLinear){(uint32_t)k, (uint32_t)t->dim[0], ART_ACT_NONE, (uint32_t)round};
     if (!lower_row_arg(lw, n->in[0], &s.arg[0])) return false;
     if (n->nin > 2 && !rule_vector(lw, n->in[2], &s.arg[2])) return false;
     ValId v = n->out[0];

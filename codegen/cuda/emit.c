@@ -119,6 +119,10 @@ void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what
 uint32_t emit_threads(uint64_t work) { return work >= 1024 ? 256 : work >= 128 ? 128 : 32; }
 
 static bool emit_step(Emit *e) {
+    if (e->s->kernel == ART_K_LINEAR && e->s->u.linear.round)
+        return diag_error(e->diag, loc_none(),
+                          "step %u rounds activations, which no CUDA kernel does; hint: --target cpu",
+                          e->step);
     switch (e->s->kernel) {
     case ART_K_GATHER: return write_gather(e);
     case ART_K_NORM: return write_norm(e);

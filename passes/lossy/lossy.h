@@ -74,6 +74,9 @@ ValId site_value(const Graph *g,
  * was written may be written again, also through sites found before; site_read then reads the new matrix. */
 bool site_write(Graph *g, const Site *s, const QuantMatrix *q, Diag *d);
 bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d);
+/* Products with the site's matrix round their input first, each run of `block` columns to 8 bits (linear's attribute);
+ * 0 = off. Fastest where block is the format's group, or all columns for one scale a row. */
+void site_round(Graph *g, const Site *s, int64_t block);
 
 /* ---- text ---- */
 typedef struct {

@@ -318,3 +318,12 @@ bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d
     if (as == DT_F16) graph_val(g, v)->name = s->name;
     return site_replace(g, s, &m, maker_widen(&m, v));
 }
+
+void site_round(Graph *g, const Site *s, int64_t block) {
+    bool turned = false;
+    ValId root = node_weight(g, graph_node(g, s->user), &turned);
+    FOR_NODES (g, id) {
+        Node *n = graph_node(g, id);
+        if (n->op == OP_LINEAR && val_eq(node_weight(g, n, &turned), root)) n->attr.block = block;
+    }
+}

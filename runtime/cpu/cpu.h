@@ -69,6 +69,8 @@ typedef struct {
  * [ceil(n/16)][k][16], or GROUP16. out may be gate or residual (same stride), never x. */
 typedef struct {
     uint32_t rows, k, n, act, dtype;
+    uint32_t
+        round; /* x is rounded first, so many columns together to 255 steps of their largest / 127; 0 = off */
     CpuGroups groups;
     const float *x;
     const void *w;

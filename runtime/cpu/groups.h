@@ -85,7 +85,7 @@ INLINE size_t grid_bytes(const CpuGroups *g) {
 
 /* ---- grids ---- */
 
-/* A tensor's grid, as the loops want it. Bytes of what the tensor lacks are not set. */
+/* A tensor's grid, as the loops want it. Without vectors their floats are not set. */
 typedef struct {
     B16 low, high;        /* int8: of codes below 16, and of the others */
     float vector[4][256]; /* column of a vector, code */
@@ -93,7 +93,8 @@ typedef struct {
 
 INLINE void grid_load(const CpuGroups *g, const char *tensor, Grid *to) {
     int v = code_vector(code_of(g));
-    if (g->grid == ART_GRID_INT8) { to->low = b_load(tensor), to->high = b_load(tensor + 16); }
+    bool bytes = g->grid == ART_GRID_INT8;
+    to->low = bytes ? b_load(tensor) : b_set(0), to->high = bytes ? b_load(tensor + 16) : b_set(0);
     for (int i = 0; v > 1 && i < 256 * v; i += VW) {
         float f[VW];
         v_store(f, v_load_as(ART_F16, tensor, (size_t)i));

@@ -11,7 +11,7 @@
 #ifndef RUNTIME_CPU_LINEAR_H
 #define RUNTIME_CPU_LINEAR_H
 
-#include "runtime/cpu/groups.h"
+#include "runtime/cpu/groups_int8.h"
 #include "runtime/cpu/sizes.h"
 #include "runtime/cpu/tile.h"
 #include "runtime/cpu/vec_math.h"
@@ -148,6 +148,8 @@ static void pack_block(const CpuLinear *l, const Chunk *c, size_t block, float *
     size_t r0 = block_row(c, block), mr = block_row(c, block + 1) - r0, k = l->k, i = 0, stride = l->x_stride;
     const float *x = l->x + (c->first + r0) * stride;
     float *to = packed + r0 * k;
+    for (size_t r = 0; l->round && r < mr; r++) { round_row(x + r * stride, k, l->round, to + r, mr); }
+    if (l->round) { return; }
     for (; mr >= 4 && i + 4 <= k; i += 4) {
         for (size_t r = 0; r < mr; r += 4) { /* the last four rows may overlap the ones before */
             size_t at = min_size(r, mr - 4);
@@ -238,13 +240,57 @@ static void linear_many(const CpuWorker *w, const CpuLinear *l) {
     }
 }
 
-static void linear(const CpuWorker *w, const CpuLinear *l) {
-    if (l->rows <= MR && l->groups.bits) {
-        linear_few_groups(w, l);
-    } else if (l->rows <= MR) {
-        linear_few(w, l);
+/* One row in 8 bits, which every worker rounds for itself. */
+static void linear_int8(const CpuWorker *w, const CpuLinear *l) {
+    size_t panels = (l->n + 15u) / 16, k = l->k, bytes = panel_bytes(&l->groups, k);
+    RowInt8 row = {(int8_t *)w->local, (float *)w->local + CPU_LOCAL_BYTES / 8};
+    float sum[16 * DRAW_PANELS];
+    Grid grid;
+    grid_load(&l->groups, l->w, &grid);
+    row_to_int8(l->x, k, l->round, &row);
+    for (size_t p; (p = pool_ticket(w->pool) * (size_t)DRAW_PANELS) < panels;) {
+        size_t n = min_size(DRAW_PANELS, panels - p);
+        const char *from = (const char *)l->w + grid_bytes(&l->groups) + p * bytes;
+        group_row_int8(&l->groups, &grid, from, n, k, &row, sum);
+        epilogue_block(l, 0, 1, p, n, (TileC){sum, 16, 16});
+    }
+}
+
+static bool int8_fits(const CpuLinear *l) {
+    size_t k = l->k, group = min_size(l->groups.group, k);
+    return l->rows == 1 && l->groups.bits && l->round == group && codes_are_int8(&l->groups) &&
+           k + INT8_SPAN <= CPU_LOCAL_BYTES / 2 && k / group < CPU_LOCAL_BYTES / 8;
+}
+
+/* Few rows, rounded together into shared scratch. */
+static void linear_rounded(const CpuWorker *w, const CpuLinear *l) {
+    CpuLinear r = *l;
+    size_t begin, end;
+    share(w, l->rows, &begin, &end);
+    float *to = w->shared;
+    for (size_t i = begin; i < end; i++) {
+        round_row(l->x + i * l->x_stride, l->k, l->round, to + i * l->k, 1);
+    }
+    pool_barrier(w->pool);
+    r.x = to, r.x_stride = l->k, r.round = 0;
+    if (l->groups.bits) {
+        linear_few_groups(w, &r);
     } else {
+        linear_few(w, &r);
+    }
+}
+
+static void linear(const CpuWorker *w, const CpuLinear *l) {
+    if (l->rows > MR) {
         linear_many(w, l);
+    } else if (l->round && int8_fits(l)) {
+        linear_int8(w, l);
+    } else if (l->round) {
+        linear_rounded(w, l);
+    } else if (l->groups.bits) {
+        linear_few_groups(w, l);
+    } else {
+        linear_few(w, l);
     }
 }
 

@@ -296,6 +296,10 @@ static void form_columns(Tiny *t) {
     w->dim[1]--;
 }
 
+static void rounds_many(Tiny *t) {
+    ArtLinear *u = &find_step(t, ART_K_LINEAR, 0)->u.linear;
+    u->round = u->k + 1;
+}
 static void groups_none(Tiny *t) { grouped(t)->group = 0; }
 static void groups_odd(Tiny *t) { grouped(t)->group = 15; }
 static void groups_huge(Tiny *t) { grouped(t)->group = 1u << 31; }
@@ -369,7 +373,7 @@ static const struct {
     M(form_zero_and_grid), M(form_grid),        M(form_grid_of_6),  M(form_pairs_of_4),
     M(form_f8_plain),      M(form_f8_of_ints),  M(form_other_f8),   M(form_bytes),
     M(form_columns),       M(groups_codes),     M(codes_in_panels), M(rounding_turned),
-    M(rounding_nan),
+    M(rounding_nan),       M(rounds_many),
 #undef M
 };
 

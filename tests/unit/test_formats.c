@@ -181,6 +181,7 @@ static void check_model(size_t first_format) {
         formats_fill(&q, &seed);
         CU_ASSERT_TRUE_FATAL(site_write(c.graph, &s[i], &q, &c.diag));
         bits += format_stored_bits(f, s[i].rows, s[i].cols);
+        if (first_format == 0) site_round(c.graph, &s[i], f->group ? f->group : s[i].cols);
     }
     c.imported = graph_copy(c.graph, c.arena);
     Program *p;

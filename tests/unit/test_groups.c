@@ -56,21 +56,36 @@ static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) 
     return out;
 }
 
-static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32_t k, uint32_t n) {
+/* As the kernels are said to round: by blocks, in fp32. */
+static void round_row(const float *x, size_t k, size_t block, double *to) {
+    for (size_t at = 0, n; at < k; at += n) {
+        float most = 0;
+        n = k - at < block ? k - at : block;
+        for (size_t i = at; i < at + n; i++) { most = fmaxf(most, fabsf(x[i])); }
+        for (size_t i = at; i < at + n; i++) {
+            to[i] = (double)rintf(x[i] * (127 / most)) * (double)(most / 127);
+        }
+    }
+}
+
+static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32_t k, uint32_t n,
+                         uint32_t round) {
     double *want = calloc((size_t)rows * n, sizeof *want), largest = 1e-3;
     float *x = random_floats((size_t)rows * k), *before = random_floats((size_t)rows * n);
     float *out = random_floats((size_t)rows * n);
+    double *in = calloc(k, sizeof *in);
     for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < k; i++) { in[i] = (double)x[r * k + i]; }
+        if (round) { round_row(x + r * k, k, round, in); }
         for (size_t c = 0; c < n; c++) {
-            for (size_t i = 0; i < k; i++) {
-                want[r * n + c] += (double)x[r * k + i] * (double)w->values[c * k + i];
-            }
+            for (size_t i = 0; i < k; i++) { want[r * n + c] += in[i] * (double)w->values[c * k + i]; }
             largest = fmax(largest, fabs(want[r * n + c]));
         }
     }
     CpuLinear l = {.rows = rows,
                    .k = k,
                    .n = n,
+                   .round = round,
                    .groups = w->groups,
                    .x = x,
                    .w = w->data,
@@ -78,9 +93,9 @@ static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32
                    .out_stride = n,
                    .out = out};
     char what[100];
-    snprintf(what, sizeof what, "%s: %u x %u x %u", f->name, rows, k, n);
+    snprintf(what, sizeof what, "%s: %u x %u x %u, rounded %u", f->name, rows, k, n, round);
     check(LINEAR, &l, out, (size_t)rows * n, before, want, 3e-6, what);
-    free(want), free(x), free(before), free(out);
+    free(want), free(x), free(before), free(out), free(in);
 }
 
 static void gather_case(const Format *f, const Stored *w, uint32_t k, uint32_t n) {
@@ -98,7 +113,12 @@ static void gather_case(const Format *f, const Stored *w, uint32_t k, uint32_t n
 static void shape_case(const Format *f, uint32_t k, uint32_t n, uint32_t step) {
     Arena *a = arena_new();
     Stored w = stored_new(f, n, k, a);
-    for (uint32_t rows = 1; rows <= 40; rows += rows == 1 ? 1 : step) { product_case(f, &w, rows, k, n); }
+    for (uint32_t rows = 1; rows <= 40; rows += rows == 1 ? 1 : step) { product_case(f, &w, rows, k, n, 0); }
+    uint32_t group = f->group && f->group < k ? f->group : k;
+    for (uint32_t rows = 1; rows <= 16; rows += step) {
+        product_case(f, &w, rows, k, n, group); /* in integers, where there is one row */
+        product_case(f, &w, rows, k, n, 24);
+    }
     gather_case(f, &w, k, n);
     free(w.data);
     arena_free(a);
