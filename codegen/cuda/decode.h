@@ -54,9 +54,9 @@ typedef struct {
     uint32_t words[DECODE_REGIONS]; /* of a layer, where there is a loop */
     uint32_t floats;                /* of the block's memory */
     uint32_t partial_words, scratch;
-    uint32_t attentions; /* those before the place being written, of this region */
-    uint32_t region, begin, end;
-    uint32_t logits; /* the value that is the logits; the product that makes it */
+    uint32_t attentions;              /* those before the place being written, of this region */
+    uint32_t region, begin, end, now; /* steps of the region; the one being written */
+    uint32_t logits;                  /* the value that is the logits; the product that makes it */
     uint32_t head;
     Text bring, body;
     const char *unable; /* why there is no such kernel */
@@ -84,7 +84,8 @@ const ArtTensor *decode_art(const Decode *d, uint32_t step, uint32_t arg);
 /* Places of a value: in the block's memory; in words, for all blocks (an expression). */
 uint32_t decode_new_local(Decode *d, uint32_t value);
 const char *decode_new_words(Decode *d, uint32_t value);
-/* Where the block holds the value, which is gathered first when only words are there. */
+/* Where the block holds the value, which is gathered first when only words are there, together with those beside it that
+ * are wanted soon. */
 uint32_t decode_local(Decode *d, uint32_t value);
 /* At the end of a layer: what it leaves to the next one goes to its place. */
 void decode_carry(Decode *d);

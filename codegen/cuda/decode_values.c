@@ -124,31 +124,78 @@ const char *decode_new_words(Decode *d, uint32_t value) {
 }
 
 /* ---- the block's memory ---- */
-uint32_t decode_new_local(Decode *d, uint32_t value) {
-    DecodeValue *v = &d->value[value];
-    uint32_t count = (v->width + 3) / 4 * 4, at = DECODE_SCRATCH + d->scratch;
-    for (size_t i = 0;
-         i < d->slots.count;) { /* first fit: behind whatever is in the way, from the start again */
+/* Room for so many floats: first fit, behind whatever is in the way, from the start again. */
+static uint32_t room_for(const Decode *d, uint32_t count) {
+    uint32_t at = DECODE_SCRATCH + d->scratch;
+    for (size_t i = 0; i < d->slots.count;) {
         const DecodeSlot *s = &d->slots.data[i];
         bool meets = s->used && at < s->at + s->count && s->at < at + count;
         if (meets) at = s->at + s->count;
         i = meets ? 0 : i + 1;
     }
+    return at;
+}
+
+static uint32_t padded(uint32_t width) { return (width + 3) / 4 * 4; }
+
+static void place_at(Decode *d, DecodeValue *v, uint32_t at) {
+    uint32_t count = padded(v->width);
     VEC_PUSH(d->e->arena, &d->slots, ((DecodeSlot){at, count, true, false}));
     if (at + count > d->floats) d->floats = at + count;
     v->is_local = true;
     v->local = at;
-    return at;
 }
 
-static void gather(Decode *d, uint32_t at, const DecodeValue *v) {
-    text_printf(&d->body, "        words_gather(local + %u, %s, %u, epoch);\n", at, words_of(d, v), v->width);
+uint32_t decode_new_local(Decode *d, uint32_t value) {
+    DecodeValue *v = &d->value[value];
+    place_at(d, v, room_for(d, padded(v->width)));
+    return v->local;
+}
+
+/* Read before the next wait for other blocks, that one included. */
+static bool wanted_soon(const Decode *d, uint32_t value) {
+    for (uint32_t i = d->now; i < d->end; i++) {
+        uint32_t kernel = d->e->p->steps.data[i].kernel;
+        if (d->done[i]) continue;
+        for (uint32_t k = 0; k < ART_MAX_ARGS; k++)
+            if (decode_source(d, i, k) == value) return true;
+        if (kernel == ART_K_LINEAR || kernel == ART_K_ATTENTION) break;
+    }
+    return false;
+}
+
+/* What lies beside words from..to and may come with them. */
+static DecodeValue *neighbour(const Decode *d, uint32_t from, uint32_t to) {
+    for (uint32_t i = d->begin; i < d->end; i++) {
+        DecodeValue *v = &d->value[i];
+        bool beside = v->words == to || v->words + v->width == from;
+        if (v->is_published && !v->is_local && v->region == d->region && beside && v->width % 4 == 0 &&
+            wanted_soon(d, i))
+            return v;
+    }
+    return NULL;
+}
+
+static void gather(Decode *d, uint32_t at, const DecodeValue *v, uint32_t count) {
+    text_printf(&d->body, "        words_gather(local + %u, %s, %u, epoch);\n", at, words_of(d, v), count);
 }
 
 uint32_t decode_local(Decode *d, uint32_t value) {
-    DecodeValue *v = &d->value[value];
+    enum { MOST = 8 };
+    DecodeValue *v = &d->value[value], *run[MOST] = {v}, *first = v, *more;
+    uint32_t n = 1, from = v->words, to = v->words + padded(v->width);
     if (v->is_local) return v->local;
-    gather(d, decode_new_local(d, value), v);
+    v->is_local = true; /* no neighbour of itself */
+    while (v->region == d->region && v->width % 4 == 0 && n < MOST &&
+           (more = neighbour(d, from, to)) != NULL) {
+        run[n++] = more;
+        more->is_local = true;
+        if (more->words < from) from = more->words, first = more;
+        if (more->words + more->width > to) to = more->words + more->width;
+    }
+    uint32_t at = room_for(d, to - from);
+    for (uint32_t i = 0; i < n; i++) place_at(d, run[i], at + run[i]->words - from);
+    gather(d, at, first, n == 1 ? v->width : to - from);
     return v->local;
 }
 
@@ -163,7 +210,7 @@ void decode_carry(Decode *d) {
             text_printf(&d->body, "        copy_local<%u>(local + %u, local + %u);\n", v->width, to,
                         v->local);
         else
-            gather(d, to, v);
+            gather(d, to, v, v->width);
     }
 }
 

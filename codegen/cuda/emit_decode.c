@@ -55,6 +55,7 @@ static bool write_region(Decode *d, uint32_t region, uint32_t begin, uint32_t en
     d->body = text_new(d->e->arena);
     for (uint32_t i = begin; i < end && !d->unable; i++) {
         uint32_t kernel = step_of(d, i)->kernel;
+        d->now = i;
         if (!d->done[i] && i != d->logits) {
             if (kernel == ART_K_LINEAR)
                 decode_products(d, i);
@@ -156,7 +157,7 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
     text_add(t, "    }\n}\n");
     text_printf(
         t,
-        "KERNEL(288) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
+        "KERNEL(288, 1) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
         "global<u64> "
         "words, global<float> logits, global<u32> mail, global<const i32> row, u32 context, u32 epoch, u32 "
         "steps, u32 stages) {\n"

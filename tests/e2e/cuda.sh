@@ -16,7 +16,7 @@ fail() { echo "FAIL: $*"; exit 1; }
 "$build/gptc" -q "$model/model.onnx" --emit=cuda -o "$work/model.cu" || fail "does not emit"
 "$build/gptc" -q "$model/model.onnx" --emit=cuda -o "$work/again.cu" && cmp "$work/model.cu" "$work/again.cu" || fail "emits other text the second time"
 [ "$(wc -l <"$work/model.cu")" -lt 3000 ] || fail "more than 3,000 lines"
-sed -n 's/^KERNEL([0-9]*) \([a-z0-9_]*\)(.*/HOST_KERNEL(\1)/p' "$work/model.cu" >"$work/table"
+sed -n 's/^KERNEL([0-9, ]*) \([a-z0-9_]*\)(.*/HOST_KERNEL(\1)/p' "$work/model.cu" >"$work/table"
 "${CXX:-c++}" -std=c++17 -O1 -g -fPIC -shared ${CUDA_SANITIZE:-} -I"$source" -DGPTC_EMITTED="\"$work/model.cu\"" \
     -DGPTC_TABLE="\"$work/table\"" "$source/tests/cuda/driver.cpp" -o "$work/driver.so" || fail "the emitted text does not compile"
 "$build/gptc" -q "$model/model.onnx" --target cuda:sm_90 --nvrtc "$build/tests/libnvrtc-stand-in.so" --nvrtc-cache '' -o "$work/model.bin" ||
@@ -37,7 +37,7 @@ agree() { # agree KIND OPTIONS…
 agree '' 
 agree '' --stepwise --decode graph
 agree '' --chunk 5
-if grep -q '^KERNEL(288) decode(' "$work/model.cu"; then # one kernel a step, of as many blocks as the chip has SMs
+if grep -q '^KERNEL(288, 1) decode(' "$work/model.cu"; then # one kernel a step, of as many blocks as the chip has SMs
     for sms in 2 3; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
     GPTC_SMS=2 "$build/tests/cuda-generate" "$work/model.bin" "$work/driver.so" || fail "generates something else"
 else

@@ -10,7 +10,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef int i32;
 
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+/* Threads of a block and, for one that has the SM to itself, a 1. */
+#define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define DEVICE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#define KERNEL(threads) static void
+#define KERNEL(...) static void
 #define DEVICE static inline
 #define UNROLL
 #define ROLLED
