@@ -19,7 +19,7 @@
 
 #define ROWS 32
 #define BLOCK 64
-#define SWEEPS 3
+#define SWEEPS 6
 #define LONGEST 4    /* vector */
 #define DAMPING 0.01 /* of the mean moment, added to the diagonal */
 
