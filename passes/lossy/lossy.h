@@ -6,7 +6,7 @@
  * running a model is codegen's and the runtime's work (codegen/lab.c); tests bring their own.
  *
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
- *   round.c gptq.c grid.c  quantising    quantize.c  a whole graph    fold.c rotate.c bias.c  exact rewrites that help it
+ *   round.c grid.c palette.c gptq.c  quantising a matrix    quantize.c  a matrix, a graph
  *   structure.c  blocks of a graph    prune.c share.c sparse.c  what shrinks it    shrink.c  which of them pay
  *   pick.c  some features alone    removal.c  what goes, and what makes up for it    linalg.c  least squares
  *   budget.c allocate.c  the search; plan.c  what was decided, as text */
