@@ -5,11 +5,12 @@
 #include "tools/cli.h"
 #include "tools/doctor.h"
 #include "tools/inspect_artifact.h"
+#include "tools/inspect_kernels.h"
 
 #define TOOL "gptc-inspect"
 
 typedef struct {
-    bool ir, plan, tensors, dot, json, report;
+    bool ir, plan, tensors, kernels, dot, json, report;
     const char *weights, *html;
     ImportOptions import;
 } Options;
@@ -66,11 +67,29 @@ static int show_artifact(const Options *o, const ArtView *v, Diag *d) {
     return EXIT_DONE;
 }
 
+static int show_kernels(const Options *o, gptc_model *m) {
+    KernelTables k;
+    gptc_detail why = {""};
+    gptc_status st = kernel_tables(m, &k, &why);
+    if (st) return cli_fail(TOOL, NULL, st, why.text);
+    Arena *a = arena_new();
+    Report r = report_new(a);
+    report_kernels(&r, &k);
+    print_report(o, &r);
+    arena_free(a);
+    return EXIT_DONE;
+}
+
 static int inspect_artifact(const Options *o, const char *path) {
     gptc_model *m;
     gptc_detail why = {""};
     gptc_status st = gptc_open(path, NULL, &m, &why);
     if (st) return cli_fail(TOOL, NULL, st, why.text);
+    if (o->kernels) {
+        int shown = show_kernels(o, m);
+        gptc_close(m);
+        return shown;
+    }
     gptc_close(m);
     ArtView v = {0};
     Diag d;
@@ -196,6 +215,9 @@ int main(int argc, char **argv) {
         {"--ir", NULL, CLI_FLAG, &o.ir, NULL, "the graph as text (of a model: as planned)"},
         {"--plan", NULL, CLI_FLAG, &o.plan, NULL, "a model's steps: kernels, arguments, parameters"},
         {"--tensors", NULL, CLI_FLAG, &o.tensors, NULL, "a model's stored tensors"},
+        {"--kernels", NULL, CLI_FLAG, &o.kernels, NULL,
+         "a model's CUDA kernels: registers, shared memory, spills, what they read and compute, predicted "
+         "time"},
         {"--report", NULL, CLI_FLAG, &o.report, NULL,
          "how a compressed model was made: its plan, what was measured"},
         {"--weights", NULL, CLI_STRING, &o.weights, "DIR", "where a .gir finds its file(...) constants"},
@@ -208,24 +230,25 @@ int main(int argc, char **argv) {
         {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "as in gptc"},
         {NULL, NULL, CLI_FLAG, NULL, NULL, NULL},
     };
-    Cli cli = {
-        .tool = TOOL,
-        .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--report|--dot|--html FILE] [--json]",
-        .about = "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, the\n"
-                 "architecture, what was recognised and what nearly was, whether the KV cache is proven.\n"
-                 "Status 0 when the model would compile, 1 when not.",
-        .options = options,
-        .positional = &path,
-        .max = 1};
+    Cli cli = {.tool = TOOL,
+               .usage = "MODEL.bin|MODEL.onnx|F.gir [--ir|--plan|--tensors|--kernels|--report|--dot|--html "
+                        "FILE] [--json]",
+               .about =
+                   "Shows what is inside. On an ONNX file or .gir text: inputs and their roles, the\n"
+                   "architecture, what was recognised and what nearly was, whether the KV cache is proven.\n"
+                   "Status 0 when the model would compile, 1 when not.",
+               .options = options,
+               .positional = &path,
+               .max = 1};
     int status = cli_parse(&cli, argc, argv);
     if (status >= 0) return status;
     if (!path) return cli_usage(TOOL, "a file is needed", NULL);
     if (o.html && file_same(o.html, path)) return cli_usage(TOOL, "--html would write over", path);
     bool artifact = is_artifact(path);
-    if (artifact ? o.dot : o.plan || o.tensors || o.report) {
+    if (artifact ? o.dot : o.plan || o.tensors || o.kernels || o.report) {
         fprintf(stderr, "gptc-inspect: %s: %s\n", path,
                 artifact ? "--dot shows graphs, and this is a compiled model"
-                         : "--plan, --tensors and --report show compiled models, and "
+                         : "--plan, --tensors, --kernels and --report show compiled models, and "
                            "this is none; compile it first");
         return EXIT_USAGE;
     }

@@ -13,6 +13,12 @@ bad() { echo "FAIL: $*"; status=1; }
 "$build/gptc" "$model" --target cuda:sm_90 --nvrtc "$stand_in" --nvrtc-cache "$work/cache" -o "$work/again.bin" 2>&1 | grep -q '1 from the cache' || bad "not from the cache"
 "$build/gptc" -q "$model" -o "$work/cpu.bin" || bad "does not compile for the CPU"
 
+# what the kernels are, from the file
+"$build/gptc-inspect" "$work/m.bin" --kernels >"$work/kernels" || bad "does not show kernels"
+grep -Eq 'linear_.*_rows1 .*256 threads.*us.*memory|linear_.*_rows1 .*256 threads.*us.*latency' "$work/kernels" || bad "shows no product: $(cat "$work/kernels")"
+grep -q 'compute_90' "$work/kernels" || bad "does not show the images"
+"$build/gptc-inspect" "$work/m.bin" --kernels --json | grep -q '"registers": [0-9]' || bad "shows no kernels as JSON"
+
 # a step is one graph: the same launches every time, each kernel's arguments inside the allocation
 GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --decode graph --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
 awk '/^gather_token/ { n++; one[n] = / 1 x 1,|<<<1 x 1/ } { step[n] = step[n] $0 "\n" }
@@ -38,6 +44,7 @@ said() { # said PATTERN COMMAND…
 said 'no NVIDIA driver' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device cuda:/nowhere.so
 said 'no persistent kernel on .*cannot run its blocks together' env GPTC_SMS=0 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --decode persistent --device "cuda:$null"
 said 'takes auto, graph or persistent' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --decode quick --device "cuda:$null"
+said 'no CUDA kernels; compile it with --target' "$build/gptc-inspect" "$work/cpu.bin" --kernels
 said 'no CUDA kernels; compile it with --target' "$build/gptc-run" "$work/cpu.bin" --tokens 1 -n 1 --device "cuda:$null"
 said 'has no cuInit|too old' "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$stand_in"
 said 'weights need .* MB' env GPTC_MEMORY_MB=1 "$build/gptc-run" "$work/m.bin" --tokens 1 -n 1 --device "cuda:$null"
