@@ -3,7 +3,7 @@
 #ifndef HOST_LAUNCH
 #define HOST_LAUNCH
 
-#include "codegen/cuda/kernels/host/matrix.h"
+#include "codegen/cuda/kernels/host/group.h"
 
 #include <memory>
 #include <sys/mman.h>
@@ -70,8 +70,10 @@ inline void block_run(Block &b, bool *ran, bool *spinning) {
 }
 
 inline void block_end(const Block &b) {
+    char text[200] = "a block ends, a product of its matrix units is not waited for";
+    for (const Group &g : b.groups)
+        if (g.products.size() > 1 || !g.products[0].empty()) grid->fault = text;
     if (b.flights.empty()) return;
-    char text[200];
     snprintf(text, sizeof text, "block %u ends, the bulk copy of line %d is still on its way", b.index,
              b.flights[0].site.line);
     grid->fault = text;

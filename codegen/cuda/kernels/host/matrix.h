@@ -1,4 +1,4 @@
-/* matrix.h: matrix units: the words of prelude_cuda_matrix.h. */
+/* matrix.h: matrix units of a warp: the words of prelude_cuda_matrix.h. */
 #ifndef HOST_MATRIX
 #define HOST_MATRIX
 
