@@ -269,16 +269,23 @@ typedef struct {
 enum { ART_IMAGE_CUBIN, ART_IMAGE_PTX };
 typedef struct {
     uint32_t name_offset, threads;
-    uint32_t registers, shared_bytes, spill_bytes, reserved;    /* as the compiler of the first image said */
+    uint32_t registers, shared_bytes, spill_bytes;  /* as the compiler of the first image said */
+    uint32_t launch_bytes;              /* of shared memory, asked for at the launch */
     double bytes, ops;                  /* expected of a row: read and written, computed */
 } ArtCudaFunction;                      /* 40 bytes */
-enum { ART_ROWS_1 = 1, ART_ROWS_4 = 2, ART_ROWS_8 = 4, ART_ROWS_MANY = 8, ART_ROWS_ANY = 15 };  /* 1; 2..4; 5..8; more */
+/* When a launch is made: for 1 row, 2..4, 5..8, 9..64, more; MANY: more than 8. And on which chips: those whose image is
+ * sm_90's, which has matrix units of four warps, or others; neither bit: on all. */
+enum { ART_ROWS_1 = 1, ART_ROWS_4 = 2, ART_ROWS_8 = 4, ART_ROWS_64 = 8, ART_ROWS_MORE = 16, ART_ROWS_MANY = 24, ART_ROWS_ANY = 31,
+       ART_CHIP_90 = 32, ART_CHIP_OTHER = 64, ART_CHIP_ANY = 96 };
 /* And only when rows that follow each other are mostly of one sequence (LONG), or not (SHORT; up to 8 rows always). */
 enum { ART_RUNS_LONG = 128, ART_RUNS_SHORT = 256 };
 enum {
     ART_GRID_ONCE,                      /* blocks x 1 */
     ART_GRID_ROWS,                      /* blocks x rows */
     ART_GRID_TILES,                     /* blocks x rows / 64, rounded up */
+    ART_GRID_TILES_128,                 /* blocks x rows / 128, rounded up */
+    ART_GRID_STAY,                      /* blocks times rows / 128, rounded up, but no more than run at once, one a
+                                           multiprocessor */
     ART_GRID_SPLITS,                    /* blocks * spans x rows */
     ART_GRID_COUNT
 };

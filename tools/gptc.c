@@ -130,11 +130,11 @@ static int emit_ir(Compile *c, const char *out) {
     return emit_text(c, &t, out);
 }
 
-static int emit_cuda(Compile *c, int64_t ctx, const char *out) {
+static int emit_cuda(Compile *c, int64_t ctx, const CudaOptions *o, const char *out) {
     Program *p;
     CudaProgram cuda;
     if (!lower(c->graph, &target_cpu, ctx, c->arena, &p, &c->diag) ||
-        !cuda_emit(c->graph, p, c->arena, &cuda, &c->diag))
+        !cuda_emit(c->graph, p, o, c->arena, &cuda, &c->diag))
         return fail(c);
     return emit_text(c, &cuda.source, out);
 }
@@ -203,7 +203,7 @@ static int compile(Options *o, const char *path) {
     int status = EXIT_DONE;
     bool writes = !o->emit && !o->stop_after && !o->dry_run;
     const char *out = o->out || !writes ? o->out : "model.bin";
-    Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .source = o->source};
+    Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .options = {.halves = level >= 2}, .source = o->source};
     CompileWrite w = {.tokenizer = o->tokenizer,
                       .eos = o->eos,
                       .chat_template = o->chat_template,
@@ -239,7 +239,7 @@ static int compile(Options *o, const char *path) {
     bool stop = o->emit || o->stop_after;
     if (stop) {
         bool cuda = o->emit && !strcmp(o->emit, "cuda");
-        status = cuda ? emit_cuda(&c, ctx, o->out) : emit_ir(&c, o->out);
+        status = cuda ? emit_cuda(&c, ctx, &targets.options, o->out) : emit_ir(&c, o->out);
     } else if (o->dry_run) {
         status = dry_run(&c, ctx);
     } else {

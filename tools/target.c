@@ -41,7 +41,8 @@ bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, con
         return diag_error(d, loc_none(),
                           "--target %s: a graph without a cache runs on the CPU alone; hint: leave cuda out",
                           t->text);
-    if (!cuda_emit(g, p, a, &c, d) || !nvrtc_compile(&c, t->cuda, t->n_cuda, &t->nvrtc, a, image, d))
+    if (!cuda_emit(g, p, &t->options, a, &c, d) ||
+        !nvrtc_compile(&c, t->cuda, t->n_cuda, &t->nvrtc, a, image, d))
         return false;
     cuda_section(&c, image, t->n_cuda, t->source, a, data, bytes);
     stats->functions = (uint32_t)c.functions.count;
@@ -63,7 +64,7 @@ void targets_predict(Graph *g, const Program *p, int64_t ctx, Arena *a, Text *t)
     CudaProgram cuda;
     Diag why;
     diag_init(&why);
-    bool runs = cuda_emit(g, p, a, &cuda, &why);
+    bool runs = cuda_emit(g, p, &(CudaOptions){0}, a, &cuda, &why);
     diag_free(&why);
     if (!runs) return;
     CostPlan plan = cost_plan(p, (uint32_t)ctx, a);

@@ -9,6 +9,7 @@ typedef struct {
     CudaArch cuda[TARGETS_MAX];
     uint32_t n_cuda;
     NvrtcOptions nvrtc;
+    CudaOptions options;
     bool source;      /* keep the CUDA text in the file */
     const char *text; /* as asked for */
 } Targets;

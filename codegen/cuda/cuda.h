@@ -10,8 +10,8 @@
 
 typedef struct {
     const char *name;
-    uint32_t threads;
-    const char *body;  /* parameters and text, without the name: equal bodies are one function */
+    uint32_t threads, shared_bytes; /* asked for at the launch */
+    const char *body;               /* parameters and text, without the name: equal bodies are one function */
     double bytes, ops; /* of one block row: what a launch at one row is expected to read and compute */
 } CudaFunction;
 /* The persistent kernel of a step of one row (decode.h). */
@@ -31,8 +31,12 @@ typedef struct {
     CudaDecode decode;
 } CudaProgram;
 
+typedef struct {
+    bool halves; /* products of many rows may round activations to 16 bits, for matrix units */
+} CudaOptions;
+
 /* emit.c. g names nodes in comments. False with the diag set when a step has no CUDA kernel. */
-bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d);
+bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d);
 
 /* Launches of a step of one row. */
 uint32_t cuda_launches(const CudaProgram *c);

@@ -51,6 +51,8 @@ void kernel_begin(Emit *e) {
     e->params = text_new(e->arena);
     e->body = text_new(e->arena);
     e->launch = (ArtCudaLaunch){.step = e->step, .when = e->when, .grid = ART_GRID_ROWS, .blocks = 1};
+    e->shared_bytes = 0;
+    e->alone = false;
 }
 
 void kernel_param(Emit *e, const char *type, const char *name, uint32_t kind, uint64_t value) {
@@ -105,12 +107,12 @@ void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what
         const char *unique = name;
         for (int i = 2; name_taken(c, unique); i++) unique = arena_printf(e->arena, "%s_%d", name, i);
         f = (uint32_t)c->functions.count;
-        CudaFunction new = {unique, threads, body, bytes, ops};
+        CudaFunction new = {unique, threads, e->shared_bytes, body, bytes, ops};
         VEC_PUSH(e->arena, &c->functions, new);
         text_printf(
             &c->source,
-            "\n/* %s. First for %s.\n * Expected: %.4g KB, %.4g kilo-operations a row. */\nKERNEL(%u) %s%s",
-            what, step_place(e), bytes / 1024, ops / 1e3, threads, unique, body);
+            "\n/* %s. First for %s.\n * Expected: %.4g KB, %.4g kilo-operations a row. */\nKERNEL(%u%s) %s%s",
+            what, step_place(e), bytes / 1024, ops / 1e3, threads, e->alone ? ", 1" : "", unique, body);
     }
     e->launch.function = f;
     VEC_PUSH(e->arena, &c->launches, e->launch);
@@ -163,8 +165,8 @@ uint32_t cuda_launches(const CudaProgram *c) {
     return n;
 }
 
-bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) {
-    Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d};
+bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d) {
+    Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d, .halves = o->halves};
     FusePlan fused;
     memset(out, 0, sizeof *out);
     fuse_plan(p, a, &fused);
@@ -178,6 +180,7 @@ bool cuda_emit(Graph *g, const Program *p, Arena *a, CudaProgram *out, Diag *d) 
         if (!weights_known(&e) || !emit_step(&e)) return false;
         if (group != NO_STEP && fused.groups.data[group].last == i)
             write_products(&e, &fused.groups.data[group]);
+        rounded_forget(&e);
     }
     write_decode(&e);
     return true;

@@ -6,6 +6,13 @@
 #include "codegen/cuda/cuda.h"
 #include "codegen/cuda/fuse.h"
 
+/* Rows that lie in the scratch memory, rounded to 16 bits for matrix units; type NULL: none. */
+typedef struct {
+    uint64_t value; /* the buffer that they are rounded of */
+    uint32_t width;
+    const char *type;
+} Rounded;
+
 typedef struct {
     Graph *g;
     const Program *p;
@@ -15,9 +22,13 @@ typedef struct {
     uint32_t step;
     const ArtStep *s;
     uint32_t when; /* of the step's launches: ART_ROWS_ANY, or ART_ROWS_MANY of a step that is in a group */
+    bool halves;   /* activations of products may be rounded to 16 bits */
+    Rounded rounded;
     /* the kernel being written */
     Text params, body;
     ArtCudaLaunch launch;
+    uint32_t shared_bytes; /* asked for at the launch */
+    bool alone;            /* one block a multiprocessor */
 } Emit;
 
 /* ---- emit.c ---- */
@@ -35,6 +46,10 @@ uint32_t emit_attention_heads(uint32_t group);
 /* v = act(v), a line; the kernel's name's part for it. */
 void emit_activation(Text *t, uint32_t act, const char *v, const char *indent);
 const char *emit_activation_name(uint32_t act);
+
+/* Of a product, name(row, n, sum): its epilogue as a function of the body; and all its parameters but x. */
+void emit_epilogue(Emit *e, const char *name);
+void emit_operands(Emit *e);
 
 void kernel_begin(Emit *e);
 /* Adds a parameter and its argument (ART_CUDA_...). */
@@ -56,9 +71,13 @@ uint32_t pointwise_insns(const Emit *e, Text *t, const char *indent, PointwiseLo
 /* ---- the writers, one for each kind of step; false with the diag set ---- */
 void write_products(Emit *e, const Fused *g); /* emit_products.c */
 bool write_linear(Emit *e);                   /* emit_linear.c */
-bool write_attention(Emit *e);                /* emit_attention.c */
-bool write_pointwise(Emit *e);                /* emit_pointwise.c */
-bool write_gather(Emit *e);                   /* emit_rows.c, and those below */
+/* emit_gemm.c: on matrix units; false when nothing was written, as there is no such kernel. The other goes after
+ * each step. */
+bool write_gemm(Emit *e);
+void rounded_forget(Emit *e);
+bool write_attention(Emit *e); /* emit_attention.c */
+bool write_pointwise(Emit *e); /* emit_pointwise.c */
+bool write_gather(Emit *e);    /* emit_rows.c, and those below */
 bool write_norm(Emit *e);
 bool write_rope(Emit *e);
 bool write_store(Emit *e);

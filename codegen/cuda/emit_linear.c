@@ -18,11 +18,10 @@ const char *emit_activation_name(uint32_t act) {
     return names[act];
 }
 
-/* out(row, n, sum) of a product. */
-static void linear_epilogue(Emit *e) {
+void emit_epilogue(Emit *e, const char *name) {
     const ArtStep *s = e->s;
     const ArtLinear *u = &s->u.linear;
-    text_printf(&e->body, "    auto out = [&](u32 row, u32 n, float v) {\n");
+    text_printf(&e->body, "    auto %s = [&](u32 row, u32 n, float v) {\n", name);
     if (s->arg[2].kind) text_printf(&e->body, "        v += bias[n];\n");
     emit_activation(&e->body, u->act, "v", "        ");
     static const char *const extra[] = {"        v *= gate[%s];\n", "        v += residual[%s];\n"};
@@ -37,24 +36,30 @@ static void linear_epilogue(Emit *e) {
     text_printf(&e->body, "        y[row * %u + n] = v;\n    };\n", u->n);
 }
 
-bool write_linear(Emit *e) {
+void emit_operands(Emit *e) {
     const ArtStep *s = e->s;
-    const ArtLinear *u = &s->u.linear;
-    kernel_begin(e);
-    e->launch.grid = ART_GRID_TILES;
-    e->launch.blocks = (u->n + 63) / 64;
-    kernel_read(e, "x", &s->arg[0]);
     kernel_read(e, "w", &s->arg[1]);
     if (s->arg[2].kind) kernel_read(e, "bias", &s->arg[2]);
     if (s->arg[3].kind) kernel_read(e, "gate", &s->arg[3]);
     if (s->arg[4].kind) kernel_read(e, "residual", &s->arg[4]);
     kernel_write(e, "y", &s->arg[5]);
     kernel_param(e, "u32", "rows", ART_CUDA_COUNT, 0);
+}
+
+bool write_linear(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtLinear *u = &s->u.linear;
+    if (e->when == ART_ROWS_MANY && write_gemm(e)) return true;
+    kernel_begin(e);
+    e->launch.grid = ART_GRID_TILES;
+    e->launch.blocks = (u->n + 63) / 64;
+    kernel_read(e, "x", &s->arg[0]);
+    emit_operands(e);
     text_printf(&e->body,
                 "    SHARED(float, xs, 64 * 16);\n    SHARED(float, ws, 64 * 16);\n"
                 "    auto in = [&](u32 row, u32 k) { return x[row * %u + k]; };\n",
                 u->k);
-    linear_epilogue(e);
+    emit_epilogue(e, "out");
     text_printf(&e->body, "    linear_many<%s, %u, %u>(w, rows, xs, ws, in, out);\n",
                 emit_form(e, &s->arg[1]), u->k, u->n);
     kernel_finish(e, arena_printf(e->arena, "linear_%ux%u%s_many", u->k, u->n, emit_activation_name(u->act)),

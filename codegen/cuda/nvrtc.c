@@ -105,9 +105,10 @@ bool cuda_arch_parse(const char *s, size_t n, CudaArch *out) {
     return at == n && out->arch >= 80;
 }
 
+/* Machine code for 9.0 runs on no other chip, so it may as well use all of it (wgmma). */
 static const char *arch_option(const CudaArch *c, Arena *a) {
-    return arena_printf(a, "--gpu-architecture=%s_%u%s", c->ptx ? "compute" : "sm", c->arch,
-                        c->specific ? "a" : "");
+    bool all = c->specific || (c->arch == 90 && !c->ptx);
+    return arena_printf(a, "--gpu-architecture=%s_%u%s", c->ptx ? "compute" : "sm", c->arch, all ? "a" : "");
 }
 
 /* ---- one compile ---- */

@@ -29,8 +29,11 @@ void cuda_section(const CudaProgram *c, const CudaImage *images, uint32_t n, boo
     ArtCudaFunction *functions = arena_array_of(a, c->functions.count, ArtCudaFunction);
     for (size_t i = 0; i < c->functions.count; i++) {
         const CudaFunction *f = &c->functions.data[i];
-        functions[i] = (ArtCudaFunction){
-            .name_offset = (uint32_t)names.count, .threads = f->threads, .bytes = f->bytes, .ops = f->ops};
+        functions[i] = (ArtCudaFunction){.name_offset = (uint32_t)names.count,
+                                         .threads = f->threads,
+                                         .launch_bytes = f->shared_bytes,
+                                         .bytes = f->bytes,
+                                         .ops = f->ops};
         if (n) nvrtc_usage(images[0].log, f->name, &functions[i]);
         text_addn(&names, f->name, strlen(f->name) + 1);
     }

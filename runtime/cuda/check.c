@@ -17,8 +17,8 @@ static gptc_status launch_check(const gptc_model *m, const CudaKernels *k, uint3
     const char *bad = NULL;
     if (l->step >= m->plan->n_steps || (index && l->step < l[-1].step)) bad = "no such step";
     if (l->function >= k->head->n_functions) bad = "no such function";
-    uint32_t runs = l->when & (ART_RUNS_LONG | ART_RUNS_SHORT), when = l->when & ~runs;
-    if (!when || when > ART_ROWS_ANY || l->grid >= ART_GRID_COUNT) bad = "unknown grid";
+    const uint32_t known = ART_ROWS_ANY | ART_CHIP_ANY | ART_RUNS_LONG | ART_RUNS_SHORT;
+    if (!(l->when & ART_ROWS_ANY) || l->when & ~known || l->grid >= ART_GRID_COUNT) bad = "unknown grid";
     if (!l->blocks || l->blocks > 1 << 26 || l->n_args > ART_CUDA_MAX_ARGS) bad = "out of range";
     for (uint32_t i = 0; i < l->n_args && !bad; i++) {
         const ArtCudaArg *a = &l->arg[i];
@@ -70,7 +70,7 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
     }
     for (uint32_t i = 0; i < h->n_functions; i++)
         if (k->functions[i].name_offset >= h->text_bytes || !k->functions[i].threads ||
-            k->functions[i].threads > 1024)
+            k->functions[i].threads > 1024 || k->functions[i].launch_bytes > 1 << 20)
             return status_fail(why, GPTC_E_FORMAT, "KERNELS: function %u is out of range", i);
     for (uint32_t i = 0; i < h->n_launches; i++) {
         gptc_status st = launch_check(m, k, i, why);

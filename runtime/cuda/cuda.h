@@ -30,7 +30,9 @@ typedef struct CudaModel {
     CuModule module;
     CuFunction *functions;
     CuPointer weights;
-    int arch; /* 90 */
+    int arch;      /* 90 */
+    int sms;       /* multiprocessors */
+    uint32_t chip; /* ART_CHIP_90, ART_CHIP_OTHER */
     char name[96];
 } CudaModel;
 
@@ -57,6 +59,11 @@ typedef struct CudaSession {
     uint64_t bytes;
     float *logits; /* of the last step: chunk x vocab, here */
 } CudaSession;
+
+/* Whether a launch is one for this chip. */
+static inline bool launch_here(const CudaModel *c, const ArtCudaLaunch *l) {
+    return !(l->when & ART_CHIP_ANY) || (l->when & c->chip);
+}
 
 /* session.c */
 gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_decode_form form, gptc_detail *why);

@@ -38,6 +38,19 @@ static gptc_status no_image(const CudaModel *c, gptc_detail *why) {
                        c->name, c->arch, have, c->arch);
 }
 
+/* More than 48 KB of shared memory must be asked for; what this chip never launches needs none. */
+static gptc_status launches_prepare(const CudaModel *c, gptc_detail *why) {
+    const CudaKernels *k = &c->kernels;
+    for (uint32_t i = 0; i < k->head->n_launches; i++) {
+        const ArtCudaLaunch *l = &k->launches[i];
+        uint32_t bytes = k->functions[l->function].launch_bytes;
+        if (bytes && launch_here(c, l))
+            TRY(c->driver.function_set(c->functions[l->function], CU_MOST_SHARED, (int)bytes),
+                "cuFuncSetAttribute");
+    }
+    return GPTC_OK;
+}
+
 static gptc_status code_load(CudaModel *c, gptc_detail *why) {
     const CudaKernels *k = &c->kernels;
     const ArtCudaImage *g = image_for(k, (uint32_t)c->arch);
@@ -45,10 +58,11 @@ static gptc_status code_load(CudaModel *c, gptc_detail *why) {
     TRY(c->driver.module_load(&c->module, k->bytes + g->offset), "cuModuleLoadData");
     c->functions = calloc(k->head->n_functions + 1, sizeof *c->functions);
     if (!c->functions) return status_fail(why, GPTC_E_MEMORY, "no memory for the table of functions");
+    c->chip = g->arch == 90 && g->kind == ART_IMAGE_CUBIN ? ART_CHIP_90 : ART_CHIP_OTHER;
     for (uint32_t i = 0; i < k->head->n_functions; i++)
         TRY(c->driver.module_function(&c->functions[i], c->module, k->text + k->functions[i].name_offset),
             "cuModuleGetFunction");
-    return GPTC_OK;
+    return launches_prepare(c, why);
 }
 
 /* Reading the file (pages of the map) overlaps with the copies of the pieces before. */
@@ -81,6 +95,7 @@ static gptc_status model_init(CudaModel *c, const gptc_model *m, const char *dri
     TRY(c->driver.device_name(c->name, (int)sizeof c->name, c->device), "cuDeviceGetName");
     TRY(c->driver.device_attribute(&major, CU_MAJOR, c->device), "cuDeviceGetAttribute");
     TRY(c->driver.device_attribute(&minor, CU_MINOR, c->device), "cuDeviceGetAttribute");
+    TRY(c->driver.device_attribute(&c->sms, CU_SMS, c->device), "cuDeviceGetAttribute");
     c->arch = major * 10 + minor;
     TRY(c->driver.context_retain(&c->context, c->device), "cuDevicePrimaryCtxRetain");
     TRY(c->driver.context_current(c->context), "cuCtxSetCurrent");

@@ -33,7 +33,8 @@ static bool need_add(uint64_t *sum, uint64_t a, uint64_t b) {
 static bool need_of(const gptc_session *s, Need *n) {
     const CudaSession *c = s->cuda;
     const ArtPlan *p = s->model->plan;
-    uint64_t spread = (uint64_t)FEW * c->spans > s->chunk ? (uint64_t)FEW * c->spans : s->chunk;
+    uint64_t rows = ((uint64_t)s->chunk + 127) / 128 * 128; /* whole tiles */
+    uint64_t spread = (uint64_t)FEW * c->spans > rows ? (uint64_t)FEW * c->spans : rows;
     *n = (Need){0};
     bool ok = true;
     for (uint32_t i = 0; i < p->n_states && ok; i++)
@@ -131,7 +132,11 @@ typedef struct {
 } Run;
 
 static uint32_t rows_class(uint32_t rows) {
-    return rows == 1 ? ART_ROWS_1 : rows <= 4 ? ART_ROWS_4 : rows <= FEW ? ART_ROWS_8 : ART_ROWS_MANY;
+    return rows == 1     ? ART_ROWS_1
+           : rows <= 4   ? ART_ROWS_4
+           : rows <= FEW ? ART_ROWS_8
+           : rows <= 64  ? ART_ROWS_64
+                         : ART_ROWS_MORE;
 }
 
 /* Of the rows at hand, whether those that follow each other are mostly of one sequence. */
@@ -145,7 +150,8 @@ static uint32_t runs_class(const Run *r) {
 
 static bool launch_wanted(const Run *r, const ArtCudaLaunch *l) {
     uint32_t runs = l->when & (ART_RUNS_LONG | ART_RUNS_SHORT);
-    return (l->when & rows_class(r->rows)) && (!runs || (runs & runs_class(r)));
+    return (l->when & rows_class(r->rows)) && launch_here(r->c->model, l) &&
+           (!runs || (runs & runs_class(r)));
 }
 
 static CuPointer info_at(const Run *r, uint32_t which) {
@@ -171,18 +177,33 @@ static void argument(const Run *r, const ArtCudaArg *a, uint64_t *out) {
     memcpy(out, &word, sizeof word);
 }
 
+static void grid_of(const Run *r, const ArtCudaLaunch *l, uint32_t grid[3]) {
+    const uint32_t tiles = (r->rows + 127) / 128, sms = (uint32_t)r->c->model->sms;
+    grid[0] = l->blocks, grid[1] = r->rows, grid[2] = 1;
+    switch (l->grid) {
+    case ART_GRID_ONCE: grid[1] = 1; break;
+    case ART_GRID_TILES: grid[1] = (r->rows + 63) / 64; break;
+    case ART_GRID_TILES_128: grid[1] = tiles; break;
+    case ART_GRID_SPLITS: grid[0] *= r->spans; break;
+    case ART_GRID_STAY:
+        grid[0] = (uint64_t)l->blocks * tiles > sms ? sms : l->blocks * tiles, grid[1] = 1;
+        break;
+    default: break;
+    }
+}
+
 static CuResult launch(const Run *r, const ArtCudaLaunch *l) {
     const CudaModel *m = r->c->model;
     uint64_t value[ART_CUDA_MAX_ARGS];
     void *pointer[ART_CUDA_MAX_ARGS];
     CuAttribute early = {.id = CU_ATTRIBUTE_PROGRAMMATIC, .value.programmatic = 1};
-    CuLaunch config = {.grid = {l->blocks, 1, 1},
-                       .block = {m->kernels.functions[l->function].threads, 1, 1},
+    const ArtCudaFunction *f = &m->kernels.functions[l->function];
+    CuLaunch config = {.block = {f->threads, 1, 1},
+                       .shared_bytes = f->launch_bytes,
                        .stream = r->c->stream,
                        .attributes = &early,
                        .n_attributes = m->arch >= 90};
-    if (l->grid != ART_GRID_ONCE) config.grid[1] = l->grid == ART_GRID_TILES ? (r->rows + 63) / 64 : r->rows;
-    if (l->grid == ART_GRID_SPLITS) config.grid[0] *= r->spans;
+    grid_of(r, l, config.grid);
     for (uint32_t i = 0; i < l->n_args; i++) {
         argument(r, &l->arg[i], &value[i]);
         pointer[i] = &value[i];

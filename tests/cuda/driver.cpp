@@ -36,6 +36,7 @@ struct Kernel {
     std::string name;
     std::vector<bool> pointers;
     std::function<void(void **)> run;
+    size_t most_shared = 48 << 10; /* at the launch */
 };
 
 template <class... A, size_t... i> Kernel wrap(const char *name, void (*f)(A...), std::index_sequence<i...>) {
@@ -62,6 +63,7 @@ struct Launch {
     size_t kernel;
     CuLaunch config;
     std::vector<uint64_t> slots;
+    bool together; /* all blocks at once */
 };
 struct Stream {
     bool capturing = false;
@@ -118,17 +120,16 @@ int run(const Launch &l) {
     trace(l);
     if (!l.config.grid[0] || !l.config.grid[1] || l.config.grid[1] > 65535 || l.config.block[0] > 1024)
         return fail(k.name.c_str(), "a grid that is not possible");
+    if (l.config.shared_bytes > k.most_shared) return fail(k.name.c_str(), "more shared memory than was asked for");
     for (size_t i = 0; i < l.slots.size(); i++)
         if (k.pointers[i] && l.slots[i] && !inside(l.slots[i], 1) && !host_memory.count((void *)l.slots[i]))
             return fail(k.name.c_str(), "an argument points nowhere");
     if (!k.run) return OK;
     std::vector<void *> slots;
     for (const uint64_t &s : l.slots) slots.push_back((void *)&s);
-    bool together = false;
-    for (u32 i = 0; i < l.config.n_attributes; i++) together |= l.config.attributes[i].id == CU_ATTRIBUTE_COOPERATIVE;
-    if (together && l.config.grid[0] * l.config.grid[1] > sms()) return fail(k.name.c_str(), "more blocks than can run at once");
+    if (l.together && l.config.grid[0] * l.config.grid[1] > sms()) return fail(k.name.c_str(), "more blocks than can run at once");
     std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes,
-                                     together ? l.config.grid[0] : 1,
+                                     l.together ? l.config.grid[0] : 1,
                                      [&] { k.run(slots.data()); });
     if (fault.empty()) return OK;
     fprintf(stderr, "driver: %s: %s\n", k.name.c_str(), fault.c_str());
@@ -164,8 +165,11 @@ API cuDeviceGetName(char *name, int n, CuDevice) {
     return OK;
 }
 API cuDeviceGetAttribute(int *v, int which, CuDevice) {
+    const char *arch = getenv("GPTC_ARCH"); /* 90 */
+    int chip = arch ? atoi(arch) : 90;
     switch (which) {
-    case CU_MAJOR: *v = 9; break;
+    case CU_MAJOR: *v = chip / 10; break;
+    case CU_MINOR: *v = chip % 10; break;
     case CU_SMS: *v = (int)sms(); break;
     case CU_COOPERATIVE: *v = 1; break;
     case CU_SHARED_BYTES: *v = 227 << 10; break;
@@ -296,11 +300,14 @@ API cuModuleGetFunction(CuFunction *f, CuModule m, const char *name) {
     return read_parameters((const char *)m, name, all) ? (*f = (CuFunction)all.size(), OK) : (int)NOT_FOUND;
 #endif
 }
-API cuFuncSetAttribute(CuFunction, int which, int value) {
-    return which == CU_MOST_SHARED && value <= 227 << 10 ? OK : fail("cuFuncSetAttribute", "out of range");
+API cuFuncSetAttribute(CuFunction f, int which, int value) {
+    if (which != CU_MOST_SHARED || value > 227 << 10) return fail("cuFuncSetAttribute", "more than 227 KB of shared memory");
+    kernels()[(size_t)f - 1].most_shared = (size_t)value;
+    return OK;
 }
 API cuLaunchKernelEx(const CuLaunch *c, CuFunction f, void **slots, void **) {
-    Launch l = {(size_t)f - 1, *c, {}};
+    Launch l = {(size_t)f - 1, *c, {}, false};
+    for (u32 i = 0; i < c->n_attributes; i++) l.together |= c->attributes[i].id == CU_ATTRIBUTE_COOPERATIVE;
     if (!current) return fail("cuLaunchKernelEx", "no context is current");
     size_t n = kernels()[l.kernel].pointers.size();
     for (size_t i = 0; i < n; i++) l.slots.push_back(*(uint64_t *)slots[i]);

@@ -2,8 +2,10 @@
 # One exported model through the CUDA backend without a GPU: the emitted text is compiled for the CPU by
 # codegen/cuda/kernels/prelude_host.h, a driver of the tests runs it (tests/cuda/driver.cpp), and the logits agree
 # with ONNX Runtime's stored ones, whole, in chunks, stepwise and two sequences at once. Emission is repeatable.
-# usage: cuda.sh BUILD_DIR SOURCE_DIR MODEL_DIR [TOLERANCE_NAME] (CUDA_SANITIZE: flags for the host build)
+# usage: cuda.sh BUILD_DIR SOURCE_DIR MODEL_DIR [TOLERANCE_NAME] [-O2] (CUDA_SANITIZE: flags for the host build)
+# With -O2 many rows are run on matrix units, those of four warps (sm_90) and those of one (older chips).
 set -u
+level=${5:--O1}
 build=$1 source=$2 model=$3
 [ -f "$model/model.onnx" ] || { echo "skipped: $model is not here"; exit 77; }
 command -v "${CXX:-c++}" >/dev/null || { echo "skipped: no C++ compiler"; exit 77; }
@@ -13,20 +15,21 @@ tolerance=$(awk -v name="${4:-TOL_LOGITS_F32}" '$2 == name { print $3 }' "$sourc
 [ -n "$tolerance" ] || { echo "FAIL: no tolerance ${4:-}"; exit 1; }
 fail() { echo "FAIL: $*"; exit 1; }
 
-"$build/gptc" -q "$model/model.onnx" --emit=cuda -o "$work/model.cu" || fail "does not emit"
-"$build/gptc" -q "$model/model.onnx" --emit=cuda -o "$work/again.cu" && cmp "$work/model.cu" "$work/again.cu" || fail "emits other text the second time"
+"$build/gptc" -q "$model/model.onnx" $level --emit=cuda -o "$work/model.cu" || fail "does not emit"
+"$build/gptc" -q "$model/model.onnx" $level --emit=cuda -o "$work/again.cu" && cmp "$work/model.cu" "$work/again.cu" || fail "emits other text the second time"
 [ "$(wc -l <"$work/model.cu")" -lt 3000 ] || fail "more than 3,000 lines"
 sed -n 's/^KERNEL([0-9, ]*) \([a-z0-9_]*\)(.*/HOST_KERNEL(\1)/p' "$work/model.cu" >"$work/table"
 "${CXX:-c++}" -std=c++17 -O1 -g -fPIC -shared ${CUDA_SANITIZE:-} -I"$source" -DGPTC_EMITTED="\"$work/model.cu\"" \
     -DGPTC_TABLE="\"$work/table\"" "$source/tests/cuda/driver.cpp" -o "$work/driver.so" || fail "the emitted text does not compile"
-"$build/gptc" -q "$model/model.onnx" --target cuda:sm_90 --nvrtc "$build/tests/libnvrtc-stand-in.so" --nvrtc-cache '' -o "$work/model.bin" ||
+"$build/gptc" -q "$model/model.onnx" $level --target cpu,cuda:sm_80,cuda:sm_90 --nvrtc "$build/tests/libnvrtc-stand-in.so" --nvrtc-cache '' -o "$work/model.bin" ||
     fail "does not compile for CUDA"
 
 field() { sed -n "s/.*\"$1\": \([^,}]*\).*/\1/p" "$work/json"; }
+from=$model
 agree() { # agree KIND OPTIONS…
     kind=$1
     shift
-    "$build/gptc-eval" "$work/model.bin" --tokens "$model/tokens$kind.pb" --expect "$model/logits$kind.pb" --json \
+    "$build/gptc-eval" "$work/model.bin" --tokens "$from/tokens$kind.pb" --expect "$from/logits$kind.pb" --json \
         --device "cuda:$work/driver.so" "$@" >"$work/json" || fail "tokens$kind $*: gptc-eval failed"
     err=$(field max_abs_err) std=$(field ref_std)
     echo "tokens$kind $*: max_abs_err $err of std $std"
@@ -44,4 +47,24 @@ else
     echo "no persistent kernel"
 fi
 if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
+[ "$level" = -O2 ] || exit 0
+
+# 70 sequences at once are more rows than a tile: a tensor [70, 3], what the CPU says of it, and both kinds of matrix units
+from=$work
+{
+    printf '\010\106\010\003\020\007\112\220\015'
+    i=0
+    while [ $i -lt 210 ]; do
+        printf "\\$(printf %03o $((i * 37 % 29)))\0\0\0\0\0\0\0"
+        i=$((i + 1))
+    done
+} >"$work/tokens_wide.pb"
+"$build/gptc-eval" "$work/model.bin" --tokens "$work/tokens_wide.pb" --stepwise --dump-logits "$work/logits_wide.pb" >/dev/null || fail "the CPU does not run it"
+for arch in 90 80; do
+    export GPTC_ARCH=$arch GPTC_TRACE="$work/trace$arch"
+    agree _wide --stepwise
+done
+grep -q '_groups <<<' "$work/trace90" || fail "no matrix units of four warps on sm_90"
+grep -q '_tiles <<<' "$work/trace80" || fail "no matrix units on sm_80"
+grep -q '_groups <<<' "$work/trace80" && fail "matrix units of four warps on sm_80"
 exit 0

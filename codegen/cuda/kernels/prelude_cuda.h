@@ -84,6 +84,12 @@ struct __align__(16) Quad {
 };
 template <class T> DEVICE Quad load_quad(const T *p) { return *(const Quad *)p; }
 template <class T> DEVICE void store_quad(T *p, Quad q) { *(Quad *)p = q; }
+/* Two floats; the address is a multiple of 8. */
+struct __align__(8) Pair {
+    float low, high;
+};
+DEVICE Pair load_pair(const float *p) { return *(const Pair *)p; }
+DEVICE void store_pair(float *p, float low, float high) { *(Pair *)p = Pair{low, high}; }
 /* Weights: read once, by one block, and never written while kernels run. */
 template <class T> DEVICE Quad load_weights(const T *p) {
     Quad q;

@@ -18,7 +18,12 @@ DEVICE void fragment_multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-/* Pairs of bf16 in a word: made of floats, and a * b + c. */
+/* Pairs in a word: made of floats, and a * b + c. */
+DEVICE u32 pair_of(float low, float high, half) {
+    u32 w;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
+    return w;
+}
 DEVICE u32 pair_of(float low, float high, bf16) {
     u32 w;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
@@ -71,7 +76,8 @@ template <class T> DEVICE MatrixTile tile_by_k(T *at, u32 step) {
 }
 template <class T> DEVICE MatrixTile tile_by_n(T *at, u32 stride, u32 step) {
     const u32 address = shared_address(at) + step * 2048;
-    return MatrixTile{(u64)(address >> 4 & 0x3fff) | (u64)(stride >> 4) << 16 | (u64)(1024 >> 4) << 32 | 1ull << 62};
+    return MatrixTile{(u64)(address >> 4 & 0x3fff) | (u64)(stride >> 4) << 16 | (u64)(1024 >> 4) << 32 |
+                      1ull << 62};
 }
 DEVICE void matrix_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void matrix_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -79,8 +85,12 @@ template <int left> DEVICE void matrix_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
 }
 /* How many registers each thread of these four warps has from here on: more, fewer. */
-template <u32 n> DEVICE void registers_raise() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n)); }
-template <u32 n> DEVICE void registers_lower() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(n)); }
+template <u32 n> DEVICE void registers_raise() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
+}
+template <u32 n> DEVICE void registers_lower() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(n));
+}
 
 /* clang-format off */
 #define SUMS_8(i) "+f"(c.value[i]), "+f"(c.value[i + 1]), "+f"(c.value[i + 2]), "+f"(c.value[i + 3]), \

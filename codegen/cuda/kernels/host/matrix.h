@@ -73,8 +73,8 @@ template <class T> void fragment_load_turned(u32 (&out)[4], shared<T> row, HOST_
         },
         HOST_HERE);
 }
-DEVICE u32 pair_of(float low, float high, bf16 to) {
-    bf16 upper;
+template <class T> u32 pair_of(float low, float high, T to) {
+    T upper;
     from_float(low, to), from_float(high, upper);
     return to.bits | (u32)upper.bits << 16;
 }

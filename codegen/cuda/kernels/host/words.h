@@ -119,6 +119,18 @@ template <class T> Quad load_quad(global<T> p, HOST_SITE) {
 template <class T> void store_quad(global<T> p, Quad q, HOST_SITE) {
     memcpy(p.check(16, file, line), &q, 16);
 }
+struct alignas(8) Pair {
+    float low, high;
+};
+DEVICE Pair load_pair(global<const float> p, HOST_SITE) {
+    Pair v;
+    memcpy(&v, p.check(8, file, line), 8);
+    return v;
+}
+DEVICE void store_pair(global<float> p, float low, float high, HOST_SITE) {
+    Pair v = {low, high};
+    memcpy(p.check(8, file, line), &v, 8);
+}
 template <class T> Quad load_quad(shared<T> p, HOST_SITE) {
     Quad q;
     if ((uintptr_t)p.p % 16) host::fault(HOST_HERE, "shared memory: a misaligned access");
