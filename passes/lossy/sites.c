@@ -321,7 +321,7 @@ bool site_write_dense(Graph *g, const Site *s, const float *w, DType as, Diag *d
 
 void site_round(Graph *g, const Site *s, int64_t block) {
     bool turned = false;
-    ValId root = node_weight(g, graph_node(g, s->user), &turned);
+    ValId root = site_value(g, s);
     FOR_NODES (g, id) {
         Node *n = graph_node(g, id);
         if (n->op == OP_LINEAR && val_eq(node_weight(g, n, &turned), root)) n->attr.block = block;
