@@ -29,25 +29,36 @@ typedef struct {
 /* A change of structure that was tried. */
 typedef struct {
     const char *what, *why; /* why: "" when there is nothing to say */
-    double bytes, ops, kl;  /* saved; of a token; measured */
+    double bytes, ops, kl;  /* saved; of a token */
+    bool measured;          /* kl is; else predicted */
     bool kept;
 } LossyNote;
+
+/* A graph whose matrices get formats: the exact one, or what steps left of it. */
+typedef struct {
+    Graph *graph;
+    Site *sites;
+    size_t nsites;
+    uint64_t other_bits; /* of what is no site */
+    const LossyStep *steps;
+    size_t nsteps;
+    Lab *lab;                    /* of this graph; measures against the exact one */
+    SearchResult search;         /* no trials where a plan was given */
+    Quality measured, confirmed; /* on evaluation and on confirmation */
+} LossyAttempt;
 
 typedef struct {
     LossyOptions opt;
     const CompileWrite *write; /* for the exact artifact's tokenizer */
     Compile *c;
-    bool asked;   /* by an option, not by -O3 alone */
-    bool done;    /* the graph was changed */
-    Graph *exact; /* before */
-    Site *sites;
-    size_t nsites;
+    bool may_shrink; /* pass prune runs */
+    bool done;       /* the graph was changed */
+    Graph *exact;    /* before */
     uint32_t vocab;
-    uint64_t weights, other_bits, exact_bits; /* numbers; bits of what is no site, and of all, uncompressed */
+    uint64_t weights, exact_bits; /* uncompressed: numbers, and the bits that they are stored in */
     LossyText text;
-    SearchResult search; /* no trials where a plan was given */
+    LossyAttempt at; /* what was chosen */
     LossyPlan plan;
-    Quality measured, confirmed; /* on evaluation and on confirmation */
     GateReport gate, steps_gate; /* of the exact program; of the written one's steps against its whole run */
     VEC(LossyNote) notes;
     VEC(const char *) warnings;
@@ -61,6 +72,11 @@ void lossy_init(Lossy *l, Compile *c, const LossyOptions *o, const CompileWrite 
 void lossy_free(Lossy *l);
 LossyHook lossy_hook(Lossy *l);
 LossyGate lossy_gate(Lossy *l); /* of a compile whose hook changed the graph */
+
+#define LOSSY_ERRORS 2.0 /* standard errors that a budget counts in */
+
+/* lossy_search.c: fills in `at` and `plan`, by search or from the plan given. */
+bool lossy_compress(Lossy *l, Diag *d);
 
 /* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
  * `artifact` is the exact program. */

@@ -51,12 +51,12 @@ typedef struct {
 } Grid;
 
 static Grid grid_of(const Lossy *l, Arena *a) {
-    Grid g = {.column = arena_array_of(a, l->nsites, uint32_t)};
-    for (size_t i = 0; i < l->nsites; i++)
-        if (l->sites[i].layer >= g.layers) g.layers = l->sites[i].layer + 1;
+    Grid g = {.column = arena_array_of(a, l->at.nsites, uint32_t)};
+    for (size_t i = 0; i < l->at.nsites; i++)
+        if (l->at.sites[i].layer >= g.layers) g.layers = l->at.sites[i].layer + 1;
     uint32_t *used = arena_array_of(a, (size_t)g.layers + 1, uint32_t);
-    for (size_t i = 0; i < l->nsites; i++) {
-        g.column[i] = used[l->sites[i].layer + 1]++;
+    for (size_t i = 0; i < l->at.nsites; i++) {
+        g.column[i] = used[l->at.sites[i].layer + 1]++;
         if (g.column[i] >= g.columns) g.columns = g.column[i] + 1;
     }
     return g;
@@ -73,10 +73,11 @@ static void write_map(Text *t, const Lossy *l, const Grid *g, const char *class,
         text_printf(t, "<span style=\"grid-row:%d;grid-column:1\">", row + 2);
         text_printf(t, row < 0 ? "outside</span>\n" : "layer %d</span>\n", row);
     }
-    for (size_t i = 0; i < l->nsites; i++) {
+    for (size_t i = 0; i < l->at.nsites; i++) {
         const Cell *c = &cells[i];
         text_printf(t, "<span class=c style=\"grid-row:%d;grid-column:%u;--v:%.0f\" title=\"",
-                    l->sites[i].layer + 2, g->column[i] + 2, c->largest > 0 ? 85 * c->value / c->largest : 0);
+                    l->at.sites[i].layer + 2, g->column[i] + 2,
+                    c->largest > 0 ? 60 * c->value / c->largest : 0);
         html_escape(t, c->title);
         text_add(t, "\">");
         html_escape(t, c->text);
@@ -87,24 +88,26 @@ static void write_map(Text *t, const Lossy *l, const Grid *g, const char *class,
 
 static void write_maps(Text *t, const Lossy *l, Arena *a) {
     Grid g = grid_of(l, a);
-    Cell *save = arena_array_of(a, l->nsites, Cell), *risk = arena_array_of(a, l->nsites, Cell);
+    Cell *save = arena_array_of(a, l->at.nsites, Cell), *risk = arena_array_of(a, l->at.nsites, Cell);
     double most_save = 0, most_risk = 0;
     const Trial *best = lossy_best(l);
-    for (size_t i = 0; i < l->nsites; i++) {
-        const Site *s = &l->sites[i];
-        const SiteOption *o = &l->search.site[i].option[best->pick[i]], *was = &l->search.site[i].option[0];
+    for (size_t i = 0; i < l->at.nsites; i++) {
+        const Site *s = &l->at.sites[i];
+        const SiteOption *o = &l->at.search.site[i].option[best->pick[i]],
+                         *was = &l->at.search.site[i].option[0];
         const char *format = o->format ? o->format->name : "kept";
         double saved = (was->bits - o->bits) / 8;
         save[i] = (Cell){saved, 0, format,
                          arena_printf(a, "%s, %" PRId64 " x %" PRId64 ": %s, saves %s", s->name, s->rows,
                                       s->cols, format, report_bytes(a, saved))};
-        risk[i] = (Cell){o->kl, 0, arena_printf(a, "%.1e", o->kl),
-                         arena_printf(a, "%s: KL of %.2e predicted in %s; %.2e measured in %s alone", s->name,
-                                      o->kl, format, l->search.site[i].probe_kl,
-                                      l->search.site[i].probe ? l->search.site[i].probe->name : "none")};
+        risk[i] =
+            (Cell){o->kl, 0, arena_printf(a, "%.1e", o->kl),
+                   arena_printf(a, "%s: KL of %.2e predicted in %s; %.2e measured in %s alone", s->name,
+                                o->kl, format, l->at.search.site[i].probe_kl,
+                                l->at.search.site[i].probe ? l->at.search.site[i].probe->name : "none")};
         most_save = fmax(most_save, saved), most_risk = fmax(most_risk, o->kl);
     }
-    for (size_t i = 0; i < l->nsites; i++) save[i].largest = most_save, risk[i].largest = most_risk;
+    for (size_t i = 0; i < l->at.nsites; i++) save[i].largest = most_save, risk[i].largest = most_risk;
     text_add(t, "<section id=benefit><h2>benefit: formats, darker where more bytes are saved</h2>\n");
     write_map(t, l, &g, "save", save);
     text_add(t, "</section><section id=risk><h2>risk: KL in nats that each matrix adds, predicted</h2>\n");
@@ -137,9 +140,9 @@ static void axes_take(Axes *a, double bits, double kl) {
 
 /* Every matrix in one format that all of them take: bits and predicted KL. False when some do not. */
 static bool uniform(const Lossy *l, const Format *f, double *bits, double *kl) {
-    *bits = (double)l->other_bits, *kl = 0;
-    for (size_t i = 0; i < l->nsites; i++) {
-        const SiteForecast *s = &l->search.site[i];
+    *bits = (double)l->at.other_bits, *kl = 0;
+    for (size_t i = 0; i < l->at.nsites; i++) {
+        const SiteForecast *s = &l->at.search.site[i];
         uint32_t k = 1;
         while (k < s->n && s->option[k].format != f) k++;
         if (k == s->n) return false;
@@ -167,7 +170,7 @@ static void write_axes(Text *t, const Axes *a) {
         text_printf(t, "<text x=%.1f y=%d text-anchor=middle>%g</text>\n", at_x(a, x), HIGH - EDGE + 18, x);
     text_printf(t,
                 "<text x=%d y=%d text-anchor=middle class=s>bits a weight, of all weights</text>"
-                "<text x=%d y=14 class=s>mean KL</text>\n",
+                "<text x=%d y=24 class=s>mean KL, nats a token</text>\n",
                 WIDE / 2, HIGH - EDGE + 38, EDGE + 6);
 }
 
@@ -177,13 +180,13 @@ static void write_points(Text *t, const Lossy *l, const Axes *x, Arena *a) {
         if (uniform(l, f, &bits, &kl))
             write_point(t, x, "u", bits, kl,
                         arena_printf(a, "all %s: %.2f bits, KL %.2e (predicted)", f->name, bits, kl));
-    for (size_t i = 0; i < l->search.trials.count; i++) {
-        const Trial *tr = &l->search.trials.data[i];
-        const char *class = i == l->search.best ? "m best" : tr->share > 1 ? "m broke" : "m";
+    for (size_t i = 0; i < l->at.search.trials.count; i++) {
+        const Trial *tr = &l->at.search.trials.data[i];
+        const char *class = i == l->at.search.best ? "m best" : tr->share > 1 ? "m broke" : "m";
         write_point(t, x, class, tr->bits / weights, tr->measured.mean_kl,
                     arena_printf(a, "trial %zu: %.3f bits, KL %.3e measured, %.0f %% of the budget%s", i + 1,
                                  tr->bits / weights, tr->measured.mean_kl, 100 * tr->share,
-                                 i == l->search.best ? ", kept" : ""));
+                                 i == l->at.search.best ? ", kept" : ""));
     }
 }
 
@@ -192,9 +195,9 @@ static void write_frontier(Text *t, const Lossy *l, Arena *a) {
     double bits, kl;
     for (const Format *f = format_table; f->name; f++)
         if (uniform(l, f, &bits, &kl)) axes_take(&x, bits, kl);
-    for (size_t i = 0; i < l->search.trials.count; i++)
-        axes_take(&x, l->search.trials.data[i].bits / (double)l->weights,
-                  l->search.trials.data[i].measured.mean_kl);
+    for (size_t i = 0; i < l->at.search.trials.count; i++)
+        axes_take(&x, l->at.search.trials.data[i].bits / (double)l->weights,
+                  l->at.search.trials.data[i].measured.mean_kl);
     if (!(x.x1 > x.x0) || !(x.y1 > x.y0)) return;
     x.x0 = floor(x.x0 * 2) / 2, x.x1 = ceil(x.x1 * 2) / 2;
     text_printf(t,
@@ -226,7 +229,7 @@ const char *lossy_page(const Lossy *l, const CompileResult *r, Arena *a) {
         text_add(&t, "</p>\n");
     }
     write_pairs(&t, l, r);
-    if (l->search.trials.count) {
+    if (l->at.search.trials.count) {
         write_frontier(&t, l, a);
         write_maps(&t, l, a);
     }

@@ -6,7 +6,7 @@
 #include <math.h>
 
 const Trial *lossy_best(const Lossy *l) {
-    return l->search.trials.count ? &l->search.trials.data[l->search.best] : NULL;
+    return l->at.search.trials.count ? &l->at.search.trials.data[l->at.search.best] : NULL;
 }
 
 static const char *budget_text(Arena *a, Budget b) {
@@ -32,8 +32,8 @@ static void add_quality(Report *r, const char *key, const char *title, const Qua
 static void add_sites(const Lossy *l, Report *r) {
     const Trial *best = lossy_best(l);
     report_section(r, "matrices", "matrices: stored bits measured, KL predicted");
-    for (size_t i = 0; i < l->nsites; i++) {
-        const Site *s = &l->sites[i];
+    for (size_t i = 0; i < l->at.nsites; i++) {
+        const Site *s = &l->at.sites[i];
         const Format *f = l->plan.sites.data[i].format;
         double numbers = (double)s->rows * (double)s->cols;
         double bits = f ? (double)format_stored_bits(f, s->rows, s->cols) : 32 * numbers;
@@ -45,7 +45,7 @@ static void add_sites(const Lossy *l, Report *r) {
         report_number(r, "saved", 4 * numbers - bits / 8, "%s",
                       report_bytes(r->arena, 4 * numbers - bits / 8));
         if (best) {
-            double kl = l->search.site[i].option[best->pick[i]].kl;
+            double kl = l->at.search.site[i].option[best->pick[i]].kl;
             report_number(r, "KL, predicted", kl, "%.2e predicted", kl);
         }
     }
@@ -53,11 +53,11 @@ static void add_sites(const Lossy *l, Report *r) {
 
 static void add_trials(const Lossy *l, Report *r) {
     report_section(r, "trials", "what was tried");
-    for (size_t i = 0; i < l->search.trials.count; i++) {
-        const Trial *x = &l->search.trials.data[i];
-        const char *verdict = i == l->search.best ? "kept"
-                              : x->share > 1      ? "rolled back: breaks the budget"
-                                                  : "rolled back: larger than what was kept";
+    for (size_t i = 0; i < l->at.search.trials.count; i++) {
+        const Trial *x = &l->at.search.trials.data[i];
+        const char *verdict = i == l->at.search.best ? "kept"
+                              : x->share > 1         ? "rolled back: breaks the budget"
+                                                     : "rolled back: larger than what was kept";
         report_row(r);
         report_text(r, "trial", "%zu", i + 1);
         report_number(r, "bits a weight", x->bits / (double)l->weights, "%.3f bits",
@@ -65,9 +65,36 @@ static void add_trials(const Lossy *l, Report *r) {
         report_number(r, "KL, predicted", x->predicted_kl, "KL %.3e predicted", x->predicted_kl);
         report_number(r, "KL, measured", x->measured.mean_kl, "%.3e +- %.1e measured", x->measured.mean_kl,
                       x->measured.mean_kl_error);
-        report_number(r, "of the budget", x->share, "%.0f %% of the budget", 100 * x->share);
+        if (budget_of_quality(l->plan.budget))
+            report_number(r, "of the budget", x->share, "%.0f %% of the budget", 100 * x->share);
         report_text(r, "verdict", "%s", verdict);
     }
+}
+
+/* Bytes that each technique saved; quantising is what its formats save on what the steps left. */
+static void add_techniques(const Lossy *l, const CompileResult *res, Report *r) {
+    double steps = 0, ops = 0, kl = 0, rest = (double)l->exact_bits / 8 - (double)res->pack.weight_bytes;
+    for (size_t i = 0; i < l->notes.count; i++) {
+        const LossyNote *n = &l->notes.data[i];
+        if (n->kept) steps += n->bytes, ops += n->ops, kl += n->kl;
+    }
+    report_section(r, "techniques", "techniques");
+    report_row(r);
+    report_text(r, "technique", "prune and share");
+    report_number(r, "saves", steps, "%s", report_bytes(r->arena, steps));
+    report_number(r, "operations", ops, "%.3g operations a token fewer", ops);
+    report_number(r, "KL", kl, "KL %.2e, of its steps alone", kl);
+    report_text(r, "verdict", "%s",
+                steps > 0        ? "kept"
+                : l->notes.count ? "rolled back, see below"
+                                 : "not tried");
+    report_row(r);
+    report_text(r, "technique", "quantise");
+    report_number(r, "saves", rest - steps, "%s", report_bytes(r->arena, rest - steps));
+    report_number(r, "operations", 0, "none");
+    report_number(r, "KL", l->at.confirmed.mean_kl - kl, "KL %.2e, what remains of all that was measured",
+                  l->at.confirmed.mean_kl - kl);
+    report_text(r, "verdict", "kept");
 }
 
 static void add_steps(const Lossy *l, Report *r) {
@@ -78,7 +105,7 @@ static void add_steps(const Lossy *l, Report *r) {
         report_text(r, "step", "%s", n->what);
         report_number(r, "saves", n->bytes, "%s (predicted)", report_bytes(r->arena, n->bytes));
         report_number(r, "operations", n->ops, "%.3g operations a token fewer", n->ops);
-        report_number(r, "KL", n->kl, "KL %.3e measured", n->kl);
+        report_number(r, "KL", n->kl, "KL %.3e %s", n->kl, n->measured ? "measured" : "predicted");
         report_text(r, "verdict", "%s%s%s", n->kept ? "kept" : "rolled back", *n->why ? ": " : "", n->why);
     }
 }
@@ -86,7 +113,8 @@ static void add_steps(const Lossy *l, Report *r) {
 void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
     double weights = (double)l->weights, bits = 8 * (double)res->pack.weight_bytes;
     report_section(r, "compression", "compression");
-    report_text(r, "budget", "%s: held with two standard errors", budget_text(r->arena, l->plan.budget));
+    report_text(r, "budget", "%s: held%s", budget_text(r->arena, l->plan.budget),
+                budget_of_quality(l->plan.budget) ? ", with two standard errors" : "");
     report_number(r, "bits a weight", bits / weights, "%.3f, before %.3f; %" PRIu64 " weights",
                   bits / weights, (double)l->exact_bits / weights, l->weights);
     report_number(r, "weights", bits / 8, "%s, before %s", report_bytes(r->arena, bits / 8),
@@ -96,9 +124,10 @@ void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
                       l->speed[1], l->speed[0]);
     report_text(r, "text", "%s; %" PRId64 " windows there are",
                 l->opt.calibrate ? l->opt.calibrate : "sampled from the model itself", l->text.there);
-    add_quality(r, "fresh", "measured on text that neither calibration nor search saw", &l->confirmed,
+    add_quality(r, "fresh", "measured on text that neither calibration nor search saw", &l->at.confirmed,
                 &l->text.confirmation);
-    add_quality(r, "seen", "measured on the text of the search", &l->measured, &l->text.evaluation);
+    add_quality(r, "seen", "measured on the text of the search", &l->at.measured, &l->text.evaluation);
+    add_techniques(l, res, r);
     add_steps(l, r);
     add_trials(l, r);
     add_sites(l, r);
@@ -109,25 +138,30 @@ const char *lossy_record(const Lossy *l, Arena *a) {
     Report r = report_new(a);
     plan_print(&t, &l->plan);
     text_add(&t, "\n");
-    add_quality(&r, "fresh", "measured on text that neither calibration nor search saw", &l->confirmed,
+    add_quality(&r, "fresh", "measured on text that neither calibration nor search saw", &l->at.confirmed,
                 &l->text.confirmation);
-    add_quality(&r, "seen", "measured on the text of the search", &l->measured, &l->text.evaluation);
+    add_quality(&r, "seen", "measured on the text of the search", &l->at.measured, &l->text.evaluation);
     report_print(&r, &t);
     return t.data;
 }
 
 void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
     double weights = (double)l->weights, bits = 8 * (double)r->pack.weight_bytes;
-    const Quality *q = &l->confirmed;
+    const Quality *q = &l->at.confirmed;
     text_printf(t, "  lossy     %.2f bits a weight, %.2f MB; before %.2f bits, %.2f MB\n", bits / weights,
                 bits / 8e6, (double)l->exact_bits / weights, (double)l->exact_bits / 8e6);
+    text_printf(t,
+                "  verified  exact program: largest error %.1e of the logits' deviation; compressed, "
+                "stepwise against whole: %.1e\n",
+                l->gate.max_err / l->gate.ref_std, l->steps_gate.max_err / l->steps_gate.ref_std);
     text_printf(t,
                 "  measured  on fresh text: mean KL %.4g +- %.2g, perplexity %.4g (before %.4g), same most "
                 "likely token "
                 "%.2f %%\n",
                 q->mean_kl, q->mean_kl_error, q->perplexity, q->base_perplexity, 100 * q->same_top);
-    text_printf(t, "  budget    %s: held, with two standard errors; %zu trials\n",
-                budget_text(t->arena, l->plan.budget), l->search.trials.count);
+    text_printf(t, "  budget    %s: held%s; %zu trials\n", budget_text(t->arena, l->plan.budget),
+                budget_of_quality(l->plan.budget) ? ", with two standard errors" : "",
+                l->at.search.trials.count);
     for (size_t i = 0; i < l->notes.count; i++)
         text_printf(t, "  step      %s: %s%s%s\n", l->notes.data[i].what,
                     l->notes.data[i].kept ? "kept" : "rolled back", *l->notes.data[i].why ? ": " : "",
