@@ -8,7 +8,8 @@
 
 #include "passes/lossy/budget.h"
 
-#define SAMPLED_ROWS 96
+#define SAMPLED_ROWS 48
+#define FEEDBACK_COLS 512                /* up to so many inputs error feedback is tried in every format */
 #define MOMENT_BYTES ((size_t)256 << 20) /* held at once */
 
 static const char probe_format[] = "q4g64";
@@ -60,29 +61,48 @@ static int64_t sample_rows(const float *w, const Site *site, float *to) {
     return rows;
 }
 
+/* The loss of some rows in f; negative when they do not go into it. */
+static double sample_loss(const float *some, int64_t rows, const Site *site, const Moments *m, bool gptq,
+                          const Format *f, Arena *scratch) {
+    QuantMatrix q;
+    QuantOptions o = {.moments = m, .gptq = gptq && m, .order = gptq && m};
+    double loss = -1;
+    Diag why; /* a format that a matrix does not go into is no choice for it */
+    diag_init(&why);
+    ArenaMark mark = arena_mark(scratch);
+    if (!quant_new(f, rows, site->cols, scratch, &q) ||
+        !quantize_matrix(some, f, &o, rows, site->cols, scratch, &q, &loss, &why))
+        loss = -1;
+    arena_reset(scratch, mark);
+    diag_free(&why);
+    return loss;
+}
+
+/* What error feedback makes of a rounding's loss, found in one format where it is dear. */
+static double feedback_gain(const float *some, int64_t rows, const Site *site, const Moments *m,
+                            Arena *scratch) {
+    const Format *f = format_find(probe_format);
+    double rounded = f ? sample_loss(some, rows, site, m, false, f, scratch) : 0;
+    double fed = rounded > 0 ? sample_loss(some, rows, site, m, true, f, scratch) : -1;
+    return fed > 0 && fed < rounded ? fed / rounded : 1;
+}
+
 /* Fills in the options: losses in all formats that fit, from a sample of the rows. */
 static void forecast_losses(const Site *site, const float *w, const Moments *m, Arena *scratch,
                             SiteForecast *out) {
     float *some = arena_array_of(scratch, (size_t)(site->cols * SAMPLED_ROWS), float);
     int64_t rows = sample_rows(w, site, some);
+    bool cheap = site->cols <= FEEDBACK_COLS;
     double scale = (double)site->rows / (double)rows;
-    QuantOptions o = {.moments = m, .gptq = m != NULL, .order = m != NULL};
     out->option[out->n++] = (SiteOption){.bits = 32.0 * (double)site->rows * (double)site->cols};
     out->energy = matrix_energy(w, m, site->rows, site->cols);
-    for (const Format *f = format_table; f->name && !site->fixed; f++) {
-        QuantMatrix q;
-        double loss;
-        ArenaMark mark = arena_mark(scratch);
-        Diag why; /* a format that a matrix does not go into is no choice for it */
-        diag_init(&why);
-        if (quant_new(f, rows, site->cols, scratch, &q) &&
-            quantize_matrix(some, f, &o, rows, site->cols, scratch, &q, &loss, &why))
-            out->option[out->n++] =
-                (SiteOption){.format = f,
-                             .bits = (double)format_stored_bits(f, site->rows, site->cols),
-                             .loss = loss * scale};
-        diag_free(&why);
-        arena_reset(scratch, mark);
+    if (site->fixed) return;
+    if (m && !cheap) scale *= feedback_gain(some, rows, site, m, scratch);
+    for (const Format *f = format_table; f->name; f++) {
+        double loss = sample_loss(some, rows, site, m, cheap, f, scratch);
+        if (loss < 0) continue;
+        double bits = (double)format_stored_bits(f, site->rows, site->cols);
+        out->option[out->n++] = (SiteOption){.format = f, .bits = bits, .loss = loss * scale};
     }
 }
 

@@ -31,12 +31,12 @@ tail -c 4000 text >fresh
 head -c -4000 text >seen
 
 # a budget, its record, and its plan again
-"$build/gptc" model.onnx --ctx 128 --budget kl=0.03 --calibrate seen --plan-out plan --report page.html -o small.bin 2>err ||
+"$build/gptc" model.onnx --threads 1 --ctx 128 --budget kl=0.03 --calibrate seen --plan-out plan --report page.html -o small.bin 2>err ||
     { fail "--budget kl=0.03"; cat err; exit 1; }
 grep -q 'budget .*kl=0.03.* held' err || { fail "no word of the budget"; cat err; }
 "$build/gptc-inspect" small.bin --report >record || fail "no record in the model"
 head -n "$(wc -l <plan)" record | cmp -s - plan || fail "the record does not begin with the plan"
-"$build/gptc" -q model.onnx --ctx 128 --plan-in plan --calibrate seen -o again.bin || fail "--plan-in"
+"$build/gptc" -q model.onnx --threads 1 --ctx 128 --plan-in plan --calibrate seen -o again.bin || fail "--plan-in"
 cmp small.bin again.bin || fail "a plan does not repeat the file"
 [ "$(wc -c <small.bin)" -lt $(($(wc -c <exact.bin) / 3)) ] || fail "not a third of the size"
 "$build/gptc-eval" small.bin --against exact.bin --text fresh --json >eval.json || fail "gptc-eval"
@@ -45,7 +45,7 @@ grep -q '<svg' page.html && grep -q 'id=frontier' page.html && grep -q 'id=risk'
 if grep -qE '(src|href)=|https?://' page.html; then fail "the page needs more than itself"; fi
 
 # sizes
-"$build/gptc" -q model.onnx --ctx 128 --bits 4.5 --calibrate seen -o bits.bin || fail "--bits 4.5"
+"$build/gptc" -q model.onnx --threads 1 --ctx 128 --bits 4.5 --calibrate seen -o bits.bin || fail "--bits 4.5"
 "$build/gptc-inspect" bits.bin --report | grep -q '^budget bits=4.5' || fail "no budget of bits in the record"
 
 # refused before or after the work, never written
