@@ -111,6 +111,12 @@ static void summary_lossy(const Lossy *l, const CompileResult *r) {
     fputs(t.data, stderr);
 }
 
+static void predict_lossy(const Lossy *l) {
+    Text t = text_new(l->c->arena);
+    lossy_predict(l, &t);
+    fputs(t.data, stdout);
+}
+
 static bool write_page(const char *path, const Lossy *l, const CompileResult *r) {
     const char *page = lossy_page(l, r, l->c->arena);
     return file_write_text(path, page, strlen(page), &l->c->diag);
@@ -225,7 +231,7 @@ static int compile(Options *o, const char *path) {
     bool understood = lossy_options(o, &lo, &c.diag);
     lossy_init(&lossy, &c, &lo, &w);
     const LossyHook hook = lossy_hook(&lossy);
-    if (level == 3) p.pass.lossy = &hook;
+    if (level == 3 && !o->dry_run) p.pass.lossy = &hook;
     if (!understood || !targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
         (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) || !compile_passes(&c, &p)) {
         if (bar) fprintf(stderr, "\r\033[K");
@@ -242,6 +248,7 @@ static int compile(Options *o, const char *path) {
         status = cuda ? emit_cuda(&c, ctx, &targets.options, o->out) : emit_ir(&c, o->out);
     } else if (o->dry_run) {
         status = dry_run(&c, ctx);
+        if (level == 3 && !c.function) predict_lossy(&lossy);
     } else {
         const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s%s", level, ctx,
                                          o->no_cache ? " --no-kv-cache" : "", o->disable ? " --disable=" : "",

@@ -81,6 +81,7 @@ bool lossy_compress(Lossy *l, Diag *d);
 /* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
  * `artifact` is the exact program. */
 bool lossy_text(Lossy *l, const char *artifact, Diag *d);
+int64_t lossy_windows(uint64_t weights, int64_t length); /* in all, for a model of so many weights */
 
 /* lossy_report.c */
 const Trial *lossy_best(const Lossy *l);                                /* NULL where a plan was given */
@@ -88,6 +89,8 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t);      /* for a
 void lossy_report(const Lossy *l, const CompileResult *r, Report *out); /* all figures */
 const char *lossy_record(const Lossy *l, Arena *a); /* REPORT: the plan and what was measured; of a
                                                      * search and of its plan the same */
+/* Before any work, for --dry-run: rough, and says so. */
+void lossy_predict(const Lossy *l, Text *t);
 /* lossy_page.c */
 const char *lossy_page(const Lossy *l, const CompileResult *r, Arena *a); /* HTML */
 

@@ -168,3 +168,29 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
                     l->notes.data[i].why);
     for (size_t i = 0; i < l->warnings.count; i++) text_printf(t, "  warning   %s\n", l->warnings.data[i]);
 }
+
+/* KL falls fourfold a bit; where it stands at 3.5 bits was measured on two small GPTs (docs/compression.md). */
+#define KL_AT_3_5 0.0075
+#define CPU_RATE 3e10         /* multiplications and additions a second on two cores */
+#define SECONDS_A_WEIGHT 3e-6 /* to forecast and quantise, a trial each a tenth of it */
+
+static double predicted_bits(Budget b, uint64_t weights) {
+    switch (b.kind) {
+    case BUDGET_BITS: return b.value;
+    case BUDGET_SIZE: return 8 * b.value / (double)weights;
+    case BUDGET_TOP1: return 3.5 - log(2 * pow(1 - b.value, 2) / KL_AT_3_5) / log(4);
+    default: return 3.5 - log(b.value / KL_AT_3_5) / log(4);
+    }
+}
+
+void lossy_predict(const Lossy *l, Text *t) {
+    uint64_t weights, bits;
+    graph_weigh(l->c->graph, &weights, &bits);
+    double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
+    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = weights > LARGE_MODEL ? 3 : 7;
+    double seconds = 2 * (double)weights * tokens * (2 + trials) / CPU_RATE +
+                     SECONDS_A_WEIGHT * (double)weights * (1 + trials / 10);
+    text_printf(t, "compressed: %.2f bits a weight, %.2f MB of weights (predicted, roughly, for %s)\n", b,
+                b * (double)weights / 8e6, budget_text(t->arena, l->opt.budget));
+    text_printf(t, "compile: about %.0f s on two cores (predicted, roughly)\n", seconds);
+}

@@ -11,8 +11,8 @@
 #define MOST_WINDOWS 96
 #define TEXT_WORK 6e11 /* multiplications and additions for all windows, once */
 
-static int64_t windows_for(const Lossy *l, int64_t length) {
-    int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)l->weights * (double)length));
+int64_t lossy_windows(uint64_t weights, int64_t length) {
+    int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)weights * (double)length));
     return n < LEAST_WINDOWS ? LEAST_WINDOWS : n > MOST_WINDOWS ? MOST_WINDOWS : n;
 }
 
@@ -46,7 +46,7 @@ bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
     gptc_detail why = {""};
     int64_t length = compile_context(l->c, l->opt.ctx);
     if (length > WINDOW) length = WINDOW;
-    int64_t wanted = windows_for(l, length);
+    int64_t wanted = lossy_windows(l->weights, length);
     Arena *a = l->c->arena;
     Windows all;
     if (gptc_open(artifact, NULL, &m, &why) != GPTC_OK)

@@ -106,9 +106,9 @@ static void forecast_losses(const Site *site, const float *w, const Moments *m, 
     }
 }
 
-/* KL with this site alone rounded, and the loss of that. */
+/* The KL that this site alone, rounded, adds to that of the graph unchanged, and the loss of that. */
 static bool measure_sensitivity(const Search *s, uint32_t i, const float *w, const Moments *m, Arena *scratch,
-                                SiteForecast *out, Diag *d) {
+                                double unchanged, SiteForecast *out, Diag *d) {
     const Site *site = &s->sites[i];
     QuantMatrix q;
     Quality quality;
@@ -123,13 +123,13 @@ static bool measure_sensitivity(const Search *s, uint32_t i, const float *w, con
     if (!s->lab->set(s->lab, i, dense, d)) return false;
     bool ok = s->lab->measure(s->lab, s->probe, &quality, d);
     if (!s->lab->set(s->lab, i, NULL, d) || !ok) return false;
-    out->probe_kl = quality.mean_kl > 0 ? quality.mean_kl : 0;
+    out->probe_kl = fmax(quality.mean_kl - unchanged, 0);
     out->sensitivity = loss > 0 ? out->probe_kl / loss : 0;
     return true;
 }
 
-static bool forecast_site(const Search *s, uint32_t i, const Moments *m, Arena *a, SiteForecast *out,
-                          Diag *d) {
+static bool forecast_site(const Search *s, uint32_t i, const Moments *m, double unchanged, Arena *a,
+                          SiteForecast *out, Diag *d) {
     const Site *site = &s->sites[i];
     Arena *scratch = arena_new();
     uint32_t formats = 0;
@@ -139,7 +139,7 @@ static bool forecast_site(const Search *s, uint32_t i, const Moments *m, Arena *
     if (m->rows == 0) m = NULL; /* a table that is only looked up */
     bool ok = site_read(s->exact, site, w, d);
     if (ok) forecast_losses(site, w, m, scratch, out);
-    ok = ok && (out->n < 2 || measure_sensitivity(s, i, w, m, scratch, out, d));
+    ok = ok && (out->n < 2 || measure_sensitivity(s, i, w, m, scratch, unchanged, out, d));
     for (uint32_t k = 0; k < out->n; k++) out->option[k].kl = out->sensitivity * out->option[k].loss;
     arena_free(scratch);
     return ok;
@@ -150,7 +150,8 @@ static bool forecast_site(const Search *s, uint32_t i, const Moments *m, Arena *
 static size_t moment_bytes(const Site *site) { return (size_t)(site->cols * site->cols) * sizeof(float); }
 
 bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d) {
-    bool ok = true;
+    Quality unchanged; /* not 0 where the graph has lost parts of the one that it is compared with */
+    bool ok = s->lab->measure(s->lab, s->probe, &unchanged, d);
     for (size_t i = 0, next; i < s->n && ok; i = next) {
         size_t held = 0;
         for (next = i; next < s->n && (next == i || held + moment_bytes(&s->sites[next]) <= MOMENT_BYTES);
@@ -164,7 +165,7 @@ bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d) {
         for (uint32_t k = 0; k < n && ok; k++) {
             if (s->progress)
                 s->progress->at(s->progress->self, "sensitivity", (double)(i + k) / (double)s->n);
-            ok = forecast_site(s, which[k], &m[k], a, &out[i + k], d);
+            ok = forecast_site(s, which[k], &m[k], unchanged.mean_kl, a, &out[i + k], d);
         }
         arena_free(portion);
     }

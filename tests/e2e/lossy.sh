@@ -25,7 +25,7 @@ cp "$example/model.onnx" "$example/tokenizer.json" "$work"
 cd "$work" || exit 1
 "$build/gptc" -q model.onnx -o exact.bin || exit 1
 for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do
-    "$build/gptc-run" exact.bin -p "KING:" -n 400 --temp 1 --seed $seed 2>/dev/null
+    "$build/gptc-run" exact.bin -p "KING:" -n 300 --temp 1 --threads 1 --seed $seed 2>/dev/null
 done >text
 tail -c 4000 text >fresh
 head -c -4000 text >seen
