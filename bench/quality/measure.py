@@ -6,7 +6,7 @@ usage: measure.py --llama BIN_DIR --source LLAMA_CPP_SOURCE --gptc BUILD_DIR --t
 
 A FOLDER has model.onnx, hf/ (the same weights) and ../tokenizer.json. llama.cpp: each type, and with an importance
 matrix of the training text, scored by its own perplexity tool on TEXT (windows of 256, the second half of each, KL
-against fp32). gptc: compiled with --bits of at most that type's, calibrated with the training text, scored by gptc-eval
+against fp32). gptc: compiled with --size of that type's bytes, for the context of hf/config.json, calibrated with the training text, scored by gptc-eval
 in the same way. Results are kept in DIR (peers.json, gptc.json); what is there is not measured again.
 
 Bits a weight, for both: all stored weight bits (quantised or not, scales and tables included) / parameters, those that
@@ -137,7 +137,10 @@ class Gptc:
         return run([f"{self.args.gptc}/{name}", *rest])
 
     def compile(self, name, folder, out, *options):
-        self.tool("gptc", "-q", f"{folder}/model.onnx", "-o", out, "--tokenizer", f"{folder}/../tokenizer.json", *options)
+        config = json.load(open(f"{folder}/hf/config.json"))
+        context = config.get("max_position_embeddings") or config["n_positions"]
+        self.tool("gptc", "-q", f"{folder}/model.onnx", "-o", out, "--tokenizer", f"{folder}/../tokenizer.json", "--ctx",
+                  str(context), *options)
 
     def score(self, path, base):
         return json.loads(self.tool("gptc-eval", path, "--against", base, "--text", self.args.text, "--window", "256",
@@ -156,8 +159,8 @@ class Gptc:
         if not os.path.exists(base):
             self.compile(name, folder, base, "-O1")
         start = time.monotonic()
-        self.compile(name, folder, out, "--bits", f"{int(bits * 1000) / 1000}", "--calibrate", self.args.train,
-                     "--threads", threads)
+        size = int(bits * parameters(folder) / 8)
+        self.compile(name, folder, out, "--size", str(size), "--calibrate", self.args.train, "--threads", threads)
         self.kept.keep(name, kind, {"bits": self.stored_bits(out) / parameters(folder), **self.score(out, base),
                                     "compile_seconds": time.monotonic() - start})
         return self.kept.of(name)[kind]
@@ -183,18 +186,19 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers-only", action="store_true", help="llama.cpp alone")
+    parser.add_argument("--kept-only", action="store_true", help="report what is kept in DIR, measure nothing")
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
     peers, own, results = Peers(args), Gptc(args), {}
     for name, folder in (m.split("=", 1) for m in args.models):
-        kept = peers.measure(name, folder)
+        kept = peers.kept.of(name) if args.kept_only else peers.measure(name, folder)
         results[name] = {}
         for kind in TYPES:
             row = results[name][kind] = {"llama.cpp": kept[kind]}
             if kind + "+imatrix" in kept:
                 row["llama.cpp+imatrix"] = kept[kind + "+imatrix"]
-            if not args.peers_only:
+            if kind in own.kept.of(name) or not (args.peers_only or args.kept_only):
                 row["gptc"] = own.measure(name, folder, kind, kept[kind]["bits"])
                 if row["gptc"]["windows"] != kept["base"]["windows"]:
                     sys.exit(f"{name}: llama.cpp counts {kept['base']['windows']} windows, gptc {row['gptc']['windows']}")
