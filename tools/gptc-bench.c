@@ -234,7 +234,7 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
 
 /* ---- output ---- */
 static double share_of_limit(const Options *o, const Result *r) {
-    return r->read_rate > 0 ? r->decode_bytes * r->decode.median / (double)o->batch / r->read_rate : 0;
+    return r->decode_bytes * r->decode.median / (double)o->batch / r->read_rate;
 }
 
 static void print_json(const Options *o, const Result *r) {
@@ -248,8 +248,10 @@ static void print_json(const Options *o, const Result *r) {
            r->prefill.min, r->prefill.max);
     printf("\"decode_tps\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}, ", r->decode.median,
            r->decode.min, r->decode.max);
-    printf("\"decode_gbps\": %.3f, \"read_gbps\": %.3f, \"share_of_read_rate\": %.4f, ", rate * 1e-9,
-           r->read_rate * 1e-9, share_of_limit(o, r));
+    printf("\"decode_gbps\": %.3f, ", rate * 1e-9);
+    if (r->read_rate > 0)
+        printf("\"read_gbps\": %.3f, \"share_of_read_rate\": %.4f, ", r->read_rate * 1e-9,
+               share_of_limit(o, r));
     printf("\"weight_bytes\": %llu, \"state_bytes\": %llu, \"peak_rss_bytes\": %lld}\n",
            (unsigned long long)r->weight_bytes, (unsigned long long)r->state_bytes,
            (long long)r->peak_kb * 1024);
@@ -261,9 +263,11 @@ static void print_text(const Options *o, const Result *r) {
            r->prefill.min, r->prefill.max, (long long)o->prompt, (long long)o->depth);
     printf("decode    %.2f tokens/s (%.2f to %.2f), %lld tokens of %lld sequence%s\n", r->decode.median,
            r->decode.min, r->decode.max, (long long)o->count, (long long)o->batch, o->batch == 1 ? "" : "s");
-    printf("reads     %.2f GB/s of %.2f GB/s that %lld thread%s read from memory (%.0f %%)\n",
-           r->decode_bytes * r->decode.median / (double)o->batch * 1e-9, r->read_rate * 1e-9,
-           (long long)o->threads, o->threads == 1 ? "" : "s", share_of_limit(o, r) * 100);
+    printf("reads     %.2f GB/s", r->decode_bytes * r->decode.median / (double)o->batch * 1e-9);
+    if (r->read_rate > 0)
+        printf(" of %.2f GB/s that %lld thread%s read from memory (%.0f %%)", r->read_rate * 1e-9,
+               (long long)o->threads, o->threads == 1 ? "" : "s", share_of_limit(o, r) * 100);
+    printf("\n");
     printf("memory    weights %.1f MB, cache %.1f MB, peak %.1f MB\n", (double)r->weight_bytes * 1e-6,
            (double)r->state_bytes * 1e-6, (double)r->peak_kb * 1024e-6);
 }
@@ -280,7 +284,7 @@ int main(int argc, char **argv) {
     struct rusage usage_now;
     getrusage(RUSAGE_SELF, &usage_now); /* before the read test takes its memory */
     r.peak_kb = usage_now.ru_maxrss;
-    r.read_rate = read_rate(o.threads, 5);
+    if (!strcmp(o.device, "cpu")) r.read_rate = read_rate(o.threads, 5);
     if (o.json)
         print_json(&o, &r);
     else
