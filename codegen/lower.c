@@ -135,14 +135,15 @@ static bool tables_reach(Lower *lw) {
     const Program *p = lw->p;
     for (size_t i = 0; i < p->steps.count; i++) {
         const ArtStep *s = &p->steps.data[i];
-        if (s->kernel != ART_K_GATHER) continue;
-        uint64_t rows = p->tensors.data[s->arg[0].value].art.dim[0];
-        if (s->arg[1].kind == ART_ARG_TOKENS && rows < p->meta.vocab)
+        if (s->kernel != ART_K_GATHER && s->kernel != ART_K_ROPE) continue;
+        bool rope = s->kernel == ART_K_ROPE;
+        uint64_t rows = p->tensors.data[s->arg[rope].value].art.dim[0]; /* cosines and sines: one shape */
+        if (!rope && s->arg[1].kind == ART_ARG_TOKENS && rows < p->meta.vocab)
             return diag_error(lw->diag, loc_none(),
                               "the logits are for %u tokens, but a table of the tokens has %llu "
                               "rows; hint: give the model as many logits as embeddings",
                               p->meta.vocab, (unsigned long long)rows);
-        if (s->arg[1].kind == ART_ARG_POSITIONS && rows < p->meta.context)
+        if ((rope || s->arg[1].kind == ART_ARG_POSITIONS) && rows < p->meta.context)
             return diag_error(lw->diag, loc_none(), "a table of positions has %llu rows; hint: --ctx %llu",
                               (unsigned long long)rows, (unsigned long long)rows);
     }

@@ -44,6 +44,27 @@ output %5 "logits" role=logits
 EOF
 expect 1 'as many logits as embeddings' "$build/gptc" -q -o "$work/y.bin" "$work/rows.gir"
 
+# a table of angles shorter than the context
+cat >"$work/angles.gir" <<'EOF'
+gir 1 stage=raised
+symbol batch
+symbol seq
+input %1 "input_ids" : i64[batch, seq] role=tokens
+const %2 : f32[32, 16] = seed(1)
+const %3 : f32[8, 4] = seed(2)
+%4 : i64[seq] = iota()
+%5 : f32[batch, seq, 16] = gather(%2, %1)
+%6 : f32[batch, seq, 2, 8] = reshape(%5)
+%7 : f32[batch, seq, 2, 8] = rope(%6, %3, %3, %4)
+%8 : f32[batch, seq, 2, 8] = attention(%7, %7, %6) {scale=0.5, causal=true}
+%9 : f32[batch, seq, 16] = reshape(%8)
+const %10 : f32[16, 32] = seed(3)
+%11 : f32[batch, seq, 32] = linear(%9, %10)
+output %11 "logits" role=logits
+EOF
+expect 1 'table of positions has 8 rows; hint: --ctx 8' "$build/gptc" -q -o "$work/y.bin" "$work/angles.gir"
+"$build/gptc" -q --ctx 8 -o "$work/y.bin" "$work/angles.gir" || { echo "FAIL: a context of 8"; status=1; }
+
 # activations in 8 bits
 cat >"$work/float8.gir" <<'EOF'
 gir 1 stage=imported
