@@ -173,22 +173,23 @@ size_t blocks_find(Graph *g, Arena *a, Block **out);    /* in running order */
 uint64_t graph_weights(const Graph *g, Arena *scratch); /* numbers in constants that outputs or states need */
 
 /* ---- steps: changes of structure that the search may take ---- */
-typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_COUNT } StepKind;
+/* The last two are of sites: one matrix for two sites; two of every four weights of one. */
+typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_SHARE, STEP_SPARSE, STEP_COUNT } StepKind;
 typedef struct Removal Removal; /* removal.c: what goes, and the matrix and bias that make up for it */
 
 /* Steps of different blocks combine; of one block one is taken. `amount` grows from step to step of a block and kind. */
 typedef struct {
     StepKind kind;
-    uint32_t block;          /* of blocks_find on the exact graph */
+    uint32_t block;          /* of blocks_find on the exact graph; of SHARE and SPARSE a site of sites_find */
     int32_t layer;           /* the block's */
-    int64_t amount;          /* units that go; STEP_SKIP: all */
+    int64_t amount;          /* units that go; SKIP: all; SHARE: the other site; SPARSE: zeros */
     uint64_t weights, state; /* numbers that go: stored, cached for a token */
     uint64_t ops;            /* multiplications and additions for a token that go */
     double loss; /* predicted: mean squared error of what the block adds, relative to its variance */
     const Removal *removal; /* what steps_prepare made */
 } LossyStep;
 
-/* Every step that g offers, nothing measured: kind, block, amount, and what goes. */
+/* Every step that g's blocks offer, nothing measured: kind, block, amount, and what goes. */
 size_t steps_offered(Graph *g, Arena *a, LossyStep **out);
 /* Fills in the steps' losses, from the inputs of g's blocks as the lab sees them on the calibration text. `sites` are
  * the lab's. */
@@ -234,39 +235,13 @@ typedef struct {
     Quality measured;                    /* all kept ones together, on `probe` */
     Graph *graph;                        /* with them, in `a`; NULL: none pays */
 } ShrinkResult;
+/* Sharing is tried as well, and where no step pays taken when it does; 2:4 is tried on one matrix and never kept: no
+ * target has a kernel for it. */
 bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d);
 
-/* ---- sharing (share.c) ---- */
-
-/* A matrix and the one in its place a layer further on, computed with one matrix that loses least for both. */
-typedef struct {
-    uint32_t site, other;
-    uint64_t weights; /* numbers that go */
-    double distance;  /* squared difference, relative to the squares of both: 0 = equal, 1 = unrelated */
-    double loss; /* mean squared error of both products, relative to their mean squares; where measured */
-    double kl, worth; /* as of a StepOutcome; kl only where measured */
-    bool measured, kept;
-    const char *reason;
-} TieOutcome;
-typedef struct {
-    TieOutcome *tie;
-    size_t n;
-    uint64_t exact;   /* numbers that are stored once for several readers as it is */
-    Quality measured; /* of all that are kept together */
-    Graph *graph;     /* with them, in `a`; NULL: none pays */
-} ShareResult;
-bool share_choose(const ShrinkTask *t, Arena *a, ShareResult *out, Diag *d);
 double shrink_worth(const ShrinkTask *t, double spent); /* KL that a number is worth when so much is spent */
 
-/* ---- 2:4 (sparse.c): measured with zeros in place, and never kept: no target has a kernel for it ---- */
-typedef struct {
-    uint32_t site;
-    uint64_t weights; /* that are zero */
-    double kl, worth; /* measured alone; of the bits that values with their places would save */
-    const char *reason;
-} SparseOutcome;
 /* w [rows][m->cols] with two zeros in every four of a row, the rest made up for. */
 bool sparse_mask(float *w, int64_t rows, const Moments *m, Diag *d);
-bool sparse_try(const ShrinkTask *t, uint32_t site, Arena *a, SparseOutcome *out, Diag *d);
 
 #endif

@@ -144,7 +144,7 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
     size_t n = 0;
     for (size_t i = 0; i < p->nsteps; i++) {
         LossyStep *s = &p->steps[i];
-        if (s->block != index) continue;
+        if (s->block != index || s->kind == STEP_SHARE) continue;
         if (s->kind == STEP_SKIP) {
             if (p->make) s->removal = removal_of_all(&t, p->a);
             s->loss = 1;
@@ -170,7 +170,7 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
 
 static bool wants_moments(const LossyStep *s, size_t n, uint32_t block) {
     for (size_t i = 0; i < n; i++)
-        if (s[i].block == block) return true;
+        if (s[i].block == block && s[i].kind != STEP_SHARE) return true;
     return false;
 }
 
@@ -211,6 +211,9 @@ bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const 
 
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
                    LossyStep *steps, size_t n, Arena *a, Diag *d) {
+    for (size_t i = 0; i < n; i++)
+        if (steps[i].kind == STEP_SHARE && !share_prepare(g, sites, lab, calibration, &steps[i], a, d))
+            return false;
     return walk_blocks(g, sites, nsites, lab, calibration, true, steps, n, a, d);
 }
 
@@ -310,15 +313,20 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
     Arena *scratch = arena_new();
     Graph *copy = graph_copy(g, a);
     Block *blocks;
-    size_t nblocks = blocks_find(copy, scratch, &blocks);
+    Site *sites;
+    size_t nblocks = blocks_find(copy, scratch, &blocks), nsites = sites_find(copy, scratch, &sites);
     Uses uses = graph_uses(copy, scratch);
     Applier ap = {
         .g = copy, .blocks = blocks, .pick = {.g = copy, .scratch = scratch, .d = d, .uses = &uses}, .d = d};
     bool ok = true;
     for (size_t i = 0; i < n && ok; i++) {
         const LossyStep *s = &steps[i];
-        if (s->block >= nblocks || s->removal == NULL)
+        bool share = s->kind == STEP_SHARE;
+        if (s->removal == NULL || s->block >= (share ? nsites : nblocks) ||
+            (share && (s->amount < 0 || (size_t)s->amount >= nsites)))
             ok = diag_bug(d, loc_none(), "step %zu was not prepared for this graph", i);
+        else if (share)
+            ok = share_apply(copy, sites, s, d);
         else if (s->kind == STEP_SKIP)
             ok = apply_skip(&ap, &blocks[s->block], s->removal);
         else
@@ -332,16 +340,15 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
 
 /* ---- as text ---- */
 
-static const char *const kind_names[STEP_COUNT] = {"neurons", "heads", "skip"};
+static const char *const kind_names[STEP_COUNT] = {"neurons", "heads", "skip", "share", "sparse"};
 const char *step_kind_name(StepKind k) { return kind_names[k]; }
 
 void step_print(Text *t, const LossyStep *s) {
     text_printf(t, "%s block=%u amount=%lld", kind_names[s->kind], s->block, (long long)s->amount);
 }
 
-bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d) {
-    LossyStep *offered;
-    size_t n = steps_offered(g, a, &offered);
+static bool find_text(const LossyStep *offered, size_t n, const char *text, size_t bytes, Arena *a,
+                      LossyStep *out) {
     for (size_t i = 0; i < n; i++) {
         Text t = text_new(a);
         step_print(&t, &offered[i]);
@@ -349,7 +356,14 @@ bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *o
         *out = offered[i];
         return true;
     }
-    return diag_error(d, loc_none(),
+    return false;
+}
+
+bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d) {
+    LossyStep *blocks, *pairs;
+    size_t nblocks = steps_offered(g, a, &blocks), npairs = share_offered(g, a, &pairs);
+    return find_text(blocks, nblocks, text, bytes, a, out) || find_text(pairs, npairs, text, bytes, a, out) ||
+           diag_error(d, loc_none(),
                       "step \"%.*s\" is none that this model offers; hint: the plan was made for another",
                       (int)(bytes < 80 ? bytes : 80), text);
 }

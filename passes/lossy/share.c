@@ -9,18 +9,12 @@
  * case; each is kept when its numbers cost less than they are worth, as a step is (shrink.c). */
 #include <math.h>
 
+#include "passes/lossy/blocks.h"
 #include "passes/lossy/linalg.h"
-#include "passes/lossy/lossy.h"
+#include "passes/lossy/removal.h"
 
 #define DAMPING 1e-4
 #define NEAR 0.5 /* distance up to which a pair is measured */
-
-typedef struct {
-    const ShrinkTask *t;
-    Arena *a;
-    ShareResult *out;
-    Diag *d;
-} Sharer;
 
 /* ---- pairs ---- */
 
@@ -36,37 +30,58 @@ static size_t partner_of(const Site *sites, size_t n, size_t i) {
     for (size_t k = i + 1; k < n; k++) {
         const Site *a = &sites[i], *b = &sites[k];
         if (b->kind == SITE_LINEAR && !b->fixed && b->layer == a->layer + 1 && b->rows == a->rows &&
-            b->cols == a->cols && b->transposed == a->transposed && place_in_layer(sites, k) == place)
+            b->cols == a->cols && place_in_layer(sites, k) == place)
             return k;
     }
     return n;
 }
 
-static void find_pairs(Sharer *s) {
-    const ShrinkTask *t = s->t;
-    s->out->tie = arena_array_of(s->a, t->nsites, TieOutcome);
-    for (size_t i = 0; i < t->nsites; i++) {
-        const Site *site = &t->sites[i];
+static size_t find_pairs(const Site *sites, size_t nsites, Arena *a, LossyStep **out) {
+    size_t n = 0;
+    *out = arena_array_of(a, nsites, LossyStep);
+    for (size_t i = 0; i < nsites; i++) {
+        const Site *site = &sites[i];
         if (site->kind != SITE_LINEAR || site->fixed || site->layer < 0) continue;
-        size_t other = partner_of(t->sites, t->nsites, i);
-        if (other == t->nsites) continue;
-        s->out->tie[s->out->n++] = (TieOutcome){
-            .site = (uint32_t)i, .other = (uint32_t)other, .weights = (uint64_t)(site->rows * site->cols)};
+        size_t other = partner_of(sites, nsites, i);
+        if (other == nsites) continue;
+        (*out)[n++] = (LossyStep){.kind = STEP_SHARE,
+                                  .block = (uint32_t)i,
+                                  .layer = site->layer,
+                                  .amount = (int64_t)other,
+                                  .weights = (uint64_t)(site->rows * site->cols)};
     }
+    return n;
 }
 
-/* Heads that are also tables, and matrices that several products read. */
-static uint64_t shared_numbers(const ShrinkTask *t) {
-    Arena *a = arena_new();
-    Uses uses = graph_uses(t->exact, a);
-    uint64_t total = 0;
-    for (size_t i = 0; i < t->nsites; i++) {
-        const Site *s = &t->sites[i];
-        uint32_t readers = s->tied ? 2 : uses.count[site_value(t->exact, s).id];
-        total += (uint64_t)(s->rows * s->cols) * (readers > 1 ? readers - 1 : 0);
+size_t share_offered(Graph *g, Arena *a, LossyStep **out) {
+    Site *sites;
+    size_t n = sites_find(g, a, &sites);
+    return find_pairs(sites, n, a, out);
+}
+
+static bool pair_read(Graph *g, const Site *sites, const LossyStep *s, float *w[2], Arena *a, Diag *d) {
+    const int64_t of[2] = {s->block, s->amount};
+    for (int k = 0; k < 2; k++) {
+        w[k] = arena_array_of(a, (size_t)s->weights, float);
+        if (!site_read(g, &sites[of[k]], w[k], d)) return false;
     }
-    arena_free(a);
-    return total;
+    return true;
+}
+
+/* The squared difference, relative to the squares of both: 0 = equal, 1 = unrelated. */
+static bool pair_distance(const ShrinkTask *t, const LossyStep *s, double *out, Diag *d) {
+    Arena *scratch = arena_new();
+    float *w[2];
+    double apart = 0, all = 0;
+    bool ok = pair_read(t->exact, t->sites, s, w, scratch, d);
+    for (uint64_t i = 0; i < s->weights && ok; i++) {
+        double a = (double)w[0][i], b = (double)w[1][i];
+        apart += (a - b) * (a - b);
+        all += a * a + b * b;
+    }
+    *out = all > 0 ? apart / all : 0;
+    arena_free(scratch);
+    return ok;
 }
 
 /* ---- the matrix between ---- */
@@ -111,122 +126,95 @@ static bool between(const float *wa, const Moments *a, const float *wb, const Mo
     return true;
 }
 
-static bool pair_read(Sharer *s, const TieOutcome *x, float *w[2], Arena *scratch) {
-    const uint32_t of[2] = {x->site, x->other};
-    for (int k = 0; k < 2; k++) {
-        const Site *site = &s->t->sites[of[k]];
-        w[k] = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
-        if (!site_read(s->t->exact, site, w[k], s->d)) return false;
-    }
-    return true;
-}
-
-static bool pair_distance(Sharer *s, TieOutcome *x) {
+bool share_prepare(Graph *g, const Site *sites, Lab *lab, const Windows *calibration, LossyStep *s, Arena *a,
+                   Diag *d) {
+    const uint32_t of[2] = {s->block, (uint32_t)s->amount};
+    int64_t rows = sites[s->block].rows, cols = sites[s->block].cols;
     Arena *scratch = arena_new();
+    Removal *r = arena_new_of(a, Removal);
+    *r = (Removal){.rows = rows, .count = cols, .w = arena_array_of(a, (size_t)s->weights, float)};
+    Moments m[2];
     float *w[2];
-    double apart = 0, all = 0;
-    bool ok = pair_read(s, x, w, scratch);
-    for (uint64_t i = 0; i < x->weights && ok; i++) {
-        double a = (double)w[0][i], b = (double)w[1][i];
-        apart += (a - b) * (a - b);
-        all += a * a + b * b;
-    }
-    x->distance = all > 0 ? apart / all : 0;
+    bool ok = lab->moments(lab, calibration, of, 2, scratch, m, d) && pair_read(g, sites, s, w, scratch, d) &&
+              (between(w[0], &m[0], w[1], &m[1], rows, cols, r->w, &s->loss, scratch) ||
+               diag_error(d, loc_none(),
+                          "the inputs measured for sharing are not numbers; hint: check the "
+                          "calibration text"));
     arena_free(scratch);
+    s->removal = r;
     return ok;
 }
 
-/* The pair's matrix, in `to`. */
-static bool pair_matrix(Sharer *s, TieOutcome *x, float *to, Arena *scratch) {
-    const ShrinkTask *t = s->t;
-    const uint32_t of[2] = {x->site, x->other};
-    int64_t rows = t->sites[x->site].rows, cols = t->sites[x->site].cols;
-    Moments m[2];
-    float *w[2];
-    if (!t->lab->moments(t->lab, t->calibration, of, 2, scratch, m, s->d)) return false;
-    if (!pair_read(s, x, w, scratch)) return false;
-    return between(w[0], &m[0], w[1], &m[1], rows, cols, to, &x->loss, scratch) ||
-           diag_error(s->d, loc_none(),
-                      "the inputs measured for sharing are not numbers; hint: check the "
-                      "calibration text");
+bool share_apply(Graph *g, const Site *sites, const LossyStep *s, Diag *d) {
+    const Site *a = &sites[s->block], *b = &sites[s->amount];
+    if (!site_write_dense(g, b, s->removal->w, DT_F32, d) ||
+        !site_write_dense(g, a, s->removal->w, DT_F32, d))
+        return false;
+    graph_replace(g, site_value(g, b), site_value(g, a));
+    return true;
 }
 
 /* ---- trying ---- */
 
-static bool measure_pair(Sharer *s, TieOutcome *x, const float *m) {
-    Lab *lab = s->t->lab;
+static bool measure_pair(const ShrinkTask *t, StepOutcome *x, Arena *a, Diag *d) {
+    Lab *lab = t->lab;
     Quality q = {0};
-    bool ok = lab->set(lab, x->site, m, s->d) && lab->set(lab, x->other, m, s->d) &&
-              lab->measure(lab, s->t->probe, &q, s->d);
+    uint32_t one = x->step.block, two = (uint32_t)x->step.amount;
+    if (!share_prepare(t->exact, t->sites, lab, t->calibration, &x->step, a, d)) return false;
+    const float *m = x->step.removal->w;
+    bool ok = lab->set(lab, one, m, d) && lab->set(lab, two, m, d) && lab->measure(lab, t->probe, &q, d);
     x->kl = fmax(q.mean_kl, 0);
     x->measured = true;
-    return lab->set(lab, x->site, NULL, s->d) && lab->set(lab, x->other, NULL, s->d) && ok;
+    return lab->set(lab, one, NULL, d) && lab->set(lab, two, NULL, d) && ok;
 }
 
-static bool try_pair(Sharer *s, TieOutcome *x) {
-    Arena *scratch = arena_new();
-    const Site *site = &s->t->sites[x->site];
-    float *m = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
-    bool ok = pair_matrix(s, x, m, scratch) && measure_pair(s, x, m);
-    arena_free(scratch);
-    return ok;
-}
-
-static void judge(Sharer *s, TieOutcome *x) {
-    x->worth = shrink_worth(s->t, 0) * (double)x->weights;
-    x->kept = x->measured && x->kl < x->worth;
-    if (x->kept)
+static void judge(StepOutcome *x, double distance, bool free, Arena *a) {
+    bool pays = x->measured && x->kl < x->worth;
+    x->kept = pays && free;
+    if (!x->measured)
+        x->reason = arena_printf(a, "no nearer to each other than %.0f %% of unrelated ones", 100 * distance);
+    else if (!pays)
         x->reason =
-            arena_printf(s->a, "%.2g of KL for numbers whose bits cost %.2g elsewhere", x->kl, x->worth);
-    else if (x->measured)
-        x->reason =
-            arena_printf(s->a, "costs %.2g of KL; fewer bits for all save as much for %.2g", x->kl, x->worth);
+            arena_printf(a, "costs %.2g of KL; fewer bits for all save as much for %.2g", x->kl, x->worth);
+    else if (free)
+        x->reason = arena_printf(a, "%.2g of KL for numbers whose bits cost %.2g elsewhere", x->kl, x->worth);
     else
-        x->reason =
-            arena_printf(s->a, "no nearer to each other than %.0f %% of unrelated ones", 100 * x->distance);
+        x->reason = "other steps are taken, or one of the two is shared already";
 }
 
-/* Each pair that pays alone, unless one of its matrices is taken. */
-static bool apply_pairs(Sharer *s) {
-    ShareResult *out = s->out;
-    Graph *g = graph_copy(s->t->exact, s->a);
-    bool *taken = arena_array_of(s->a, s->t->nsites, bool), any = false;
-    for (size_t i = 0; i < out->n; i++) {
-        TieOutcome *x = &out->tie[i];
-        if (x->kept && (taken[x->site] || taken[x->other])) {
-            x->kept = false;
-            x->reason = "one of the two is shared already";
-        }
+/* All pairs that pay, as a graph. */
+static bool take_pairs(const ShrinkTask *t, Arena *a, ShrinkResult *r, Diag *d) {
+    r->kept = arena_array_of(a, r->outcomes.count, LossyStep);
+    uint64_t numbers = 0;
+    for (size_t i = 0; i < r->outcomes.count; i++) {
+        const StepOutcome *x = &r->outcomes.data[i];
         if (!x->kept) continue;
-        const Site *a = &s->t->sites[x->site], *b = &s->t->sites[x->other];
-        taken[x->site] = taken[x->other] = any = true;
-        Arena *scratch = arena_new();
-        float *m = arena_array_of(scratch, (size_t)(a->rows * a->cols), float);
-        bool ok = pair_matrix(s, x, m, scratch) && site_write_dense(g, b, m, DT_F32, s->d) &&
-                  site_write_dense(g, a, m, DT_F32, s->d);
-        arena_free(scratch);
-        if (!ok) return false;
-        graph_replace(g, site_value(g, b), site_value(g, a));
+        r->kept[r->nkept++] = x->step;
+        r->predicted_kl += x->kl;
+        numbers += x->step.weights;
     }
-    if (!any) return true;
-    if (!graph_verify(g, s->d) || !s->t->lab->measure_graph(s->t->lab, g, s->t->probe, &out->measured, s->d))
-        return false;
-    out->graph = g;
-    return true;
+    if (r->nkept == 0) return true;
+    r->predicted_gain = (double)numbers / (double)t->weights;
+    r->graph = steps_apply(t->exact, r->kept, r->nkept, a, d);
+    return r->graph && t->lab->measure_graph(t->lab, r->graph, t->probe, &r->measured, d);
 }
 
-bool share_choose(const ShrinkTask *t, Arena *a, ShareResult *out, Diag *d) {
-    *out = (ShareResult){.exact = shared_numbers(t)};
-    Sharer s = {t, a, out, d};
-    find_pairs(&s);
-    size_t nearest = 0;
-    for (size_t i = 0; i < out->n; i++) {
-        if (!pair_distance(&s, &out->tie[i])) return false;
-        if (out->tie[i].distance < out->tie[nearest].distance) nearest = i;
+bool share_choose(const ShrinkTask *t, Arena *a, ShrinkResult *r, Diag *d) {
+    LossyStep *pair;
+    size_t n = find_pairs(t->sites, t->nsites, a, &pair), nearest = 0;
+    double *distance = arena_array_of(a, n, double);
+    bool *taken = arena_array_of(a, t->nsites, bool), none = r->nkept == 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!pair_distance(t, &pair[i], &distance[i], d)) return false;
+        if (distance[i] < distance[nearest]) nearest = i;
     }
-    for (size_t i = 0; i < out->n; i++) {
-        if ((i == nearest || out->tie[i].distance < NEAR) && !try_pair(&s, &out->tie[i])) return false;
-        judge(&s, &out->tie[i]);
+    for (size_t i = 0; i < n; i++) {
+        StepOutcome x = {.step = pair[i],
+                         .worth = shrink_worth(t, r->predicted_kl) * (double)pair[i].weights};
+        if ((i == nearest || distance[i] < NEAR) && !measure_pair(t, &x, a, d)) return false;
+        judge(&x, distance[i], none && !taken[x.step.block] && !taken[x.step.amount], a);
+        if (x.kept) taken[x.step.block] = taken[x.step.amount] = true;
+        VEC_PUSH(a, &r->outcomes, x);
     }
-    return apply_pairs(&s);
+    return !none || take_pairs(t, a, r, d);
 }

@@ -7,7 +7,7 @@
  * and measured together: what costs more together than alone is taken back, the price lowered. */
 #include <math.h>
 
-#include "passes/lossy/lossy.h"
+#include "passes/lossy/blocks.h"
 
 #define PROBE_LOSS 0.02 /* near this loss a block's KL is measured */
 #define BISECTIONS 40
@@ -207,6 +207,7 @@ bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
     if (!probe_offers(&s)) return false;
     out->kept = arena_array_of(a, s.offers.count, LossyStep);
     if (!settle(&s, out->kept, out)) return false;
+    if (out->nkept == 0) out->predicted_kl = out->predicted_gain = 0;
     report(&s, out->kept, out->nkept, out->predicted_kl, out);
-    return true;
+    return share_choose(t, a, out, d) && sparse_choose(t, a, out, d);
 }

@@ -7,8 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "passes/lossy/blocks.h"
 #include "passes/lossy/linalg.h"
-#include "passes/lossy/lossy.h"
 
 #define DAMPING 0.01 /* of the mean moment */
 #define NO_FORMAT "no kernel of this target reads values with their places"
@@ -65,7 +65,7 @@ bool sparse_mask(float *w, int64_t rows, const Moments *m, Diag *d) {
 }
 
 /* Site i with half of its weights, measured alone. */
-static bool measure_site(const ShrinkTask *t, uint32_t i, SparseOutcome *out, Diag *d) {
+static bool measure_site(const ShrinkTask *t, uint32_t i, StepOutcome *out, Diag *d) {
     const Site *s = &t->sites[i];
     Arena *scratch = arena_new();
     Moments m;
@@ -77,20 +77,42 @@ static bool measure_site(const ShrinkTask *t, uint32_t i, SparseOutcome *out, Di
     ok = t->lab->set(t->lab, i, NULL, d) && ok;
     arena_free(scratch);
     out->kl = fmax(q.mean_kl, 0);
+    out->measured = true;
     return ok;
 }
 
-bool sparse_try(const ShrinkTask *t, uint32_t site, Arena *a, SparseOutcome *out, Diag *d) {
+/* The largest matrix of a layer in the middle: of those the least is lost. */
+static uint32_t choose_site(const ShrinkTask *t) {
+    uint32_t best = (uint32_t)t->nsites;
+    int32_t layers = 0;
+    for (uint32_t i = 0; i < t->nsites; i++)
+        if (t->sites[i].layer >= layers) layers = t->sites[i].layer + 1;
+    for (uint32_t i = 0; i < t->nsites; i++) {
+        const Site *s = &t->sites[i];
+        if (s->kind != SITE_LINEAR || s->fixed || s->layer != layers / 2) continue;
+        if (best == t->nsites || s->rows * s->cols > t->sites[best].rows * t->sites[best].cols) best = i;
+    }
+    return best;
+}
+
+bool sparse_choose(const ShrinkTask *t, Arena *a, ShrinkResult *r, Diag *d) {
+    uint32_t site = choose_site(t);
+    if (site == t->nsites) return true;
     const Site *s = &t->sites[site];
-    *out = (SparseOutcome){.site = site, .weights = (uint64_t)(s->rows * (s->cols / 4 * 2))};
-    if (!measure_site(t, site, out, d)) return false;
+    int64_t zeros = s->rows * (s->cols / 4 * 2);
+    StepOutcome x = {.step = {.kind = STEP_SPARSE,
+                              .block = site,
+                              .layer = s->layer,
+                              .amount = zeros,
+                              .weights = (uint64_t)zeros}};
+    if (!measure_site(t, site, &x, d)) return false;
     /* of four codes two go, and two places of two bits come */
-    double saved = fmax(1 - 2 / t->bits, 0) * (double)out->weights;
-    out->worth = shrink_worth(t, 0) * saved;
-    out->reason =
-        out->kl < out->worth
-            ? arena_printf(a, "cannot pay on this target: " NO_FORMAT)
+    x.worth = shrink_worth(t, r->predicted_kl) * fmax(1 - 2 / t->bits, 0) * (double)zeros;
+    x.reason =
+        x.kl < x.worth
+            ? "cannot pay on this target: " NO_FORMAT
             : arena_printf(a, "costs %.2g of KL; fewer bits for all save as much for %.2g, and " NO_FORMAT,
-                           out->kl, out->worth);
+                           x.kl, x.worth);
+    VEC_PUSH(a, &r->outcomes, x);
     return true;
 }

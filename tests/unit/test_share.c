@@ -1,6 +1,7 @@
 /* test_share.c: two matrices become one when that costs less than it saves; equal ones without a trace. */
 #include <string.h>
 
+#include "passes/lossy/blocks.h"
 #include "tests/unit/fake_lab.h"
 
 #define MODEL GPTC_SOURCE_DIR "/examples/shakespeare"
@@ -42,7 +43,7 @@ static void plant(Opened *o, const Site *sites, size_t nsites, size_t i, float n
     CU_ASSERT_TRUE_FATAL(site_write_dense(o->g, b, w, DT_F32, &o->diag));
 }
 
-static void share(Opened *o, const Site *sites, size_t n, double kl, ShareResult *r, int *measured) {
+static void share(Opened *o, const Site *sites, size_t n, double kl, ShrinkResult *r, int *measured) {
     FixedLab f = {.fake = {sites}, .kl = kl};
     Lab lab = {.self = &f,
                .set = fixed_set,
@@ -59,6 +60,7 @@ static void share(Opened *o, const Site *sites, size_t n, double kl, ShareResult
                     .kl = 0.01,
                     .bits = 4.5,
                     .weights = graph_weights(o->g, o->arena)};
+    *r = (ShrinkResult){0};
     CU_ASSERT_TRUE_FATAL(share_choose(&t, o->arena, r, &o->diag));
     CU_ASSERT_EQUAL(f.set, 0); /* what was set is as at first again */
     *measured = f.measured;
@@ -88,14 +90,19 @@ static void test_equal(void) {
     size_t n = sites_find(o.g, o.arena, &sites), i = last_product(sites, n);
     plant(&o, sites, n, i, 0);
     uint64_t before = graph_weights(o.g, o.arena), moved = (uint64_t)(sites[i].rows * sites[i].cols);
-    ShareResult r;
+    ShrinkResult r;
     int measured;
     Tensor a, b;
     share(&o, sites, n, 1e-6, &r, &measured);
-    CU_ASSERT_EQUAL(r.exact, 1024 * 256); /* the head is the token table */
     CU_ASSERT_PTR_NOT_NULL_FATAL(r.graph);
     CU_ASSERT_EQUAL(measured, 2); /* the pair, and the whole */
     CU_ASSERT_EQUAL(graph_weights(r.graph, o.arena), before - moved);
+    CU_ASSERT_EQUAL_FATAL(r.nkept, 1);
+    Text text = text_new(o.arena);
+    LossyStep again;
+    step_print(&text, &r.kept[0]);
+    CU_ASSERT_TRUE(step_parse(o.g, text.data, text.count, o.arena, &again, &o.diag));
+    CU_ASSERT_EQUAL(again.amount, r.kept[0].amount);
     logits_of(&o, o.g, &a);
     logits_of(&o, r.graph, &b);
     double worst = 0;
@@ -110,19 +117,19 @@ static void test_near(void) {
     Site *sites;
     size_t n = sites_find(o.g, o.arena, &sites);
     plant(&o, sites, n, last_product(sites, n), 0.001F);
-    ShareResult kept, back;
+    ShrinkResult kept, back;
     int measured;
     share(&o, sites, n, 1e-4, &kept, &measured);
     CU_ASSERT_PTR_NOT_NULL(kept.graph);
     share(&o, sites, n, 1e-2, &back, &measured); /* dearer than fewer bits */
     CU_ASSERT_PTR_NULL(back.graph);
     size_t tried = 0;
-    for (size_t i = 0; i < back.n; i++) {
-        const TieOutcome *x = &back.tie[i];
+    for (size_t i = 0; i < back.outcomes.count; i++) {
+        const StepOutcome *x = &back.outcomes.data[i];
         tried += x->measured;
         CU_ASSERT_PTR_NOT_NULL(x->reason);
         CU_ASSERT_FALSE(x->kept);
-        if (x->measured) CU_ASSERT_TRUE(x->distance < 0.5 && x->loss < 0.1 && x->kl > x->worth);
+        if (x->measured) CU_ASSERT_TRUE(x->step.loss < 0.1 && x->kl > x->worth);
     }
     CU_ASSERT_EQUAL(tried, 1);
     close_model(&o);

@@ -26,12 +26,27 @@ static bool priced_measure(Lab *lab, const Graph *g, const Windows *t, Quality *
     return true;
 }
 
+/* Sites set alone are much too dear. */
+static bool priced_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
+    (void)lab, (void)site, (void)w, (void)d;
+    return true;
+}
+static bool priced_sites(Lab *lab, const Windows *t, Quality *out, Diag *d) {
+    (void)lab, (void)t, (void)d;
+    *out = (Quality){.mean_kl = 1};
+    return true;
+}
+
 /* How many numbers go at a price each; -1 when nothing does. */
 static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *o) {
     Site *sites;
     size_t nsites = sites_find(o->g, o->arena, &sites);
     PricedLab p = {{sites}, graph_weights(o->g, o->arena), each, together, 2048, 0};
-    Lab lab = {.self = &p, .moments = fake_moments, .measure_graph = priced_measure};
+    Lab lab = {.self = &p,
+               .set = priced_set,
+               .measure = priced_sites,
+               .moments = fake_moments,
+               .measure_graph = priced_measure};
     Windows none = {0};
     ShrinkTask t = {.exact = o->g,
                     .sites = sites,
