@@ -258,7 +258,8 @@ typedef struct {
     uint64_t scratch_row_bytes;         /* of a row, times the spans that keys are split into */
     uint64_t source_offset, source_bytes;   /* the CUDA text; 0 bytes when it was left out */
     uint32_t decode, n_places;          /* the persistent kernel, a function; ART_NO_INDEX: none */
-    uint32_t decode_bytes, decode_first;/* its shared memory before the ring; whether it is predicted to be faster */
+    uint32_t decode_bytes, decode_first;/* its shared memory before the ring (without one: where in text it says why; 0:
+                                           nowhere); whether it is predicted to be faster */
     uint64_t decode_words;              /* of 8 bytes, that its blocks hand values to each other in */
 } ArtCuda;                              /* 64 bytes */
 typedef struct { uint32_t kind, value; } ArtCudaPlace;  /* ART_CUDA_TENSOR or _STATE; after the launches */

@@ -101,6 +101,9 @@ static void summary_written(const CompileResult *r, const char *out, double seco
                 "%u from the cache\n",
                 r->kernels.functions, r->kernels.launches, r->kernels.lines, (double)r->kernels.bytes / 1e6,
                 r->kernels.spills, r->kernels.seconds, r->kernels.cached);
+    if (r->kernels.no_decode)
+        fprintf(stderr, "  decode    a graph of kernels; no persistent kernel for %s\n",
+                r->kernels.no_decode);
     fprintf(stderr, "  wrote     %s: %.1f MB, tokenizer %s, in %.1f s\n", out,
             (double)r->pack.file_bytes / 1e6, r->has_tokenizer ? "inside" : "none", seconds);
 }
@@ -283,7 +286,8 @@ int main(int argc, char **argv) {
         {"-O0", NULL, CLI_FLAG, &o.o0, NULL,
          "no fusion, nothing shared: raised and cached only, so that it runs"},
         {"-O1", NULL, CLI_FLAG, &o.o1, NULL, "exact rewrites: raise, cache, fuse, plan (default)"},
-        {"-O2", NULL, CLI_FLAG, &o.o2, NULL, "as -O1 in this version"},
+        {"-O2", NULL, CLI_FLAG, &o.o2, NULL,
+         "as -O1; on GPUs, products of many rows round activations to 16 bits for matrix units"},
         {"-O3", NULL, CLI_FLAG, &o.o3, NULL,
          "lossy within a budget, by itself --budget kl=0.01 on text sampled from the model"},
         {"--target", NULL, CLI_STRING, &o.target, "T[,T]",

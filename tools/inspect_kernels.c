@@ -37,11 +37,26 @@ static void report_function(Report *r, const KernelTables *k, uint32_t i, const 
     report_number(r, "launches", launches_of(k, i), "x %u", launches_of(k, i));
 }
 
+static void report_decode(Report *r, const KernelTables *k) {
+    const ArtCuda *h = k->head;
+    bool persistent = h->decode != ART_NO_INDEX;
+    report_row(r);
+    if (persistent)
+        report_text(r, "decode", "persistent kernel, predicted to be %s than the graph",
+                    h->decode_first ? "faster" : "slower");
+    else
+        report_text(r, "decode", "graph of kernels");
+    if (!persistent && h->decode_bytes)
+        report_text(r, "no_persistent_kernel", "no persistent kernel for %s", k->text + h->decode_bytes);
+}
+
 void report_kernels(Report *r, const KernelTables *k) {
     const CostTarget *t = k->head->n_images ? cost_target(k->images[0].arch) : NULL;
     if (!t) t = cost_target(90);
     report_section(r, "images", "images");
     report_images(r, k);
+    report_section(r, "decode", "a step of one row");
+    report_decode(r, k);
     report_section(r, "kernels", "kernels");
     report_text(r, "predicted_for", "%s; registers, shared memory and spills are those of the first image",
                 t->name);

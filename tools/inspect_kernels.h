@@ -11,7 +11,7 @@ typedef struct {
     const ArtCudaImage *images;
     const ArtCudaFunction *functions;
     const ArtCudaLaunch *launches;
-    const char *text; /* the functions' names */
+    const char *text; /* the functions' names, and why there is no persistent kernel */
 } KernelTables;
 
 /* kernel_tables.c: the tables of m's kernels, which stay m's; checked. */

@@ -48,6 +48,7 @@ bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, con
     stats->functions = (uint32_t)c.functions.count;
     stats->launches = (uint32_t)c.launches.count;
     stats->bytes = *bytes;
+    stats->no_decode = c.decode.function == UINT32_MAX ? c.decode.unable : NULL;
     for (const char *s = c.source.data; *s; s++) stats->lines += *s == '\n';
     for (uint32_t i = 0; i < t->n_cuda; i++) {
         stats->cached += image[i].cached;
@@ -67,6 +68,8 @@ void targets_predict(Graph *g, const Program *p, int64_t ctx, Arena *a, Text *t)
     bool runs = cuda_emit(g, p, &(CudaOptions){0}, a, &cuda, &why);
     diag_free(&why);
     if (!runs) return;
+    if (cuda.decode.function == UINT32_MAX)
+        text_printf(t, "no persistent kernel for %s\n", cuda.decode.unable);
     CostPlan plan = cost_plan(p, (uint32_t)ctx, a);
     plan.launches = cuda_launches(&cuda);
     for (const CostTarget *c = cost_targets; c->name; c++) {

@@ -20,7 +20,8 @@ typedef struct {
     uint32_t functions, launches, cached;
     size_t bytes, lines;
     double seconds;
-    uint32_t spills; /* functions that spill registers */
+    uint32_t spills;       /* functions that spill registers */
+    const char *no_decode; /* why there is no persistent kernel; NULL: there is one */
 } KernelStats;
 /* Emits and compiles p's kernels and gives the KERNELS section. */
 bool targets_compile(const Targets *t, Graph *g, const Program *p, Arena *a, const void **data, size_t *bytes,

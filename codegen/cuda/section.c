@@ -37,6 +37,10 @@ void cuda_section(const CudaProgram *c, const CudaImage *images, uint32_t n, boo
         if (n) nvrtc_usage(images[0].log, f->name, &functions[i]);
         text_addn(&names, f->name, strlen(f->name) + 1);
     }
+    if (c->decode.function == ART_NO_INDEX && c->decode.unable) {
+        head.decode_bytes = (uint32_t)names.count;
+        text_addn(&names, c->decode.unable, strlen(c->decode.unable) + 1);
+    }
     head.text_bytes = (uint32_t)names.count;
     put(&t, &head, sizeof head);
     put(&t, table, n * sizeof *table);

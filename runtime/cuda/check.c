@@ -33,7 +33,8 @@ static gptc_status launch_check(const gptc_model *m, const CudaKernels *k, uint3
 
 static gptc_status decode_check(const gptc_model *m, const CudaKernels *k, gptc_detail *why) {
     const ArtCuda *h = k->head;
-    if (h->decode == ART_NO_INDEX && !h->n_places) return GPTC_OK;
+    bool none = h->decode == ART_NO_INDEX && !h->n_places;
+    if (none && h->decode_bytes < h->text_bytes) return GPTC_OK;
     bool ok = h->decode < h->n_functions && h->decode_bytes <= 1 << 20 && h->decode_bytes % 128 == 0 &&
               h->decode_words <= LIMIT_ROW_BYTES / 8 && h->decode_first <= 1;
     for (uint32_t i = 0; i < h->n_places && ok; i++) {

@@ -24,13 +24,18 @@ typedef struct {
 
 static const char *why_not(const CudaModel *m, const Chip *c, uint32_t *stages) {
     const ArtCuda *h = m->kernels.head;
-    if (h->decode == ART_NO_INDEX) return "the file has none for this model";
     if (m->arch < 90) return "it needs bulk copies, of sm_90 and above";
     if (!c->cooperative || c->sms < 1 || c->sms > MOST_BLOCKS)
         return "the device cannot run its blocks together";
     uint32_t room = (uint32_t)c->shared > h->decode_bytes ? (uint32_t)c->shared - h->decode_bytes : 0;
     *stages = room / STAGE_BYTES < MOST_STAGES ? room / STAGE_BYTES : MOST_STAGES;
     return *stages < LEAST_STAGES ? "the device has too little shared memory" : NULL;
+}
+
+static gptc_status none_in_file(const CudaKernels *k, gptc_detail *why) {
+    uint32_t at = k->head->decode_bytes;
+    return status_fail(why, GPTC_E_UNSUPPORTED, "the file has no persistent kernel%s%s; hint: --decode graph",
+                       at ? ": there is none for " : "", at ? k->text + at : "");
 }
 
 /* Offsets of tensors and caches in units of 64 bytes, then the tokens that end a text. */
@@ -84,7 +89,9 @@ gptc_status cuda_decode_new(gptc_session *s, gptc_decode_form form, gptc_detail 
     const ArtCuda *h = m->kernels.head;
     Chip chip = {0};
     uint32_t stages = 0;
-    if (form == GPTC_DECODE_GRAPH || (form == GPTC_DECODE_AUTO && !h->decode_first)) return GPTC_OK;
+    bool none = h->decode == ART_NO_INDEX;
+    if (form == GPTC_DECODE_GRAPH || (form == GPTC_DECODE_AUTO && (none || !h->decode_first))) return GPTC_OK;
+    if (none) return none_in_file(&m->kernels, why);
     TRY(d->device_attribute(&chip.sms, CU_SMS, m->device), "cuDeviceGetAttribute");
     TRY(d->device_attribute(&chip.cooperative, CU_COOPERATIVE, m->device), "cuDeviceGetAttribute");
     TRY(d->device_attribute(&chip.shared, CU_SHARED_BYTES, m->device), "cuDeviceGetAttribute");

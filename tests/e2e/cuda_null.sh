@@ -19,6 +19,16 @@ grep -Eq 'linear_.*_rows1 .*256 threads.*us.*memory|linear_.*_rows1 .*256 thread
 grep -q 'compute_90' "$work/kernels" || bad "does not show the images"
 "$build/gptc-inspect" "$work/m.bin" --kernels --json | grep -q '"registers": [0-9]' || bad "shows no kernels as JSON"
 
+# a model that the persistent kernel cannot run says why: when it is compiled, in the file, and when the kernel is asked for
+why='no persistent kernel.* for a copy into a part of a row'
+joint=$source/tests/models/joint/model.onnx
+"$build/gptc" "$joint" --target cpu,cuda:sm_90 --nvrtc "$stand_in" --nvrtc-cache '' -o "$work/joint.bin" 2>&1 | grep -q "$why" || bad "gptc does not say why there is no persistent kernel"
+"$build/gptc" "$joint" --dry-run | grep -q "$why" || bad "--dry-run does not say why there is no persistent kernel"
+"$build/gptc-inspect" "$work/joint.bin" --kernels | grep -q "$why" || bad "the file does not say why there is no persistent kernel"
+"$build/gptc-run" "$work/joint.bin" --tokens 1 -n 1 --decode persistent --device "cuda:$null" 2>&1 | grep -q "$why" || bad "the runtime does not say why there is no persistent kernel"
+"$build/gptc-run" "$work/joint.bin" --tokens 1 -n 1 --device "cuda:$null" >/dev/null 2>&1 || bad "the graph does not run in its place"
+grep -q 'persistent kernel, predicted to be faster' "$work/kernels" || bad "does not show the persistent kernel"
+
 # a step is one graph: the same launches every time, each kernel's arguments inside the allocation
 GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --decode graph --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
 awk '/^gather_token/ { n++; one[n] = / 1 x 1,|<<<1 x 1/ } { step[n] = step[n] $0 "\n" }
