@@ -165,6 +165,34 @@ static int dry_run(Compile *c, int64_t ctx) {
     return EXIT_DONE;
 }
 
+/* No file is written over one that is read, or over another that is written. */
+static bool outputs_check(Compile *c, const char *path, const Options *o, const char *out, bool is_model) {
+    const char *const written[] = {out, o->plan_out, o->report};
+    const char *const read[] = {o->calibrate, o->plan_in};
+    for (size_t i = 0; i < COUNT_OF(written); i++) {
+        const char *w = written[i];
+        bool taken = false;
+        if (!w) continue;
+        if (!compile_output_check(c, path, o->tokenizer, w, i == 0 && is_model)) return false;
+        for (size_t k = 0; k < COUNT_OF(read); k++) taken = taken || (read[k] && file_same(w, read[k]));
+        for (size_t k = 0; k < i; k++)
+            taken = taken || (written[k] && (!strcmp(w, written[k]) || file_same(w, written[k])));
+        if (taken)
+            return diag_error(&c->diag, loc_file(w),
+                              "is read or written by this compile already; name another file");
+    }
+    return true;
+}
+
+/* What was asked for was done, or this says why not. */
+static bool lossy_honoured(const Options *o, const Lossy *l, bool writes, Diag *d) {
+    if (!writes || l->done || !asks_lossy(o)) return true;
+    return diag_error(
+        d, loc_none(),
+        "nothing was compressed, so --budget, --plan-out, --report and the like cannot be honoured: "
+        "pass quantize did not run or found no matrix; hint: leave out --passes and --disable");
+}
+
 static bool lossy_options(const Options *o, LossyOptions *to, Diag *d) {
     Arena *a = d->arena;
     const char *text = o->budget ? o->budget
@@ -236,7 +264,8 @@ static int compile(Options *o, const char *path) {
     const LossyHook hook = lossy_hook(&lossy);
     if (level == 3 && !o->dry_run) p.pass.lossy = &hook;
     if (!understood || !targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
-        (out && !compile_output_check(&c, path, o->tokenizer, out, writes)) || !compile_passes(&c, &p)) {
+        !outputs_check(&c, path, o, out, writes) || !compile_passes(&c, &p) ||
+        !lossy_honoured(o, &lossy, writes, &c.diag)) {
         if (bar) fprintf(stderr, "\r\033[K");
         status = fail(&c);
         lossy_free(&lossy);

@@ -64,6 +64,10 @@ refused 1 'wrong.plan:[0-9]+.*no such format' model.onnx --ctx 128 --plan-in wro
 sed 's/^budget .*/budget kl=0.000001/' plan >strict.plan
 refused 1 'breaks its budget' model.onnx --ctx 128 --plan-in strict.plan --calibrate seen
 
+refused 1 'is read by this compile' model.onnx --ctx 128 --plan-in plan --calibrate seen --report model.onnx
+refused 1 'already; name another file' model.onnx --ctx 128 --plan-in plan --calibrate seen --report seen
+refused 1 'nothing was compressed' model.onnx --ctx 128 --bits 4 --disable=prune,quantize
+
 # a pass that is left out
 "$build/gptc" -q model.onnx -O3 --disable=prune,quantize -o off.bin || fail "--disable=quantize"
 cmp -s off.bin small.bin && fail "--disable=quantize has no effect"
