@@ -65,8 +65,9 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
         return status_fail(why, GPTC_E_FORMAT, "KERNELS: its tables do not fit the section");
     for (uint32_t i = 0; i < h->n_images; i++) {
         const ArtCudaImage *g = &k->images[i];
-        if (g->offset > bytes || g->bytes >= bytes - g->offset + (g->kind == ART_IMAGE_CUBIN) ||
-            (g->kind == ART_IMAGE_PTX && data[g->offset + g->bytes]))
+        bool cubin = g->kind == ART_IMAGE_CUBIN;
+        if (g->kind > ART_IMAGE_PTX || g->offset > bytes || g->bytes >= bytes - g->offset + cubin ||
+            (!cubin && data[g->offset + g->bytes]))
             return status_fail(why, GPTC_E_FORMAT, "KERNELS: image %u lies outside the section", i);
     }
     for (uint32_t i = 0; i < h->n_functions; i++)
