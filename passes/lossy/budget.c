@@ -55,12 +55,12 @@ bool budget_of_quality(Budget b) {
     return b.kind == BUDGET_KL || b.kind == BUDGET_PPL || b.kind == BUDGET_TOP1;
 }
 
-double budget_share(Budget b, const Quality *q, double errors) {
+static double share_of(Budget b, const Quality *q, double errors) {
     switch (b.kind) {
     case BUDGET_KL: return (q->mean_kl + errors * q->mean_kl_error) / b.value;
     case BUDGET_PPL: {
         double log_ratio = log(q->perplexity) - log(q->base_perplexity) + errors * q->log_ratio_error;
-        return log_ratio > 0 ? expm1(log_ratio) / b.value : 0;
+        return log_ratio <= 0 ? 0 : expm1(log_ratio) / b.value;
     }
     case BUDGET_TOP1: {
         double lost = 1 - q->same_top + errors * q->same_top_error, allowed = 1 - b.value;
@@ -68,4 +68,10 @@ double budget_share(Budget b, const Quality *q, double errors) {
     }
     default: return 0;
     }
+}
+
+/* What is no number is no quality. */
+double budget_share(Budget b, const Quality *q, double errors) {
+    double share = share_of(b, q, errors);
+    return isnan(share) ? INFINITY : share;
 }

@@ -25,8 +25,8 @@ typedef struct {
 /* "kl=0.01", "ppl=1%", "top1=99%", "bits=4.5", "size=50MB"; numbers as people write them. */
 bool budget_parse(const char *text, Budget *out, Diag *d);
 void budget_print(Text *t, Budget b); /* parses back to the same budget */
-/* The share of the budget that q uses, `errors` standard errors for the worse counted in; within it: <= 1. Budgets of
- * bits and size are not about quality: 0. */
+/* The share of the budget that q uses, `errors` standard errors for the worse counted in; within it: <= 1. Infinite
+ * when q holds what is no number. Budgets of bits and size are not about quality: 0. */
 double budget_share(Budget b, const Quality *q, double errors);
 bool budget_of_quality(Budget b);
 

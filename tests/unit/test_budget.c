@@ -68,6 +68,13 @@ static void test_shares_count_the_error(void) {
     CU_ASSERT_EQUAL(budget_share(ppl, &q, 0), 0);
 }
 
+/* A model whose logits are no numbers keeps no budget. */
+static void test_no_number_is_no_quality(void) {
+    const Quality q = {.mean_kl = NAN, .perplexity = NAN, .base_perplexity = 10, .same_top = NAN};
+    for (BudgetKind k = BUDGET_KL; k <= BUDGET_TOP1; k++)
+        CU_ASSERT_EQUAL(budget_share((Budget){k, 0.9}, &q, 2), INFINITY);
+}
+
 /* ---- allocation ---- */
 
 typedef struct {
@@ -226,6 +233,7 @@ int main(void) {
     CU_add_test(s, "budgets are read", test_budgets_are_read);
     CU_add_test(s, "nonsense is no budget", test_nonsense_is_no_budget);
     CU_add_test(s, "shares count the error", test_shares_count_the_error);
+    CU_add_test(s, "no number is no quality", test_no_number_is_no_quality);
     CU_add_test(s, "allocation is the best there is", test_allocation_is_the_best);
     CU_add_test(s, "allocation at its ends", test_allocation_at_its_ends);
     CU_add_test(s, "plans repeat themselves", test_plans_repeat_themselves);
