@@ -63,6 +63,7 @@ static bool lab_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
     LabCpu *l = lab->self;
     if (site >= l->nsites) return diag_bug(d, loc_none(), "site %u of %zu", site, l->nsites);
     LabSite *s = &l->sites[site];
+    if (!w && !s->version) return true;
     if (s->site.fixed)
         return diag_error(d, loc_none(), "\"%s\" is compressed already and stays as it is", s->site.name);
     const WeightView given = {.data = w,
@@ -70,7 +71,6 @@ static bool lab_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
                               .rank = 2,
                               .dim = {s->site.rows, s->site.cols},
                               .stride = {s->site.cols, 1}};
-    if (!w && !s->version) return true;
     lab_site_fill(l, s, w ? &given : &s->view);
     s->version = w ? ++l->versions : 0;
     return true;

@@ -36,14 +36,14 @@ static void add_sites(const Lossy *l, Report *r) {
         const Site *s = &l->at.sites[i];
         const Format *f = l->plan.sites.data[i].format;
         double numbers = (double)s->rows * (double)s->cols;
-        double bits = f ? (double)format_stored_bits(f, s->rows, s->cols) : 32 * numbers;
+        double before = s->bits * numbers;
+        double bits = f ? (double)format_stored_bits(f, s->rows, s->cols) : before;
         report_row(r);
         report_text(r, "matrix", "%s", s->name);
         report_text(r, "size", "%" PRId64 " x %" PRId64, s->rows, s->cols);
         report_text(r, "format", "%s", f ? f->name : "kept");
         report_number(r, "bits a weight", bits / numbers, "%.2f bits", bits / numbers);
-        report_number(r, "saved", 4 * numbers - bits / 8, "%s",
-                      report_bytes(r->arena, 4 * numbers - bits / 8));
+        report_number(r, "saved", (before - bits) / 8, "%s", report_bytes(r->arena, (before - bits) / 8));
         if (best) {
             double kl = l->at.search.site[i].option[best->pick[i]].kl;
             report_number(r, "KL, predicted", kl, "%.2e predicted", kl);

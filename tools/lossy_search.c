@@ -26,8 +26,12 @@ static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag 
     *out = (LossyAttempt){.graph = g};
     out->nsites = sites_find(g, l->c->arena, &out->sites);
     graph_weigh(g, &weights, &out->other_bits);
-    for (size_t i = 0; i < out->nsites; i++)
-        out->other_bits -= 32u * (uint64_t)(out->sites[i].rows * out->sites[i].cols);
+    for (size_t i = 0; i < out->nsites; i++) {
+        const Site *s = &out->sites[i];
+        uint64_t own = s->bits * (uint64_t)(s->rows * s->cols);
+        out->other_bits -=
+            own < out->other_bits ? own : out->other_bits; /* slices of a constant may overlap */
+    }
     if (!lab_new(g, out->sites, out->nsites, l->text.calibration.length, l->opt.threads, &out->lab, d))
         return false;
     if (base) lab_compare(out->lab, base);
@@ -97,12 +101,13 @@ static const char *step_text(Arena *a, const LossyStep *s) {
 
 static void note_steps(Lossy *l, const ShrinkResult *r, const char *undone) {
     Arena *a = l->c->arena;
+    double number = (double)l->exact_bits / 8 / (double)l->weights; /* bytes */
     for (size_t i = 0; i < r->outcomes.count; i++) {
         const StepOutcome *o = &r->outcomes.data[i];
         bool kept = o->kept && !undone;
         LossyNote n = {.what = arena_printf(a, "layer %d: %s", o->step.layer, step_text(a, &o->step)),
                        .why = o->kept && undone ? undone : o->reason,
-                       .bytes = 4 * (double)o->step.weights,
+                       .bytes = number * (double)o->step.weights,
                        .ops = (double)o->step.ops,
                        .kl = o->kl,
                        .measured = o->measured,
@@ -185,7 +190,8 @@ static bool repeat_steps(Lossy *l, LossyAttempt *exact, Diag *d) {
     size_t n = l->plan.steps.count;
     LossyStep *steps = arena_array_of(a, n, LossyStep);
     for (size_t i = 0; i < n; i++)
-        if (!step_parse(l->exact, l->plan.steps.data[i], strlen(l->plan.steps.data[i]), a, &steps[i], d))
+        if (!step_parse(l->exact, l->plan.steps.data[i], strlen(l->plan.steps.data[i]), a, &steps[i], d) ||
+            !steps_differ(steps, i + 1, d))
             return false;
     if (!steps_prepare(l->exact, exact->sites, exact->nsites, exact->lab, &l->text.calibration, steps, n, a,
                        d))

@@ -58,6 +58,7 @@ typedef struct {
     NodeId user;        /* the first product that reads it, the first gather when there is none */
     bool transposed;    /* weight is [cols, rows] */
     int64_t rows, cols; /* outputs, inputs; of a TABLE entries, width */
+    uint32_t bits;      /* of a number as it is stored */
     int32_t
         layer; /* of which attention, from 0: what leads to it, and what follows it up to the next; -1 = tables
                     * and what makes logits */
@@ -198,6 +199,8 @@ bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const 
 /* The same, and chooses for each step what goes and what makes up for it: a matrix each, in `a`. Deterministic. */
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
                    LossyStep *steps, size_t n, Arena *a, Diag *d);
+/* Whether no two are of the same block; a plan may say otherwise. */
+bool steps_differ(const LossyStep *steps, size_t n, Diag *d);
 /* A copy of g, in `a`, with prepared steps applied in order; matrices, cache and work shrink. */
 Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, Diag *d);
 /* "neurons block=5 amount=64": a step in a plan. Parsing checks it against what g offers; the rest is for steps_prepare. */

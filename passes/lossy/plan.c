@@ -16,6 +16,7 @@
 #include "passes/lossy/budget.h"
 
 #define MOST_SITES 100000
+#define MOST_STEPS 10000
 #define MOST_STEP_TEXT 200
 
 uint64_t graph_fingerprint(Graph *g) {
@@ -136,7 +137,7 @@ static bool parse_site(Reader *r, LossyPlan *p) {
 static bool parse_step(Reader *r, LossyPlan *p) {
     while (r->at < r->end && *r->at == ' ') r->at++;
     size_t n = (size_t)(r->end - r->at);
-    if (p->steps.count >= MOST_SITES) return fail(r, "too many steps");
+    if (p->steps.count >= MOST_STEPS) return fail(r, "too many steps");
     if (n == 0 || n > MOST_STEP_TEXT || memchr(r->at, 0, n)) return fail(r, "no such step");
     const char *step = arena_strndup(r->arena, r->at, n);
     VEC_PUSH(r->arena, &p->steps, step);

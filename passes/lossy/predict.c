@@ -94,7 +94,7 @@ static void forecast_losses(const Site *site, const float *w, const Moments *m, 
     int64_t rows = sample_rows(w, site, some);
     bool cheap = site->cols <= FEEDBACK_COLS;
     double scale = (double)site->rows / (double)rows;
-    out->option[out->n++] = (SiteOption){.bits = 32.0 * (double)site->rows * (double)site->cols};
+    out->option[out->n++] = (SiteOption){.bits = site->bits * (double)site->rows * (double)site->cols};
     out->energy = matrix_energy(w, m, site->rows, site->cols);
     if (site->fixed) return;
     if (m && !cheap) scale *= feedback_gain(some, rows, site, m, scratch);
@@ -140,7 +140,8 @@ static bool forecast_site(const Search *s, uint32_t i, const Moments *m, double 
     bool ok = site_read(s->exact, site, w, d);
     if (ok) forecast_losses(site, w, m, scratch, out);
     ok = ok && (out->n < 2 || measure_sensitivity(s, i, w, m, scratch, unchanged, out, d));
-    for (uint32_t k = 0; k < out->n; k++) out->option[k].kl = out->sensitivity * out->option[k].loss;
+    for (uint32_t k = 0; k < out->n; k++) /* a site that must not be rounded at all: infinite times nothing */
+        out->option[k].kl = out->option[k].loss > 0 ? out->sensitivity * out->option[k].loss : 0;
     arena_free(scratch);
     return ok;
 }

@@ -309,6 +309,16 @@ static bool apply_skip(Applier *ap, Block *b, const Removal *r) {
     return true;
 }
 
+bool steps_differ(const LossyStep *steps, size_t n, Diag *d) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (steps[i].block == steps[k].block)
+                return diag_error(d, loc_none(),
+                                  "steps %zu and %zu are both of block %u; hint: one step of a block", k, i,
+                                  steps[i].block);
+    return true;
+}
+
 Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, Diag *d) {
     Arena *scratch = arena_new();
     Graph *copy = graph_copy(g, a);
@@ -318,7 +328,7 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
     Uses uses = graph_uses(copy, scratch);
     Applier ap = {
         .g = copy, .blocks = blocks, .pick = {.g = copy, .scratch = scratch, .d = d, .uses = &uses}, .d = d};
-    bool ok = true;
+    bool ok = steps_differ(steps, n, d);
     for (size_t i = 0; i < n && ok; i++) {
         const LossyStep *s = &steps[i];
         bool share = s->kind == STEP_SHARE;

@@ -239,9 +239,11 @@ bool search_formats(const Search *s, Arena *a, SearchResult *out, Diag *d) {
         return false;
     }
     if (out->graph) return true;
-    const Trial *last = &out->trials.data[out->trials.count - 1];
     Text asked = text_new(a);
     budget_print(&asked, s->budget);
+    if (out->trials.count == 0)
+        return diag_error(d, loc_none(), "--budget %s: no formats are predicted to keep it", asked.data);
+    const Trial *last = &out->trials.data[out->trials.count - 1];
     return diag_error(d, loc_none(),
                       "--budget %s: not reached in %zu trials; the last, at %.2f bits a weight, has a mean "
                       "KL of %.2g, %.0f %% "

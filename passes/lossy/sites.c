@@ -57,6 +57,12 @@ static bool is_compressed(const Graph *g, ValId v) {
     return false;
 }
 
+/* Bits of a number of the constant under v. */
+static uint32_t stored_bits(const Graph *g, ValId v) {
+    while (node_ok(graph_def(g, v))) v = graph_node(g, graph_def(g, v))->in[0];
+    return (uint32_t)dtype_bits(graph_type(g, v)->dtype);
+}
+
 /* ---- where it stands ---- */
 
 /* The product that the logits come from, through whatever follows it. */
@@ -153,6 +159,7 @@ static void site_add(Finder *f, NodeId id) {
     if (s.rows < MIN_ROWS || s.cols < MIN_COLS) return;
     s.kind = n->op == OP_GATHER ? SITE_TABLE : id.id == f->head.id ? SITE_HEAD : SITE_LINEAR;
     s.layer = s.kind == SITE_LINEAR ? layer_of(f, id) : -1;
+    s.bits = stored_bits(f->g, v);
     s.fixed = is_compressed(f->g, v);
     s.name = site_name(f, v);
     VEC_PUSH(f->a, &f->sites, s);

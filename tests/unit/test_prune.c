@@ -256,6 +256,8 @@ static void test_text(void) {
     Diag quiet;
     diag_init(&quiet);
     CU_ASSERT_PTR_NULL(steps_apply(o.g, offered, 1, o.arena, &quiet)); /* not prepared */
+    CU_ASSERT_TRUE(steps_differ(offered, 1, &quiet));
+    CU_ASSERT_FALSE(steps_differ((LossyStep[]){offered[0], offered[0]}, 2, &quiet)); /* of one block */
     diag_free(&quiet);
     close_model(&o);
 }

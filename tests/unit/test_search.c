@@ -196,6 +196,57 @@ static void test_sizes_hold(void) {
     diag_free(&d);
 }
 
+/* A site that makes all logits infinite when it is rounded is kept, the others are compressed. */
+static void test_what_must_not_be_rounded_is_kept(void) {
+    Fake f;
+    Diag d;
+    diag_init(&d);
+    fake_new(&f, 1, &d);
+    f.weight[1] = INFINITY;
+    Search s = search_of(&f, (Budget){BUDGET_KL, 0.1});
+    SearchResult r;
+    CU_ASSERT_TRUE_FATAL(search_formats(&s, f.arena, &r, &d));
+    check_result(&f, &s, &r);
+    CU_ASSERT_EQUAL(best_of(&r)->pick[1], 0);
+    CU_ASSERT_NOT_EQUAL(best_of(&r)->pick[0], 0);
+    arena_free(r.graph_arena);
+    arena_free(f.arena);
+    diag_free(&d);
+}
+
+/* Sites are as large as their constants: the rest of the graph has no bits. */
+static void test_sites_have_the_bits_of_their_constants(void) {
+    static const char text[] = "gir 1 stage=raised\nsymbol batch\nsymbol seq\nsymbol past\n"
+                               "input %1 \"ids\" : i64[batch, seq] role=tokens\n"
+                               "const %2 : f32[64, 64] = seed(1)\n"
+                               "const %3 : f16[64, 64] = seed(2)\n"
+                               "const %4 : u8[64, 64] = seed(3)\n"
+                               "const %5 : f32[] = {0.1}\n"
+                               "%6 : f32[batch, seq, 64] = gather(%2, %1)\n"
+                               "%7 : f32[64, 64] = cast(%3)\n"
+                               "%8 : f32[batch, seq, 64] = linear(%6, %7)\n"
+                               "%9 : f32[64, 64] = dequantize(%4, %5)\n"
+                               "%10 : f32[batch, seq, 64] = linear(%8, %9)\n"
+                               "output %10 \"logits\" role=logits\n";
+    Arena *a = arena_new();
+    Diag d;
+    diag_init(&d);
+    Graph *g = graph_parse(text, sizeof text - 1, "model", NULL, a, &d);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(g);
+    Site *site;
+    CU_ASSERT_EQUAL_FATAL(sites_find(g, a, &site), 3);
+    uint64_t weights, bits;
+    graph_weigh(g, &weights, &bits);
+    for (int i = 0; i < 3; i++) bits -= (uint64_t)(site[i].rows * site[i].cols) * site[i].bits;
+    CU_ASSERT_EQUAL(site[0].bits, 32);
+    CU_ASSERT_EQUAL(site[1].bits, 16);
+    CU_ASSERT_EQUAL(site[2].bits, 8);
+    CU_ASSERT_TRUE(site[2].fixed);
+    CU_ASSERT_EQUAL(bits, 32); /* the scale */
+    arena_free(a);
+    diag_free(&d);
+}
+
 /* The same search twice, and its plan once more: the same graph, constant for constant. */
 static void test_a_plan_repeats_the_search(void) {
     uint64_t first = 0;
@@ -232,6 +283,8 @@ int main(void) {
     CU_add_test(s, "wrong forecasts are mended", test_wrong_forecasts_are_mended);
     CU_add_test(s, "tiny budgets change nothing", test_tiny_budgets_change_nothing);
     CU_add_test(s, "sizes hold", test_sizes_hold);
+    CU_add_test(s, "what must not be rounded is kept", test_what_must_not_be_rounded_is_kept);
+    CU_add_test(s, "sites have the bits of their constants", test_sites_have_the_bits_of_their_constants);
     CU_add_test(s, "a plan repeats the search", test_a_plan_repeats_the_search);
     return unit_end();
 }
