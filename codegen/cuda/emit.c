@@ -165,13 +165,23 @@ uint32_t cuda_launches(const CudaProgram *c) {
     return n;
 }
 
+/* What no kernel of the program can call is left out of its text. */
+static bool text_used(const Program *p, const CudaOptions *o, const char *name) {
+    if (!strcmp(name, "gemm.cu")) return o->halves;
+    if (strcmp(name, "experts.cu") != 0) return true;
+    for (size_t i = 0; i < p->steps.count; i++)
+        if (p->steps.data[i].kernel == ART_K_ROUTED) return true;
+    return false;
+}
+
 bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d) {
     Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d, .halves = o->halves};
     FusePlan fused;
     memset(out, 0, sizeof *out);
     fuse_plan(p, a, &fused);
     out->source = text_new(a);
-    for (const CudaText *t = cuda_texts; t->name; t++) text_add(&out->source, t->text);
+    for (const CudaText *t = cuda_texts; t->name; t++)
+        if (text_used(p, o, t->name)) text_add(&out->source, t->text);
     for (size_t i = 0; i < p->steps.count; i++) {
         e.step = (uint32_t)i;
         e.s = &p->steps.data[i];
