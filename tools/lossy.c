@@ -52,6 +52,7 @@ static bool pack_exact(Lossy *l, Diag *d) {
     FileWriter *file = compile_pack(l->c, p, l->opt.model_path, beside, &w, &r);
     if (!file) return false;
     if (!file_flush(file)) return file_commit(file, d);
+    file_unname(file);
     l->exact_file = file;
     l->exact_bits = r.pack.weight_bytes * 8;
     l->vocab = p->meta.vocab;

@@ -132,8 +132,10 @@ uint64_t file_offset(const FileWriter *w);
 bool file_write_at(FileWriter *w, uint64_t offset, const void *data, size_t bytes);
 bool file_flush(FileWriter *w);                  /* what was written can be read back */
 const char *file_temporary(const FileWriter *w); /* the file being written; until commit */
-bool file_commit(FileWriter *w, Diag *d);        /* frees w */
-void file_abandon(FileWriter *w);                /* removes the temporary; frees w */
+void file_unname(
+    FileWriter *w); /* the temporary is gone once w or the process is; it is only abandoned from now on */
+bool file_commit(FileWriter *w, Diag *d); /* frees w */
+void file_abandon(FileWriter *w);         /* removes the temporary; frees w */
 bool file_write_text(const char *path, const char *text, size_t bytes, Diag *d);
 /* Both are the same regular file, by whatever names: writing one would destroy the other. */
 bool file_same(const char *a, const char *b);

@@ -94,7 +94,8 @@ struct FileWriter {
     size_t buffered;
     uint64_t flushed;
     int fd;
-    int error; /* errno of the first failure, 0 while all is well */
+    bool unnamed; /* `temporary` is a path to the handle */
+    int error;    /* errno of the first failure, 0 while all is well */
 };
 
 static void writer_free(FileWriter *w) {
@@ -235,6 +236,19 @@ bool file_flush(FileWriter *w) { return writer_flush(w); }
 
 const char *file_temporary(const FileWriter *w) { return w->temporary != NULL ? w->temporary : w->path; }
 
+void file_unname(FileWriter *w) {
+    char by_handle[64];
+    snprintf(by_handle, sizeof by_handle, "/proc/self/fd/%d", w->fd);
+    char *path = access(by_handle, R_OK) == 0 ? strdup(by_handle) : NULL;
+    if (path == NULL || w->temporary == NULL || unlink(w->temporary) != 0) {
+        free(path);
+        return; /* it keeps its name */
+    }
+    free(w->temporary);
+    w->temporary = path;
+    w->unnamed = true;
+}
+
 bool file_commit(FileWriter *w, Diag *d) {
     writer_flush(w);
     if (w->error == 0 && w->temporary != NULL && fsync(w->fd) != 0) w->error = errno;
@@ -255,7 +269,7 @@ bool file_commit(FileWriter *w, Diag *d) {
 
 void file_abandon(FileWriter *w) {
     if (w == NULL) return;
-    if (w->temporary != NULL) (void)unlink(w->temporary);
+    if (w->temporary != NULL && !w->unnamed) (void)unlink(w->temporary);
     writer_free(w);
 }
 
