@@ -187,7 +187,7 @@ void lossy_predict(const Lossy *l, Text *t) {
     uint64_t weights, bits;
     graph_weigh(l->c->graph, &weights, &bits);
     double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
-    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = weights > LARGE_MODEL ? 3 : 7;
+    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = weights > LARGE_MODEL ? 3 : 5;
     double seconds = 2 * (double)weights * tokens * (2 + trials) / CPU_RATE +
                      SECONDS_A_WEIGHT * (double)weights * (1 + trials / 10);
     text_printf(t, "compressed: %.2f bits a weight, %.2f MB of weights (predicted, roughly, for %s)\n", b,

@@ -18,7 +18,8 @@ static void tell(void *self, const char *what, double done) {
 
 /* ---- an attempt ---- */
 
-static uint32_t trials_for(const Lossy *l) { return l->weights > LARGE_MODEL ? 3 : 7; }
+/* A search that starts from the result of another one is nearly there. */
+static uint32_t trials_for(const Lossy *l, bool again) { return again || l->weights > LARGE_MODEL ? 3 : 5; }
 
 /* Finds g's sites and opens a lab for them that compares with `base`, or with g itself. */
 static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag *d) {
@@ -38,7 +39,8 @@ static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag 
     return true;
 }
 
-static Search search_of(const Lossy *l, const LossyAttempt *x, const SearchProgress *progress) {
+static Search search_of(const Lossy *l, const LossyAttempt *x, SiteForecast *known, double aim,
+                        const SearchProgress *progress) {
     return (Search){.exact = x->graph,
                     .sites = x->sites,
                     .n = x->nsites,
@@ -49,7 +51,10 @@ static Search search_of(const Lossy *l, const LossyAttempt *x, const SearchProgr
                     .budget = l->opt.budget,
                     .weights = l->weights,
                     .other_bits = x->other_bits,
-                    .trials = trials_for(l),
+                    .palettes = !budget_of_quality(l->opt.budget),
+                    .trials = trials_for(l, known != NULL),
+                    .forecast = known,
+                    .aim = aim,
                     .progress = progress};
 }
 
@@ -60,11 +65,22 @@ static Budget tighter(Budget b, double by) {
 
 static const Trial *best_trial(const LossyAttempt *x) { return &x->search.trials.data[x->search.best]; }
 
-/* When fresh text says no, the search goes on from where it was with less to spend. */
-static bool attempt_search(Lossy *l, LossyAttempt *x, double aim, Diag *d) {
+/* Forecasts of x's sites from those of `first`, for matrices that are of the same size in both. */
+static SiteForecast *forecasts_known(const LossyAttempt *first, const LossyAttempt *x, Arena *a) {
+    SiteForecast *known = arena_array_of(a, x->nsites, SiteForecast);
+    for (size_t i = 0; i < x->nsites; i++)
+        for (size_t k = 0; k < first->nsites; k++) {
+            const Site *s = &x->sites[i], *same = &first->sites[k];
+            if (!strcmp(s->name, same->name) && s->rows == same->rows && s->cols == same->cols)
+                known[i] = first->search.site[k];
+        }
+    return known;
+}
+
+/* When fresh text says no, the search goes on from where it was with less to spend. `known`, may be NULL: forecasts. */
+static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, double aim, Diag *d) {
     const SearchProgress progress = {l, tell};
-    Search s = search_of(l, x, &progress);
-    s.aim = aim;
+    Search s = search_of(l, x, known, aim, &progress);
     for (int round = 0; round < ROUNDS; round++) {
         if (!search_formats(&s, l->c->arena, &x->search, d)) return false;
         const Trial *best = best_trial(x);
@@ -141,7 +157,8 @@ static bool try_steps(Lossy *l, Diag *d) {
     second.steps = r.kept, second.nsteps = r.nkept;
     Diag why; /* a search that finds nothing here is no error: there is the first */
     diag_init(&why);
-    bool ok = attempt_search(l, &second, fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), &why);
+    bool ok = attempt_search(l, &second, forecasts_known(first, &second, a),
+                             fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), &why);
     bool smaller = ok && best_trial(&second)->bits < bits;
     note_steps(l, &r,
                smaller ? NULL
@@ -202,7 +219,7 @@ static bool repeat_steps(Lossy *l, LossyAttempt *exact, Diag *d) {
 
 static bool repeat_formats(Lossy *l, LossyAttempt *x, Diag *d) {
     const SearchProgress progress = {l, tell};
-    const Search s = search_of(l, x, &progress);
+    const Search s = search_of(l, x, NULL, 0, &progress);
     if (!plan_fits_sites(&l->plan, x->sites, x->nsites, l->opt.plan_in, d)) return false;
     const Format **chosen = arena_array_of(l->c->arena, x->nsites, const Format *);
     for (size_t i = 0; i < x->nsites; i++) chosen[i] = l->plan.sites.data[i].format;
@@ -233,7 +250,7 @@ bool lossy_compress(Lossy *l, Diag *d) {
     if (ok && l->opt.plan_in) {
         ok = repeat(l, d);
     } else if (ok) {
-        ok = attempt_search(l, &l->at, 0, d);
+        ok = attempt_search(l, &l->at, NULL, 0, d);
         if (ok && l->may_shrink && budget_of_quality(l->opt.budget) && l->weights <= LARGE_MODEL)
             ok = try_steps(l, d);
         if (ok) plan_make(l);

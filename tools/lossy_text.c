@@ -8,8 +8,10 @@
 
 #define WINDOW 256
 #define LEAST_WINDOWS 8
-#define MOST_WINDOWS 96
-#define TEXT_WORK 6e11 /* multiplications and additions for all windows, once */
+#define MOST_WINDOWS 64
+#define SAMPLED_WINDOWS 32 /* at most: writing them takes longer than running them */
+#define PROBE_WINDOWS 4
+#define TEXT_WORK 2e11 /* multiplications and additions for all windows, once */
 
 int64_t lossy_windows(uint64_t weights, int64_t length) {
     int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)weights * (double)length));
@@ -36,7 +38,7 @@ static bool deal(Lossy *l, const Windows *all, int64_t wanted, Diag *d) {
     windows_deal(all, share, COUNT_OF(share), (uint64_t)l->opt.seed, l->c->arena, part);
     t->calibration = part[0], t->evaluation = part[1], t->confirmation = part[2];
     t->probe = t->evaluation;
-    if (t->probe.windows > 8) t->probe.windows = 8;
+    if (t->probe.windows > PROBE_WINDOWS) t->probe.windows = PROBE_WINDOWS;
     if (l->weights > LARGE_MODEL) t->probe.windows = 1;
     return true;
 }
@@ -47,6 +49,7 @@ bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
     int64_t length = compile_context(l->c, l->opt.ctx);
     if (length > WINDOW) length = WINDOW;
     int64_t wanted = lossy_windows(l->weights, length);
+    if (!l->opt.calibrate && wanted > SAMPLED_WINDOWS) wanted = SAMPLED_WINDOWS;
     Arena *a = l->c->arena;
     Windows all;
     if (gptc_open(artifact, NULL, &m, &why) != GPTC_OK)

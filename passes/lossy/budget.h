@@ -97,17 +97,18 @@ typedef struct {
     const Windows *probe;       /* for sensitivities: few */
     const Windows *evaluation;  /* for the budget; none of it in `calibration` */
     Budget budget;
-    uint64_t weights;               /* that the model has uncompressed */
-    uint64_t other_bits;            /* of what is no site */
-    uint32_t trials;                /* most times that the whole is quantised and measured; >= 1 */
-    SiteForecast *forecast;         /* of an earlier search of the same; NULL: it is made */
-    double aim;                     /* predicted KL of the first trial; 0: the budget */
+    uint64_t weights;       /* that the model has uncompressed */
+    uint64_t other_bits;    /* of what is no site */
+    bool palettes;          /* formats whose codes stand for several columns: small, and slow to decode */
+    uint32_t trials;        /* most times that the whole is quantised and measured; >= 1 */
+    SiteForecast *forecast; /* [n], of an earlier search; made where n is 0. NULL: all are made */
+    double aim;             /* predicted KL of the first trial; 0: the budget */
     const SearchProgress *progress; /* may be NULL */
 } Search;
 /* Numbers among the constants that live nodes read (scales and zero points of compressed ones not counted), and their
  * bits as stored. */
 void graph_weigh(Graph *g, uint64_t *weights, uint64_t *bits);
-/* What each site costs in each format: out[n], made in `a`. The lab is as it was afterwards. */
+/* What each site costs in each format: out[n], made in `a` where its n is 0. The lab is as it was afterwards. */
 bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d);
 
 /* ---- the search (search.c) ---- */

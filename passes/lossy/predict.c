@@ -88,7 +88,7 @@ static double feedback_gain(const float *some, int64_t rows, const Site *site, c
 }
 
 /* Fills in the options: losses in all formats that fit, from a sample of the rows. */
-static void forecast_losses(const Site *site, const float *w, const Moments *m, Arena *scratch,
+static void forecast_losses(const Site *site, const float *w, const Moments *m, bool palettes, Arena *scratch,
                             SiteForecast *out) {
     float *some = arena_array_of(scratch, (size_t)(site->cols * SAMPLED_ROWS), float);
     int64_t rows = sample_rows(w, site, some);
@@ -99,6 +99,7 @@ static void forecast_losses(const Site *site, const float *w, const Moments *m, 
     if (site->fixed) return;
     if (m && !cheap) scale *= feedback_gain(some, rows, site, m, scratch);
     for (const Format *f = format_table; f->name; f++) {
+        if (f->vector > 1 && !palettes) continue;
         double loss = sample_loss(some, rows, site, m, cheap, f, scratch);
         if (loss < 0) continue;
         double bits = (double)format_stored_bits(f, site->rows, site->cols);
@@ -138,7 +139,7 @@ static bool forecast_site(const Search *s, uint32_t i, const Moments *m, double 
     float *w = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
     if (m->rows == 0) m = NULL; /* a table that is only looked up */
     bool ok = site_read(s->exact, site, w, d);
-    if (ok) forecast_losses(site, w, m, scratch, out);
+    if (ok) forecast_losses(site, w, m, s->palettes, scratch, out);
     ok = ok && (out->n < 2 || measure_sensitivity(s, i, w, m, scratch, unchanged, out, d));
     for (uint32_t k = 0; k < out->n; k++) /* a site that must not be rounded at all: infinite times nothing */
         out->option[k].kl = out->option[k].loss > 0 ? out->sensitivity * out->option[k].loss : 0;
@@ -151,24 +152,27 @@ static bool forecast_site(const Search *s, uint32_t i, const Moments *m, double 
 static size_t moment_bytes(const Site *site) { return (size_t)(site->cols * site->cols) * sizeof(float); }
 
 bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d) {
+    Arena *scratch = arena_new();
+    uint32_t *missing = arena_array_of(scratch, s->n, uint32_t), n = 0;
+    for (uint32_t i = 0; i < s->n; i++)
+        if (out[i].n == 0) missing[n++] = i;
     Quality unchanged; /* not 0 where the graph has lost parts of the one that it is compared with */
-    bool ok = s->lab->measure(s->lab, s->probe, &unchanged, d);
-    for (size_t i = 0, next; i < s->n && ok; i = next) {
-        size_t held = 0;
-        for (next = i; next < s->n && (next == i || held + moment_bytes(&s->sites[next]) <= MOMENT_BYTES);
-             next++)
-            held += moment_bytes(&s->sites[next]);
+    bool ok = n == 0 || s->lab->measure(s->lab, s->probe, &unchanged, d);
+    for (uint32_t i = 0, next; i < n && ok; i = next) {
+        size_t held = 0, more;
+        for (next = i; next < n; next++, held += more) {
+            more = moment_bytes(&s->sites[missing[next]]);
+            if (next > i && held + more > MOMENT_BYTES) break;
+        }
         Arena *portion = arena_new();
-        uint32_t n = (uint32_t)(next - i), *which = arena_array_of(portion, n, uint32_t);
-        Moments *m = arena_array_of(portion, n, Moments);
-        for (uint32_t k = 0; k < n; k++) which[k] = (uint32_t)i + k;
-        ok = s->lab->moments(s->lab, s->calibration, which, n, portion, m, d);
-        for (uint32_t k = 0; k < n && ok; k++) {
-            if (s->progress)
-                s->progress->at(s->progress->self, "sensitivity", (double)(i + k) / (double)s->n);
-            ok = forecast_site(s, which[k], &m[k], unchanged.mean_kl, a, &out[i + k], d);
+        Moments *m = arena_array_of(portion, next - i, Moments);
+        ok = s->lab->moments(s->lab, s->calibration, missing + i, next - i, portion, m, d);
+        for (uint32_t k = i; k < next && ok; k++) {
+            if (s->progress) s->progress->at(s->progress->self, "sensitivity", (double)k / (double)n);
+            ok = forecast_site(s, missing[k], &m[k - i], unchanged.mean_kl, a, &out[missing[k]], d);
         }
         arena_free(portion);
     }
+    arena_free(scratch);
     return ok;
 }

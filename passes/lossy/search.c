@@ -13,7 +13,7 @@
 #include "passes/lossy/budget.h"
 
 #define ERRORS 2.0       /* standard errors that a budget counts in */
-#define NEAR_ENOUGH 0.97 /* of the budget, used */
+#define NEAR_ENOUGH 0.95 /* of the budget, used */
 
 typedef struct {
     const Search *s;
@@ -189,6 +189,7 @@ static bool take_slack(Hunt *h) {
     const Search *s = h->s;
     for (uint32_t tries = 0; tries < s->trials / 2; tries++) {
         const Trial *best = &h->r->trials.data[h->r->best];
+        if (best->share >= NEAR_ENOUGH) break;
         double slack = (1 - best->share) * best->predicted_kl;
         uint32_t to, *pick;
         size_t site = best_neighbour(h, best, slack, &to);
@@ -231,7 +232,7 @@ static bool hunt_size(Hunt *h) {
 bool search_formats(const Search *s, Arena *a, SearchResult *out, Diag *d) {
     *out = (SearchResult){.site = s->forecast ? s->forecast : arena_array_of(a, s->n, SiteForecast)};
     Hunt h = {.s = s, .arena = a, .r = out, .diag = d};
-    if (!s->forecast && !forecast_sites(s, a, out->site, d)) return false;
+    if (!forecast_sites(s, a, out->site, d)) return false;
     if (!budget_of_quality(s->budget)) return hunt_size(&h);
     if (!hunt_quality(&h) || (out->graph && !take_slack(&h))) {
         arena_free(out->graph_arena);
