@@ -80,7 +80,7 @@ static void add_techniques(const Lossy *l, const CompileResult *res, Report *r) 
     }
     report_section(r, "techniques", "techniques");
     report_row(r);
-    report_text(r, "technique", "prune");
+    report_text(r, "technique", "prune and share");
     report_number(r, "saves", steps, "%s", report_bytes(r->arena, steps));
     report_number(r, "operations", ops, "%.3g operations a token fewer", ops);
     report_number(r, "KL", kl, "KL %.2e, of its steps alone", kl);
