@@ -216,6 +216,15 @@ static bool set_group(GroupView *v) {
     return v->group <= MAX_GROUP && art_groups(type, flags, (uint32_t)v->group).bits != 0;
 }
 
+/* Kernels read every float8 as a number: with a NaN among them the matrix is stored as floats. */
+static bool codes_finite(const WeightView *v) {
+    const uint8_t *code = v->data;
+    for (int64_t r = 0; v->dtype == DT_F8E4M3FN && r < v->dim[0]; r++)
+        for (int64_t c = 0; c < v->dim[1]; c++)
+            if ((code[v->offset + r * v->stride[0] + c * v->stride[1]] & 0x7f) == 0x7f) return false;
+    return true;
+}
+
 bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d) {
     Chain c;
     memset(out, 0, sizeof *out);
@@ -232,7 +241,7 @@ bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Di
     if (n->nin > 2 && val_ok(n->in[2]) && !entries_of(g, n, n->in[2], a, &out->zero, d)) return false;
     if (!coded_scale(g, n, a, out, d) && !plain_scale(g, n, a, out, d)) return false;
     return grid_of(g, n, a, out, d) && views_follow(g, &c, transposed, out) && out->codes.dim[0] > 0 &&
-           out->codes.dim[1] > 0 && set_group(out);
+           out->codes.dim[1] > 0 && set_group(out) && codes_finite(&out->codes);
 }
 
 /* ---- in the program ---- */

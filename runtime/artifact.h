@@ -65,7 +65,7 @@ enum {
 enum { ART_ZERO_SAME /* one for all, in flags */, ART_ZERO_BYTE, ART_ZERO_FLOAT, ART_ZERO_HIGH /* 2 bits above a U6 scale */,
        ART_ZERO_COUNT };
 enum { ART_GRID_LINEAR /* the code itself */, ART_GRID_INT8 /* 2^bits int8, padded to 64 bytes */,
-       ART_GRID_PAIRS /* 256 x 2 fp16 */, ART_GRID_QUADS = 4 /* 256 x 4 fp16 */, ART_GRID_F8 = 8 /* codes are F8E4M3FN */ };
+       ART_GRID_PAIRS /* 256 x 2 fp16 */, ART_GRID_QUADS = 4 /* 256 x 4 fp16 */, ART_GRID_F8 = 8 /* codes are F8E4M3FN, no NaN */ };
 typedef struct {
     uint32_t dtype, layout;
     uint32_t rank;

@@ -24,20 +24,26 @@ static uint8_t *store(const ProgramTensor *t) {
     return data;
 }
 
-static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) {
-    Diag d;
-    diag_init(&d);
+/* One product, whose matrix is the only site. */
+static Graph *product_graph(int64_t rows, int64_t cols, Site **s, Arena *a, Diag *d) {
     const char *text =
         arena_printf(a,
                      "gir 1 stage=stateful\nsymbol batch\nsymbol seq\nsymbol past\n"
                      "input %%1 \"x\" : f32[seq, %lld]\nconst %%2 : f32[%lld, %lld] = splat(0)\n"
                      "%%3 : f32[seq, %lld] = linear(%%1, %%2)\noutput %%3 \"y\"\n",
                      (long long)cols, (long long)cols, (long long)rows, (long long)rows);
-    Graph *g = graph_parse(text, strlen(text), NULL, NULL, a, &d);
+    Graph *g = graph_parse(text, strlen(text), NULL, NULL, a, d);
     CU_ASSERT_PTR_NOT_NULL_FATAL(g);
+    CU_ASSERT_EQUAL_FATAL(sites_find(g, a, s), 1);
+    return g;
+}
+
+static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) {
+    Diag d;
     Site *s;
-    CU_ASSERT_EQUAL_FATAL(sites_find(g, a, &s), 1);
     QuantMatrix q;
+    diag_init(&d);
+    Graph *g = product_graph(rows, cols, &s, a, &d);
     CU_ASSERT_TRUE_FATAL(quant_new(f, rows, cols, a, &q));
     formats_fill(&q, &seed);
     CU_ASSERT_TRUE_FATAL(site_write(g, s, &q, &d));
@@ -139,10 +145,31 @@ static void test_pieces(void) {
     for (const Format *f = format_table; f->name; f++) { shape_case(f, 804, 70, 38); }
 }
 
+/* Kernels take a float8 NaN for a number, so that a matrix with one is not stored in codes. */
+static void test_nan_code(void) {
+    for (int nan = 0; nan < 2; nan++) {
+        Arena *a = arena_new();
+        Diag d;
+        Site *s;
+        QuantMatrix q;
+        GroupView view;
+        diag_init(&d);
+        Graph *g = product_graph(33, 40, &s, a, &d);
+        CU_ASSERT_TRUE_FATAL(quant_new(format_find("f8"), 33, 40, a, &q));
+        formats_fill(&q, &seed);
+        if (nan) q.codes[32 * 40 + 17] = 0xff;
+        CU_ASSERT_TRUE_FATAL(site_write(g, s, &q, &d));
+        CU_ASSERT_EQUAL(group_view(g, graph_node(g, s->user)->in[1], true, a, &view, &d), !nan);
+        diag_free(&d);
+        arena_free(a);
+    }
+}
+
 int main(void) {
     if (unit_begin()) { return 1; }
     CU_pSuite s = CU_add_suite("groups", harness_open, harness_close);
     CU_add_test(s, "every format over odd shapes", test_shapes);
     CU_add_test(s, "every format in pieces", test_pieces);
+    CU_add_test(s, "a float8 that is no number", test_nan_code);
     return unit_end();
 }
