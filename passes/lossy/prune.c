@@ -309,13 +309,25 @@ static bool apply_skip(Applier *ap, Block *b, const Removal *r) {
     return true;
 }
 
+static bool share_site(const LossyStep *s, const LossyStep *with) {
+    int64_t a = s->block, b = with->block;
+    return a == b || a == with->amount || s->amount == b || s->amount == with->amount;
+}
+
 bool steps_differ(const LossyStep *steps, size_t n, Diag *d) {
     for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < i; k++)
-            if (steps[i].block == steps[k].block)
+        for (size_t k = 0; k < i; k++) {
+            bool share = steps[i].kind == STEP_SHARE;
+            if (share != (steps[k].kind == STEP_SHARE))
                 return diag_error(d, loc_none(),
-                                  "steps %zu and %zu are both of block %u; hint: one step of a block", k, i,
-                                  steps[i].block);
+                                  "steps %zu and %zu: what shares matrices goes with nothing that cuts them; "
+                                  "hint: steps of one sort",
+                                  k, i);
+            if (share ? share_site(&steps[i], &steps[k]) : steps[i].block == steps[k].block)
+                return diag_error(d, loc_none(),
+                                  "steps %zu and %zu are both of %s %u; hint: one step of each", k, i,
+                                  share ? "a pair with site" : "block", steps[i].block);
+        }
     return true;
 }
 

@@ -173,7 +173,7 @@ static void check_silent(const char *folder, bool skip, uint32_t stride) {
     Block *b;
     LossyStep *offered, chosen[64];
     size_t n = blocks_find(o.g, o.arena, &b), noffered, count = 0, heads = 0;
-    uint64_t gone = 0, before = graph_weights(o.g, o.arena);
+    uint64_t gone = 0, before = graph_weigh(o.g, NULL);
     noffered = steps_offered(o.g, o.arena, &offered);
     for (uint32_t i = 0; i < n && count < COUNT_OF(chosen); i += stride) {
         const LossyStep *s = find_step(offered, noffered, i, skip);
@@ -191,7 +191,7 @@ static void check_silent(const char *folder, bool skip, uint32_t stride) {
     CU_ASSERT_PTR_NOT_NULL(small);
     if (small != NULL) {
         for (size_t i = 0; i < count && !skip; i++) CU_ASSERT_TRUE(chosen[i].loss < 1e-6);
-        uint64_t after = graph_weights(small, o.arena), width = gone / 64; /* new biases */
+        uint64_t after = graph_weigh(small, NULL), width = gone / 64; /* new biases */
         CU_ASSERT_TRUE(after <= before - gone + width);
         CU_ASSERT_EQUAL(small->states.count, o.g->states.count - 2 * heads);
         CU_ASSERT_EQUAL(o.g->inputs.count - small->inputs.count, 2 * heads);
@@ -258,6 +258,12 @@ static void test_text(void) {
     CU_ASSERT_PTR_NULL(steps_apply(o.g, offered, 1, o.arena, &quiet)); /* not prepared */
     CU_ASSERT_TRUE(steps_differ(offered, 1, &quiet));
     CU_ASSERT_FALSE(steps_differ((LossyStep[]){offered[0], offered[0]}, 2, &quiet)); /* of one block */
+    const LossyStep pair = {.kind = STEP_SHARE, .block = 3, .amount = 5},
+                    other = {.kind = STEP_SHARE, .block = 4, .amount = 6},
+                    third = {.kind = STEP_SHARE, .block = 5, .amount = 7};
+    CU_ASSERT_TRUE(steps_differ((LossyStep[]){pair, other}, 2, &quiet));
+    CU_ASSERT_FALSE(steps_differ((LossyStep[]){pair, third}, 2, &quiet));       /* of one site */
+    CU_ASSERT_FALSE(steps_differ((LossyStep[]){offered[0], other}, 2, &quiet)); /* of two sorts */
     diag_free(&quiet);
     close_model(&o);
 }
