@@ -176,6 +176,7 @@ typedef struct {
     void *user;
 } GateLossy;
 bool gate_lossy(const GateLossy *x, Arena *a, GateReport *steps, Quality *q, Diag *d);
+bool gate_rounds(const Graph *g, Arena *a); /* for GateLossy.rounds */
 /* gate_function.c: the same for a function that is no GPT, on random inputs. max_err is relative to the largest
  * element, worst the output's name, tokens the rounds. */
 bool gate_function(Graph *imported, const char *artifact, uint64_t seed, Arena *a, GateReport *out, Diag *d);

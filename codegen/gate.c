@@ -68,19 +68,35 @@ static double constant_elements(const Graph *g) {
     return n;
 }
 
-/* What the graph computes in decides how far its logits may be off. */
-static GateTolerance tolerance_of(const Graph *g, Arena *a) {
+static bool is_rounding(const Node *n, DType result) {
+    return n->op == OP_QUANTIZE || (n->op == OP_LINEAR && n->attr.block > 0) ||
+           (n->op == OP_ROUND && dtype_is_float(result));
+}
+
+/* Of what is computed from tokens: whether any is rounded to integers, and to 16 bits. Weights do not count. */
+static bool activations_rounded(const Graph *g, Arena *a, bool *narrow) {
     const bool *taint = graph_taint(g, a);
-    bool narrow = false, rounds = false;
+    bool rounds = false;
+    *narrow = false;
     FOR_NODES (g, id) {
         const Node *n = graph_node(g, id);
-        DType t = graph_type(g, n->out[0])->dtype; /* weights stored narrow do not count */
+        DType t = graph_type(g, n->out[0])->dtype;
         if (!taint[n->out[0].id]) continue;
-        narrow = narrow || t == DT_F16 || t == DT_BF16;
-        rounds = rounds || n->op == OP_QUANTIZE || (n->op == OP_LINEAR && n->attr.block > 0) ||
-                 (n->op == OP_ROUND && dtype_is_float(t));
+        *narrow = *narrow || t == DT_F16 || t == DT_BF16;
+        rounds = rounds || is_rounding(n, t);
     }
-    if (rounds)
+    return rounds;
+}
+
+bool gate_rounds(const Graph *g, Arena *a) {
+    bool narrow;
+    return activations_rounded(g, a, &narrow);
+}
+
+/* What the graph computes in decides how far its logits may be off. */
+static GateTolerance tolerance_of(const Graph *g, Arena *a) {
+    bool narrow;
+    if (activations_rounded(g, a, &narrow))
         return (GateTolerance){TOL_LOGITS_QUANT, TOL_LOGITS_QUANT_RMS, TOL_LOGITS_QUANT_KL,
                                "quantised activations"};
     double most = narrow ? TOL_LOGITS_F16 : TOL_LOGITS_F32;

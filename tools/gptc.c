@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "codegen/cuda/cuda.h"
@@ -52,6 +53,9 @@ static int check_options(const Options *o) {
     if (asks_lossy(o) && (o->o0 || o->o1 || o->o2 || o->no_cache))
         return cli_usage("gptc", "lossy passes belong to -O3 with a cache, so these do not go together",
                          o->no_cache ? "--no-kv-cache" : "-O0, -O1, -O2");
+    if ((o->plan_out || o->report) && (o->emit || o->stop_after || o->dry_run))
+        return cli_usage("gptc", "nothing is compiled to a model here, so these are not written",
+                         "--plan-out, --report");
     if (!!o->budget + !!o->bits + !!o->size + !!o->plan_in > 1)
         return cli_usage("gptc", "one of them decides", "--budget, --bits, --size, --plan-in");
     return -1;
@@ -120,6 +124,12 @@ static void predict_lossy(const Lossy *l) {
     fputs(t.data, stdout);
 }
 
+static bool write_plan(const char *path, const Lossy *l) {
+    Text t = text_new(l->c->arena);
+    plan_print(&t, &l->plan);
+    return file_write_text(path, t.data, t.count, &l->c->diag);
+}
+
 static bool write_page(const char *path, const Lossy *l, const CompileResult *r) {
     const char *page = lossy_page(l, r, l->c->arena);
     return file_write_text(path, page, strlen(page), &l->c->diag);
@@ -165,6 +175,16 @@ static int dry_run(Compile *c, int64_t ctx) {
     return EXIT_DONE;
 }
 
+/* Said before the work, not after it. */
+static bool can_create(const char *path, Diag *d) {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return true; /* a pipe, a device */
+    FileWriter *w = file_create(path, d);
+    file_abandon(w);
+    return w != NULL;
+}
+
 /* No file is written over one that is read, or over another that is written. */
 static bool outputs_check(Compile *c, const char *path, const Options *o, const char *out, bool is_model) {
     const char *const written[] = {out, o->plan_out, o->report};
@@ -180,6 +200,7 @@ static bool outputs_check(Compile *c, const char *path, const Options *o, const 
         if (taken)
             return diag_error(&c->diag, loc_file(w),
                               "is read or written by this compile already; name another file");
+        if (i > 0 && !can_create(w, &c->diag)) return false;
     }
     return true;
 }
@@ -219,91 +240,133 @@ static void show_lossy(void *user, const char *what, double done) {
     }
 }
 
-static int compile(Options *o, const char *path) {
+/* One compile: what the options ask for, and the stages set up for it. */
+typedef struct {
+    const Options *o;
+    const char *path, *out; /* out: NULL where nothing is written */
+    double start;
+    int level;
+    bool bar, writes;
+    uint32_t total; /* passes */
     Compile c;
-    double start = cli_seconds();
-    compile_init(&c);
-    c.weights = o->weights;
-    uint32_t total = passes_total();
-    bool bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
-    int level = o->o0 ? 0 : o->o3 || asks_lossy(o) ? 3 : o->o2 ? 2 : 1;
-    CompilePasses p = {.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = level},
-                       .passes = o->passes,
-                       .disable = o->disable,
-                       .stop_after = o->stop_after,
-                       .dump = o->dump_ir,
-                       .dump_dir = o->dump_dir,
-                       .time = o->time_passes,
-                       .verbose = o->verbose,
-                       .progress = bar ? show_progress : NULL,
-                       .user = &total};
-    int status = EXIT_DONE;
-    bool writes = !o->emit && !o->stop_after && !o->dry_run;
-    const char *out = o->out || !writes ? o->out : "model.bin";
-    Targets targets = {.nvrtc = {o->nvrtc, o->cache}, .options = {.halves = level >= 2}, .source = o->source};
-    CompileWrite w = {.tokenizer = o->tokenizer,
-                      .eos = o->eos,
-                      .chat_template = o->chat_template,
-                      .embed_ir = o->embed_ir,
-                      .seed = (uint64_t)o->seed,
-                      .targets = &targets};
-    LossyShow show = {.lines = !bar, .start = start};
+    CompilePasses passes;
+    Targets targets;
+    CompileWrite write;
+    LossyShow show;
+    Lossy lossy;
+    LossyHook hook;
+} Job;
+
+static void job_passes(Job *j) {
+    const Options *o = j->o;
+    j->passes = (CompilePasses){.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = j->level},
+                                .passes = o->passes,
+                                .disable = o->disable,
+                                .stop_after = o->stop_after,
+                                .dump = o->dump_ir,
+                                .dump_dir = o->dump_dir,
+                                .time = o->time_passes,
+                                .verbose = o->verbose,
+                                .progress = j->bar ? show_progress : NULL,
+                                .user = &j->total};
+    if (j->level == 3 && !o->dry_run) j->passes.pass.lossy = &j->hook;
+}
+
+static bool job_lossy(Job *j) {
+    const Options *o = j->o;
+    j->show = (LossyShow){.lines = !j->bar, .start = j->start};
     LossyOptions lo = {.calibrate = o->calibrate,
                        .plan_in = o->plan_in,
-                       .plan_out = o->plan_out,
-                       .model_path = path,
-                       .out = out ? out : "model.bin",
+                       .model_path = j->path,
+                       .out = j->out ? j->out : "model.bin",
                        .ctx = o->ctx,
                        .seed = o->seed,
                        .threads = (int)o->threads,
-                       .progress = bar || o->verbose ? show_lossy : NULL,
-                       .user = &show};
-    Lossy lossy = {0};
-    bool understood = lossy_options(o, &lo, &c.diag);
-    lossy_init(&lossy, &c, &lo, &w);
-    const LossyHook hook = lossy_hook(&lossy);
-    if (level == 3 && !o->dry_run) p.pass.lossy = &hook;
-    if (!understood || !targets_parse(o->target, &targets, &c.diag) || !compile_open(&c, path, &o->import) ||
-        !outputs_check(&c, path, o, out, writes) || !compile_passes(&c, &p) ||
-        !lossy_honoured(o, &lossy, writes, &c.diag)) {
-        if (bar) fprintf(stderr, "\r\033[K");
-        status = fail(&c);
-        lossy_free(&lossy);
-        compile_free(&c);
-        return status;
+                       .progress = j->bar || o->verbose ? show_lossy : NULL,
+                       .user = &j->show};
+    bool understood = lossy_options(o, &lo, &j->c.diag);
+    lossy_init(&j->lossy, &j->c, &lo, &j->write);
+    j->hook = lossy_hook(&j->lossy);
+    return understood;
+}
+
+/* False, with the diag set, when the options do not make sense together. Ended by job_free in any case. */
+static bool job_init(Job *j, const Options *o, const char *path) {
+    *j = (Job){.o = o, .path = path, .start = cli_seconds(), .total = passes_total()};
+    compile_init(&j->c);
+    j->c.weights = o->weights;
+    j->level = o->o0 ? 0 : o->o3 || asks_lossy(o) ? 3 : o->o2 ? 2 : 1;
+    j->bar = !o->quiet && !o->verbose && !o->time_passes && isatty(STDERR_FILENO);
+    j->writes = !o->emit && !o->stop_after && !o->dry_run;
+    j->out = o->out || !j->writes ? o->out : "model.bin";
+    j->targets =
+        (Targets){.nvrtc = {o->nvrtc, o->cache}, .options = {.halves = j->level >= 2}, .source = o->source};
+    j->write = (CompileWrite){.tokenizer = o->tokenizer,
+                              .eos = o->eos,
+                              .chat_template = o->chat_template,
+                              .embed_ir = o->embed_ir,
+                              .seed = (uint64_t)o->seed,
+                              .targets = &j->targets};
+    job_passes(j);
+    return job_lossy(j) && targets_parse(o->target, &j->targets, &j->c.diag);
+}
+
+static void job_free(Job *j) {
+    lossy_free(&j->lossy);
+    compile_free(&j->c);
+}
+
+/* From the file to the graph after its passes. */
+static bool job_graph(Job *j) {
+    bool ok = compile_open(&j->c, j->path, &j->o->import) &&
+              outputs_check(&j->c, j->path, j->o, j->out, j->writes) && compile_passes(&j->c, &j->passes) &&
+              lossy_honoured(j->o, &j->lossy, j->writes, &j->c.diag);
+    if (j->bar) fprintf(stderr, "\r\033[K");
+    return ok;
+}
+
+static int job_print(Job *j, int64_t ctx) {
+    const Options *o = j->o;
+    if (o->emit && !strcmp(o->emit, "cuda")) return emit_cuda(&j->c, ctx, &j->targets.options, o->out);
+    if (o->emit || o->stop_after) return emit_ir(&j->c, o->out);
+    int status = dry_run(&j->c, ctx);
+    if (j->level == 3 && !j->c.function) predict_lossy(&j->lossy);
+    return status;
+}
+
+/* The model, and beside it the plan and the page: they get their names after it, when it is verified. */
+static bool job_write(Job *j, int64_t ctx) {
+    const Options *o = j->o;
+    const LossyGate gate = lossy_gate(&j->lossy);
+    CompileResult r;
+    j->write.flags = arena_printf(j->c.arena, "-O%d --ctx %" PRId64 "%s%s%s", j->level, ctx,
+                                  o->no_cache ? " --no-kv-cache" : "", o->disable ? " --disable=" : "",
+                                  o->disable ? o->disable : "");
+    if (j->lossy.done) j->write.lossy = &gate;
+    if (!o->quiet) {
+        fprintf(stderr, "%s\n", j->path);
+        summary_graph(&j->c, o->no_cache, ctx);
     }
-    if (bar) fprintf(stderr, "\r\033[K");
-    int64_t ctx = compile_context(&c, o->ctx);
-    bool stop = o->emit || o->stop_after;
-    if (stop) {
-        bool cuda = o->emit && !strcmp(o->emit, "cuda");
-        status = cuda ? emit_cuda(&c, ctx, &targets.options, o->out) : emit_ir(&c, o->out);
-    } else if (o->dry_run) {
-        status = dry_run(&c, ctx);
-        if (level == 3 && !c.function) predict_lossy(&lossy);
+    if (!compile_write(&j->c, j->path, j->out, ctx, &j->write, &r)) return false;
+    if (!o->quiet) summary_written(&r, j->out, cli_seconds() - j->start);
+    if (!o->quiet && j->lossy.done) summary_lossy(&j->lossy, &r);
+    return !j->lossy.done || ((!o->plan_out || write_plan(o->plan_out, &j->lossy)) &&
+                              (!o->report || write_page(o->report, &j->lossy, &r)));
+}
+
+static int compile(const Options *o, const char *path) {
+    Job j;
+    int status = EXIT_DONE;
+    if (!job_init(&j, o, path) || !job_graph(&j)) {
+        status = fail(&j.c);
     } else {
-        const char *flags = arena_printf(c.arena, "-O%d --ctx %" PRId64 "%s%s%s", level, ctx,
-                                         o->no_cache ? " --no-kv-cache" : "", o->disable ? " --disable=" : "",
-                                         o->disable ? o->disable : "");
-        w.flags = flags;
-        const LossyGate gate = lossy_gate(&lossy);
-        if (lossy.done) w.lossy = &gate;
-        CompileResult r;
-        if (!o->quiet) {
-            fprintf(stderr, "%s\n", path);
-            summary_graph(&c, o->no_cache, ctx);
-        }
-        if (!compile_write(&c, path, out, ctx, &w, &r))
-            status = fail(&c);
-        else {
-            if (!o->quiet) summary_written(&r, out, cli_seconds() - start);
-            if (!o->quiet && lossy.done) summary_lossy(&lossy, &r);
-            if (o->report && lossy.done && !write_page(o->report, &lossy, &r)) status = fail(&c);
-            diag_report("gptc", &c.diag);
-        }
+        int64_t ctx = compile_context(&j.c, o->ctx);
+        if (!j.writes)
+            status = job_print(&j, ctx);
+        else
+            status = job_write(&j, ctx) ? diag_report("gptc", &j.c.diag) : fail(&j.c);
     }
-    lossy_free(&lossy);
-    compile_free(&c);
+    job_free(&j);
     return status;
 }
 

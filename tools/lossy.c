@@ -63,10 +63,9 @@ static bool pack_exact(Lossy *l, Diag *d) {
 
 static bool run_quantize(Lossy *l, Graph *g, int64_t *changed, Diag *d) {
     Site *sites;
-    uint64_t bits;
     l->exact = graph_copy(g, l->c->arena);
     if (sites_find(l->exact, l->c->arena, &sites) == 0) return true;
-    graph_weigh(l->exact, &l->weights, &bits);
+    l->weights = graph_weigh(l->exact, NULL);
     if (!pack_exact(l, d) || !lossy_text(l, file_temporary(l->exact_file), d) || !lossy_compress(l, d))
         return false;
     for (size_t i = 0; i < l->plan.sites.count; i++) *changed += l->plan.sites.data[i].format != NULL;
@@ -154,6 +153,7 @@ static bool holds(void *self, const char *artifact, Diag *d) {
     const GateLossy x = {.exact = file_temporary(l->exact_file),
                          .artifact = artifact,
                          .text = &l->text.confirmation,
+                         .rounds = gate_rounds(l->c->graph, l->c->arena),
                          .seed = l->write->seed,
                          .holds = within_budget,
                          .user = l};

@@ -10,7 +10,7 @@
 typedef struct {
     Budget budget;         /* of BUDGET_NONE kl=0.01, as -O3 alone has it */
     const char *calibrate; /* text or token ids; NULL: sampled from the model itself */
-    const char *plan_in, *plan_out;
+    const char *plan_in;   /* NULL: searched for */
     const char *model_path, *out;
     int64_t ctx, seed;
     int threads;                                                 /* 0 = all cores */

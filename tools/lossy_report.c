@@ -184,8 +184,7 @@ static double predicted_bits(Budget b, uint64_t weights) {
 }
 
 void lossy_predict(const Lossy *l, Text *t) {
-    uint64_t weights, bits;
-    graph_weigh(l->c->graph, &weights, &bits);
+    uint64_t weights = graph_weigh(l->c->graph, NULL);
     double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
     double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = weights > LARGE_MODEL ? 3 : 5;
     double seconds = 2 * (double)weights * tokens * (2 + trials) / CPU_RATE +

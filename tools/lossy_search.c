@@ -23,10 +23,9 @@ static uint32_t trials_for(const Lossy *l, bool again) { return again || l->weig
 
 /* Finds g's sites and opens a lab for them that compares with `base`, or with g itself. */
 static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag *d) {
-    uint64_t weights;
     *out = (LossyAttempt){.graph = g};
     out->nsites = sites_find(g, l->c->arena, &out->sites);
-    graph_weigh(g, &weights, &out->other_bits);
+    graph_weigh(g, &out->other_bits);
     for (size_t i = 0; i < out->nsites; i++) {
         const Site *s = &out->sites[i];
         uint64_t own = s->bits * (uint64_t)(s->rows * s->cols);
@@ -95,6 +94,7 @@ static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, doubl
         arena_free(x->search.graph_arena);
         x->search.graph_arena = NULL;
     }
+    x->search.out_of_reach = true;
     return diag_error(
         d, loc_none(),
         "the budget held on the text of the search and not on fresh text: mean KL %.3g there; hint: more "
@@ -159,13 +159,14 @@ static bool try_steps(Lossy *l, Diag *d) {
     diag_init(&why);
     bool ok = attempt_search(l, &second, forecasts_known(first, &second, a),
                              fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), &why);
-    bool smaller = ok && best_trial(&second)->bits < bits;
+    bool smaller = ok && best_trial(&second)->bits < bits, error = !ok && !second.search.out_of_reach;
+    if (error) diag_append(d, &why);
+    diag_free(&why);
     note_steps(l, &r,
                smaller ? NULL
                : ok ? arena_printf(a, "with all steps the search ends at %.3f bits a weight, without at %.3f",
                                    best_trial(&second)->bits / (double)l->weights, bits / (double)l->weights)
                     : "with all steps no formats keep the budget");
-    diag_free(&why);
     attempt_close(&second);
     LossyAttempt *loser = smaller ? first : &second;
     arena_free(loser->search.graph_arena);
@@ -173,7 +174,7 @@ static bool try_steps(Lossy *l, Diag *d) {
         attempt_close(first);
         *first = second;
     }
-    return true;
+    return !error;
 }
 
 /* ---- plans ---- */
@@ -256,8 +257,5 @@ bool lossy_compress(Lossy *l, Diag *d) {
         if (ok) plan_make(l);
     }
     attempt_close(&l->at);
-    if (!ok || !l->opt.plan_out) return ok;
-    Text t = text_new(l->c->arena);
-    plan_print(&t, &l->plan);
-    return file_write_text(l->opt.plan_out, t.data, t.count, d);
+    return ok;
 }

@@ -84,6 +84,7 @@ void diag_free(Diag *d);
 bool diag_error(Diag *d, Loc loc, const char *fmt, ...) BASE_PRINTF(3, 4); /* returns false */
 bool diag_bug(Diag *d, Loc loc, const char *fmt, ...) BASE_PRINTF(3, 4);   /* returns false */
 void diag_warn(Diag *d, Loc loc, const char *fmt, ...) BASE_PRINTF(3, 4);
+void diag_append(Diag *d, const Diag *from); /* all of from's items */
 void diag_note(Diag *d, Loc loc, const char *fmt, ...) BASE_PRINTF(3, 4);
 Loc loc_none(void);
 Loc loc_file(const char *path);

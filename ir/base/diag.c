@@ -16,6 +16,16 @@ void diag_free(Diag *d) {
     *d = (Diag){0};
 }
 
+/* text is d's own. */
+static void diag_push(Diag *d, DiagLevel level, Loc loc, const char *text) {
+    /* Graphs and their names may go before the messages about them are shown. */
+    if (loc.name != NULL) loc.name = arena_strdup(d->arena, loc.name);
+    DiagItem item = {level, loc, text};
+    VEC_PUSH(d->arena, &d->items, item);
+    if (level >= DIAG_ERROR) d->errors++;
+    if (level == DIAG_BUG) d->bugs++;
+}
+
 static void diag_add(Diag *d, DiagLevel level, Loc loc, const char *fmt, va_list ap) {
     Text t = text_new(d->arena);
     text_vprintf(&t, fmt, ap);
@@ -23,12 +33,14 @@ static void diag_add(Diag *d, DiagLevel level, Loc loc, const char *fmt, va_list
         unsigned char c = (unsigned char)t.data[i];
         if (c < 0x20 || c == 0x7f) t.data[i] = '?';
     }
-    /* Graphs and their names may go before the messages about them are shown. */
-    if (loc.name != NULL) loc.name = arena_strdup(d->arena, loc.name);
-    DiagItem item = {level, loc, t.data};
-    VEC_PUSH(d->arena, &d->items, item);
-    if (level >= DIAG_ERROR) d->errors++;
-    if (level == DIAG_BUG) d->bugs++;
+    diag_push(d, level, loc, t.data);
+}
+
+void diag_append(Diag *d, const Diag *from) {
+    for (size_t i = 0; i < from->items.count; i++) {
+        const DiagItem *item = &from->items.data[i];
+        diag_push(d, item->level, item->loc, arena_strdup(d->arena, item->text));
+    }
 }
 
 bool diag_error(Diag *d, Loc loc, const char *fmt, ...) {

@@ -105,9 +105,6 @@ typedef struct {
     double aim;             /* predicted KL of the first trial; 0: the budget */
     const SearchProgress *progress; /* may be NULL */
 } Search;
-/* Numbers among the constants that live nodes read (scales and zero points of compressed ones not counted), and their
- * bits as stored. */
-void graph_weigh(Graph *g, uint64_t *weights, uint64_t *bits);
 /* What each site costs in each format: out[n], made in `a` where its n is 0. The lab is as it was afterwards. */
 bool forecast_sites(const Search *s, Arena *a, SiteForecast *out, Diag *d);
 
@@ -125,6 +122,8 @@ typedef struct {
     size_t best;        /* of trials */
     Graph *graph;       /* the best, quantised; in its own arena */
     Arena *graph_arena; /* owned by the caller from then on; NULL when the search fails */
+    bool
+        out_of_reach; /* it failed, because nothing that was tried keeps the budget: no error of anything else */
 } SearchResult;
 /* The smallest model within the budget, or the best of that size. False with the diag set; what is closest is named
  * when nothing holds. `a` holds the result but for the graph. */

@@ -170,15 +170,17 @@ typedef struct {
     uint64_t unit_weights; /* numbers that a unit holds in all matrices and biases */
     uint64_t unit_state;   /* cached numbers a token that a unit holds */
 } Block;
-size_t blocks_find(Graph *g, Arena *a, Block **out);    /* in running order */
-uint64_t graph_weights(const Graph *g, Arena *scratch); /* numbers in constants that outputs or states need */
+size_t blocks_find(Graph *g, Arena *a, Block **out); /* in running order */
+/* Numbers in the constants that outputs or states need, scales and zero points of compressed ones not counted; all of
+ * their bits, as stored: bits may be NULL. */
+uint64_t graph_weigh(const Graph *g, uint64_t *bits);
 
 /* ---- steps: changes of structure that the search may take ---- */
 /* The last two are of sites: one matrix for two sites; two of every four weights of one. */
 typedef enum { STEP_NEURONS, STEP_HEADS, STEP_SKIP, STEP_SHARE, STEP_SPARSE, STEP_COUNT } StepKind;
 typedef struct Removal Removal; /* removal.c: what goes, and the matrix and bias that make up for it */
 
-/* Steps of different blocks combine; of one block one is taken. `amount` grows from step to step of a block and kind. */
+/* Steps of different blocks combine; of one block one is taken; SHARE combines with SHARE of other sites. `amount` grows from step to step of a block and kind. */
 typedef struct {
     StepKind kind;
     uint32_t block;          /* of blocks_find on the exact graph; of SHARE and SPARSE a site of sites_find */
@@ -199,7 +201,7 @@ bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const 
 /* The same, and chooses for each step what goes and what makes up for it: a matrix each, in `a`. Deterministic. */
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
                    LossyStep *steps, size_t n, Arena *a, Diag *d);
-/* Whether no two are of the same block; a plan may say otherwise. */
+/* Whether they combine; a plan may say otherwise. */
 bool steps_differ(const LossyStep *steps, size_t n, Diag *d);
 /* A copy of g, in `a`, with prepared steps applied in order; matrices, cache and work shrink. */
 Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, Diag *d);

@@ -14,34 +14,6 @@
 
 static const char probe_format[] = "q4g64";
 
-/* ---- weighing ---- */
-
-/* Scales, zero points and grids: no weights of the model. */
-static bool is_side_operand(const Graph *g, const Node *n, uint32_t i) {
-    (void)g;
-    return n->op == OP_DEQUANTIZE && i > 0;
-}
-
-void graph_weigh(Graph *g, uint64_t *weights, uint64_t *bits) {
-    Arena *a = arena_new();
-    bool *live = graph_live(g, a);
-    bool *seen = arena_array_of(a, g->values.count, bool);
-    *weights = *bits = 0;
-    FOR_NODES (g, id) {
-        const Node *n = graph_node(g, id);
-        if (!live[id.id]) continue;
-        for (uint32_t i = 0; i < n->nin; i++) {
-            size_t count;
-            const Type *t = graph_type(g, n->in[i]);
-            if (!graph_constant(g, n->in[i]) || seen[n->in[i].id] || !type_static_count(t, &count)) continue;
-            seen[n->in[i].id] = true;
-            if (!is_side_operand(g, n, i)) *weights += count;
-            *bits += (uint64_t)count * dtype_bits(t->dtype);
-        }
-    }
-    arena_free(a);
-}
-
 /* ---- one site ---- */
 
 static const Format *probe_for(const Site *site, Arena *a) {

@@ -220,6 +220,7 @@ static bool hunt_size(Hunt *h) {
     arena_free(a);
     Trial t;
     if (fits) return try_picks(h, pick, &t);
+    h->r->out_of_reach = true;
     Text asked = text_new(h->arena);
     budget_print(&asked, s->budget);
     double least = bits_of(s, h->r, pick);
@@ -240,6 +241,7 @@ bool search_formats(const Search *s, Arena *a, SearchResult *out, Diag *d) {
         return false;
     }
     if (out->graph) return true;
+    out->out_of_reach = true;
     Text asked = text_new(a);
     budget_print(&asked, s->budget);
     if (out->trials.count == 0)

@@ -117,19 +117,3 @@ size_t blocks_find(Graph *g, Arena *a, Block **out) {
     *out = found.data;
     return found.count;
 }
-
-uint64_t graph_weights(const Graph *g, Arena *scratch) {
-    bool *live = graph_live(g, scratch);
-    bool *seen = arena_array_of(scratch, g->values.count, bool);
-    uint64_t total = 0;
-    FOR_NODES (g, id) {
-        const Node *n = graph_node(g, id);
-        for (uint8_t i = 0; i < n->nin && live[id.id]; i++) {
-            size_t count;
-            if (!val_ok(n->in[i]) || !graph_constant(g, n->in[i]) || seen[n->in[i].id]) continue;
-            seen[n->in[i].id] = true;
-            if (type_static_count(graph_type(g, n->in[i]), &count)) total += count;
-        }
-    }
-    return total;
-}

@@ -1,6 +1,7 @@
 /* weights.c: weights as plain numbers, and constants made of them (pick.h). */
 #include <string.h>
 
+#include "passes/lossy/lossy.h"
 #include "passes/lossy/pick.h"
 
 #define MAX_MOVES 8
@@ -64,4 +65,27 @@ ValId weight_make(Graph *g, const float *data, uint32_t rank, const int64_t *dim
     if (!val_ok(like) || graph_type(g, like)->dtype == as) return v;
     Type cast = type_make(graph_type(g, like)->dtype, rank, dims);
     return graph_add(g, OP_CAST, &v, 1, NULL, &cast, loc_none(), d);
+}
+
+/* Scales, zero points and grids: no weights of the model. */
+static bool is_side_operand(const Node *n, uint32_t i) { return n->op == OP_DEQUANTIZE && i > 0; }
+
+uint64_t graph_weigh(const Graph *g, uint64_t *bits) {
+    Arena *a = arena_new();
+    bool *live = graph_live(g, a), *seen = arena_array_of(a, g->values.count, bool);
+    uint64_t weights = 0, stored = 0;
+    FOR_NODES (g, id) {
+        const Node *n = graph_node(g, id);
+        for (uint32_t i = 0; i < n->nin && live[id.id]; i++) {
+            size_t count;
+            ValId v = n->in[i];
+            if (!graph_constant(g, v) || seen[v.id] || !type_static_count(graph_type(g, v), &count)) continue;
+            seen[v.id] = true;
+            if (!is_side_operand(n, i)) weights += count;
+            stored += (uint64_t)count * dtype_bits(graph_type(g, v)->dtype);
+        }
+    }
+    arena_free(a);
+    if (bits) *bits = stored;
+    return weights;
 }

@@ -62,7 +62,10 @@ refused 1 'another model' model.onnx --ctx 128 --plan-in other.plan --calibrate 
 sed 's/ keep / nine /; s/ [a-z0-9]* "/ nine "/' plan >wrong.plan
 refused 1 'wrong.plan:[0-9]+.*no such format' model.onnx --ctx 128 --plan-in wrong.plan --calibrate seen
 sed 's/^budget .*/budget kl=0.000001/' plan >strict.plan
-refused 1 'breaks its budget' model.onnx --ctx 128 --plan-in strict.plan --calibrate seen
+refused 1 'breaks its budget' model.onnx --ctx 128 --plan-in strict.plan --calibrate seen --plan-out lost.plan --report lost.html
+[ ! -e lost.plan ] && [ ! -e lost.html ] || fail "a plan or a page of a model that was not written"
+refused 1 'nowhere/plan: cannot create' model.onnx --ctx 128 --bits 4 --calibrate seen --plan-out nowhere/plan
+refused 2 'are not written' model.onnx --dry-run --bits 4 --plan-out lost.plan
 
 refused 1 'is read by this compile' model.onnx --ctx 128 --plan-in plan --calibrate seen --report model.onnx
 refused 1 'already; name another file' model.onnx --ctx 128 --plan-in plan --calibrate seen --report seen

@@ -59,7 +59,7 @@ static void share(Opened *o, const Site *sites, size_t n, double kl, ShrinkResul
                     .probe = &none,
                     .kl = 0.01,
                     .bits = 4.5,
-                    .weights = graph_weights(o->g, o->arena)};
+                    .weights = graph_weigh(o->g, NULL)};
     *r = (ShrinkResult){0};
     CU_ASSERT_TRUE_FATAL(share_choose(&t, o->arena, r, &o->diag));
     CU_ASSERT_EQUAL(f.set, 0); /* what was set is as at first again */
@@ -89,14 +89,14 @@ static void test_equal(void) {
     Site *sites;
     size_t n = sites_find(o.g, o.arena, &sites), i = last_product(sites, n);
     plant(&o, sites, n, i, 0);
-    uint64_t before = graph_weights(o.g, o.arena), moved = (uint64_t)(sites[i].rows * sites[i].cols);
+    uint64_t before = graph_weigh(o.g, NULL), moved = (uint64_t)(sites[i].rows * sites[i].cols);
     ShrinkResult r;
     int measured;
     Tensor a, b;
     share(&o, sites, n, 1e-6, &r, &measured);
     CU_ASSERT_PTR_NOT_NULL_FATAL(r.graph);
     CU_ASSERT_EQUAL(measured, 2); /* the pair, and the whole */
-    CU_ASSERT_EQUAL(graph_weights(r.graph, o.arena), before - moved);
+    CU_ASSERT_EQUAL(graph_weigh(r.graph, NULL), before - moved);
     CU_ASSERT_EQUAL_FATAL(r.nkept, 1);
     Text text = text_new(o.arena);
     LossyStep again;

@@ -17,7 +17,7 @@ typedef struct {
 static bool priced_measure(Lab *lab, const Graph *g, const Windows *t, Quality *out, Diag *d) {
     PricedLab *p = lab->self;
     Arena *a = arena_new();
-    double gone = (double)p->weights - (double)graph_weights(g, a);
+    double gone = (double)p->weights - (double)graph_weigh(g, NULL);
     (void)t;
     (void)d;
     p->measured++;
@@ -41,7 +41,7 @@ static bool priced_sites(Lab *lab, const Windows *t, Quality *out, Diag *d) {
 static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *o) {
     Site *sites;
     size_t nsites = sites_find(o->g, o->arena, &sites);
-    PricedLab p = {{sites}, graph_weights(o->g, o->arena), each, together, 2048, 0};
+    PricedLab p = {{sites}, graph_weigh(o->g, NULL), each, together, 2048, 0};
     Lab lab = {.self = &p,
                .set = priced_set,
                .measure = priced_sites,
@@ -68,13 +68,13 @@ static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *
         if (x->kept) CU_ASSERT_TRUE(x->kl < x->worth);
     }
     CU_ASSERT_EQUAL(kept, r->nkept);
-    return r->graph ? (int64_t)(p.weights - graph_weights(r->graph, o->arena)) : -1;
+    return r->graph ? (int64_t)(p.weights - graph_weigh(r->graph, NULL)) : -1;
 }
 
 static void test_price(void) {
     Opened o = open_model(MODEL);
     ShrinkResult r;
-    double worth = log(4) * 0.01 * 4.5 / (double)graph_weights(o.g, o.arena);
+    double worth = log(4) * 0.01 * 4.5 / (double)graph_weigh(o.g, NULL);
     CU_ASSERT_EQUAL(shrink_at(3 * worth, 1, &r, &o), -1); /* too dear: all rolled back */
     CU_ASSERT_TRUE(r.outcomes.count > 0);
     for (size_t i = 0; i < r.outcomes.count; i++) CU_ASSERT_FALSE(r.outcomes.data[i].kept);
@@ -88,7 +88,7 @@ static void test_price(void) {
 static void test_together(void) {
     Opened o = open_model(MODEL);
     ShrinkResult alone, together;
-    double worth = log(4) * 0.01 * 4.5 / (double)graph_weights(o.g, o.arena);
+    double worth = log(4) * 0.01 * 4.5 / (double)graph_weigh(o.g, NULL);
     int64_t cheap = shrink_at(0.05 * worth, 1, &alone, &o);
     int64_t dear = shrink_at(0.05 * worth, 1e4, &together, &o);
     CU_ASSERT_TRUE(cheap > 2048);
