@@ -6,15 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/lossy/vectors.h"
+
 #define BLOCK 48
 #define SPAN 256 /* columns of a tile: four rows of it stay in the nearest cache */
 #define DEPTH 64 /* and so many rows of the other in the next */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__) /* its start comes too late */
-#define VECTORS __attribute__((target_clones("avx2", "default"))) /* no fused products: the same numbers */
-#else
-#define VECTORS
-#endif
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* A tile: c [m][n] -= a [m][k] times b [k][n] with all of b's tile in cache; rows are lda, ldb, ldc apart. */

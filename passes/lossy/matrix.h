@@ -4,14 +4,8 @@
 #define GPTC_MATRIX_H
 
 #include "passes/lossy/lossy.h"
+#include "passes/lossy/vectors.h"
 
-/* Vectors as wide as the machine has them, without fused products, so that every machine rounds alike. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__) &&                             \
-    !defined(__SANITIZE_ADDRESS__)
-#define VECTORS __attribute__((target_clones("avx2", "default")))
-#else
-#define VECTORS
-#endif
 #define LANES 8
 typedef float V8 __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t V8i __attribute__((vector_size(4 * LANES), aligned(4), may_alias));

@@ -193,7 +193,7 @@ static void test_refusals(void) {
     f.ids[LENGTH + 3] = 5;
     CU_ASSERT_TRUE(f.lab->measure(f.lab, &f.text, &q, &f.c.diag));
     Lab *lab;
-    CU_ASSERT_FALSE(lab_new(f.c.imported, f.sites, f.nsites, 64, 1, &lab, &f.c.diag)); /* not stateful */
+    CU_ASSERT_FALSE(lab_new(f.c.imported, NULL, 0, 64, 1, &lab, &f.c.diag)); /* not stateful */
     CU_ASSERT_PTR_NULL(lab);
     fixture_close(&f);
 }
