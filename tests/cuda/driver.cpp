@@ -24,6 +24,7 @@ namespace {
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
 template <class T> struct Argument {
+    static_assert(sizeof(T) == sizeof(u32), "a launch copies so much of what is no pointer");
     static const bool pointer = false;
     static T get(void *slot) { return *(T *)slot; }
 };
@@ -309,8 +310,11 @@ API cuLaunchKernelEx(const CuLaunch *c, CuFunction f, void **slots, void **) {
     Launch l = {(size_t)f - 1, *c, {}, false};
     for (u32 i = 0; i < c->n_attributes; i++) l.together |= c->attributes[i].id == CU_ATTRIBUTE_COOPERATIVE;
     if (!current) return fail("cuLaunchKernelEx", "no context is current");
-    size_t n = kernels()[l.kernel].pointers.size();
-    for (size_t i = 0; i < n; i++) l.slots.push_back(*(uint64_t *)slots[i]);
+    const std::vector<bool> &pointers = kernels()[l.kernel].pointers;
+    for (size_t i = 0; i < pointers.size(); i++) {
+        l.slots.push_back(0);
+        memcpy(&l.slots.back(), slots[i], pointers[i] ? sizeof(CuPointer) : sizeof(u32));
+    }
     Stream *s = (Stream *)c->stream;
     if (!s || !s->capturing) return run(l);
     s->captured.push_back(l);
