@@ -40,7 +40,9 @@ typedef struct {
     gptc_session *s;
     gptc_token_fn fn;
     void *user;
+    const SampleOptions *sampling;
     int32_t last;         /* the token given out last */
+    int32_t next;         /* what was drawn to follow it; -1: nothing yet */
     uint32_t given, most; /* in this run */
     bool stop;            /* fn said so */
 } Ahead;
@@ -57,7 +59,9 @@ static bool give(Ahead *a, int32_t id) {
 
 static int give_next(void *user, int32_t id) {
     Ahead *a = user;
-    if (a->given == a->most || id < 0 || is_stop(a->s->model, id)) return 0; /* the launch ends by itself */
+    a->next = id; /* the launch ends by itself when it gives no more out */
+    if (a->given == a->most || id < 0 || is_stop(a->s->model, id)) return 0;
+    a->next = -1;
     return give(a, id);
 }
 
@@ -65,10 +69,11 @@ static int give_next(void *user, int32_t id) {
 static gptc_status generate_some(Ahead *a, int32_t sequence, int32_t id) {
     uint32_t before = (uint32_t)gptc_length(a->s, sequence), done = 0;
     a->given = 0;
+    a->next = -1;
     if (give(a, id) || a->most < 2) return gptc_step_sequences(a->s, &sequence, &id, 1);
-    gptc_status st = session_ahead(a->s, sequence, id, a->most, give_next, a, &done);
+    gptc_status st = session_ahead(a->s, sequence, id, a->most, a->sampling, give_next, a, &done);
     if (st || done == a->given) return st;
-    /* fn stopped it: the launch has gone further, or not as far */
+    a->next = -1; /* fn stopped it: the launch has gone further, or not as far */
     if (done > a->given) st = gptc_rewind(a->s, sequence, (int32_t)(before + a->given) - 1);
     return st ? st : gptc_step_sequences(a->s, &sequence, &a->last, 1);
 }
@@ -81,17 +86,22 @@ gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, in
     gptc_status st = GPTC_OK;
     if (generated) *generated = 0;
     if (!s || !p || n < 0 || gptc_length(s, sequence) < 0) return GPTC_E_ARGUMENT;
-    Ahead a = {.s = s, .fn = fn, .user = user};
+    Ahead a = {.s = s, .fn = fn, .user = user, .sampling = sampler_options(p), .next = -1};
     while (made < n && !st) {
-        int32_t id = gptc_sample(s, sequence, p);
+        int32_t id = a.next;
+        if (id < 0)
+            id = gptc_sample(s, sequence, p);
+        else
+            sampler_drawn(p, 1);
         if (id < 0) return (gptc_status)id;
         if (is_stop(s->model, id)) break;
         if ((uint32_t)gptc_length(s, sequence) >= s->context) return GPTC_E_CONTEXT;
         uint32_t room = s->context - (uint32_t)gptc_length(s, sequence), left = (uint32_t)(n - made);
-        a.most = sampler_greedy(p) ? session_most_ahead(s) : 1;
+        a.most = session_most_ahead(s);
         if (a.most > room) a.most = room;
         if (a.most > left) a.most = left;
         st = generate_some(&a, sequence, id);
+        sampler_drawn(p, a.given - 1);
         made += (int32_t)a.given;
         if (generated) *generated = made;
         if (!st && a.stop) st = GPTC_E_STOPPED;

@@ -15,6 +15,7 @@
 #include "runtime/cpu/cpu.h"
 #include "runtime/gptc.h"
 #include "runtime/nd.h"
+#include "runtime/sample.h"
 #include "runtime/threads.h"
 #include "runtime/tokenizer.h"
 
@@ -195,14 +196,12 @@ struct gptc_session {
     struct CudaSession *cuda; /* on a GPU; then states, launches and rows are not here */
 };
 
-/* sample.c: whether it takes the largest logit. */
-bool sampler_greedy(const gptc_sampler *p);
-
-/* session.c: tokens that a call may append greedily without coming back (CUDA_AHEAD with a persistent kernel, else 1),
- * and such a call: token and what follows it, at most `most`; see cuda_decode_ahead. */
+/* session.c: tokens that a call may append without coming back (CUDA_AHEAD with a persistent kernel, else 1), and such a
+ * call: token and what follows it, at most `most`; see cuda_decode_ahead. */
 uint32_t session_most_ahead(const gptc_session *s);
 gptc_status session_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t most,
-                          int (*fn)(void *user, int32_t next), void *user, uint32_t *done);
+                          const SampleOptions *sampling, int (*fn)(void *user, int32_t next), void *user,
+                          uint32_t *done);
 
 /* session.c: memory this process could still take. */
 uint64_t memory_available(void);

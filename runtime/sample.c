@@ -2,40 +2,35 @@
  *
  * Filters in the order people know from HF transformers: temperature, top-k, top-p, min-p, each on what
  * the one before left. Candidates come off a heap in falling order (equals: lowest id first), so only
- * those that may be picked are ever sorted. Random numbers: xoshiro256++ seeded through splitmix64
- * (Blackman and Vigna, prng.di.unimi.it, public domain). A NaN is no candidate. */
+ * those that may be picked are ever sorted. What is left is drawn in the order of ids. A NaN is no candidate.
+ * Arithmetic and random numbers are those of sample_math.h, so a GPU draws the same. */
 #include "runtime/runtime.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct gptc_sampler {
-    gptc_sampler_options o;
+    SampleOptions o;
     int32_t vocab;
-    uint64_t state[4];
-    float *weight; /* exp((logit - largest) / temperature), by id */
+    uint32_t *key;
     int32_t *heap; /* candidates; those taken stand at its end, last taken first */
 };
 
-static uint64_t splitmix(uint64_t *x) {
-    uint64_t z = *x += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
-static uint64_t rotate(uint64_t x, unsigned bits) { return x << bits | x >> (64 - bits); }
-
-/* In [0, 1), 53 bits. */
-static double random_unit(gptc_sampler *p) {
-    uint64_t *s = p->state, result = rotate(s[0] + s[3], 23) + s[0], t = s[1] << 17;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = rotate(s[3], 45);
-    return (double)(result >> 11) * 0x1p-53;
+static SampleOptions options_math(const gptc_sampler_options *o) {
+    const float log2e = 1.44269504f, most = 3e38f; /* times 0 it is 0 */
+    SampleOptions m = {.top_k = (uint32_t)o->top_k,
+                       .top_p = o->top_p < 1 ? (uint32_t)(o->top_p * 0x1p32f) : 0,
+                       .seed = {(uint32_t)o->seed, (uint32_t)(o->seed >> 32)}};
+    int exponent;
+    float scale = o->temperature > 0 ? fminf(log2e / o->temperature, most) : 0,
+          mantissa = 2 * frexpf(o->min_p, &exponent);
+    memcpy(&m.scale, &scale, sizeof scale);
+    if (o->top_p < 1 && !m.top_p) m.top_p = 1;
+    if (o->min_p > 0 && exponent + SAMPLE_TOP > 1)
+        m.least = (uint32_t)(exponent - 1 + SAMPLE_TOP) << SAMPLE_POINT |
+                  (uint32_t)((mantissa - 1) * (1 << SAMPLE_POINT));
+    return m;
 }
 
 gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *options, gptc_sampler **out) {
@@ -49,13 +44,11 @@ gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *op
     if (!ok) return GPTC_E_ARGUMENT;
     gptc_sampler *p = calloc(1, sizeof *p);
     if (!p) return GPTC_E_MEMORY;
-    p->o = o;
+    p->o = options_math(&o);
     p->vocab = (int32_t)m->meta->vocab;
-    p->weight = malloc(m->meta->vocab * sizeof *p->weight);
+    p->key = malloc(m->meta->vocab * sizeof *p->key);
     p->heap = malloc(m->meta->vocab * sizeof *p->heap);
-    uint64_t seed = o.seed;
-    for (int i = 0; i < 4; i++) p->state[i] = splitmix(&seed);
-    if (!p->weight || !p->heap) {
+    if (!p->key || !p->heap) {
         gptc_sampler_free(p);
         return GPTC_E_MEMORY;
     }
@@ -65,12 +58,19 @@ gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *op
 
 void gptc_sampler_free(gptc_sampler *p) {
     if (!p) return;
-    free(p->weight);
+    free(p->key);
     free(p->heap);
     free(p);
 }
 
-bool sampler_greedy(const gptc_sampler *p) { return p->o.temperature == 0; }
+const SampleOptions *sampler_options(const gptc_sampler *p) { return &p->o; }
+
+void sampler_drawn(gptc_sampler *p, uint32_t draws) {
+    if (!p->o.scale) return;
+    uint32_t before = p->o.draws[0];
+    p->o.draws[0] += draws;
+    p->o.draws[1] += p->o.draws[0] < before;
+}
 
 static int32_t largest(const float *logits, int32_t n) {
     int32_t best = -1;
@@ -80,7 +80,7 @@ static int32_t largest(const float *logits, int32_t n) {
 }
 
 static bool before(const gptc_sampler *p, int32_t a, int32_t b) {
-    return p->weight[a] != p->weight[b] ? p->weight[a] > p->weight[b] : a < b;
+    return p->key[a] != p->key[b] ? p->key[a] > p->key[b] : a < b;
 }
 
 static void sift_down(gptc_sampler *p, int32_t at, int32_t n) {
@@ -93,61 +93,61 @@ static void sift_down(gptc_sampler *p, int32_t at, int32_t n) {
     h[at] = id;
 }
 
-/* Picks in proportion to the weights of ids[n - 1], ids[n - 2], … ids[0]; mass is their sum. */
-static int32_t draw(gptc_sampler *p, const int32_t *ids, int32_t n, double mass) {
-    double left = random_unit(p) * mass;
-    for (int32_t i = n - 1; i > 0; i--)
-        if ((left -= (double)p->weight[ids[i]]) < 0) return ids[i];
-    return ids[0];
-}
-
-/* n candidates in the heap, total the sum of their weights. */
-static int32_t pick_filtered(gptc_sampler *p, int32_t n, double total) {
-    int32_t most = p->o.top_k && p->o.top_k < n ? p->o.top_k : n, taken = 0;
+/* The last one, in falling order, of those that top-k and top-p leave of n candidates in the heap; total: the sum of
+ * their weights. */
+static int32_t last_kept(gptc_sampler *p, int32_t n, uint64_t total) {
+    bool cut =
+        p->o.top_k && p->o.top_k < (uint32_t)n; /* top-p is of the mass that top-k leaves: take all those */
+    int32_t most = cut ? (int32_t)p->o.top_k : n, taken = 0, kept = 0;
+    uint64_t mass = 0, wanted = p->o.top_p ? sample_part(total, p->o.top_p) : total;
     for (int32_t i = n / 2; i-- > 0;) sift_down(p, i, n);
-    double mass = 0, wanted = (double)p->o.top_p * total;
-    bool cut = most < n; /* top-p is of the mass that top-k leaves: take all those first */
     while (taken < most && (cut || mass < wanted || !taken)) {
         int32_t id = p->heap[0], end = n - ++taken;
-        mass += (double)p->weight[id];
+        mass += sample_weight(p->key[id]);
         p->heap[0] = p->heap[end];
         p->heap[end] = id;
         sift_down(p, 0, end);
     }
-    int32_t kept = 0;
-    wanted = cut ? (double)p->o.top_p * mass : wanted;
-    mass = 0;
-    while (kept < taken && (!kept || (mass < wanted && p->weight[p->heap[n - 1 - kept]] >= p->o.min_p)))
-        mass += (double)p->weight[p->heap[n - 1 - kept++]];
-    return draw(p, p->heap + n - kept, kept, mass);
+    if (cut) wanted = p->o.top_p ? sample_part(mass, p->o.top_p) : mass;
+    for (mass = 0; kept < taken && (!kept || mass < wanted); kept++)
+        mass += sample_weight(p->key[p->heap[n - 1 - kept]]);
+    return p->heap[n - kept];
+}
+
+/* Draws, in proportion to their weights, from those of `vocab` ids that do not come after `last`, if that is one. */
+static int32_t draw(gptc_sampler *p, int32_t vocab, int32_t last) {
+    uint32_t cut = last < 0 ? 0 : p->key[last];
+    uint64_t total = 0, sum = 0;
+    int32_t picked = -1;
+    for (int32_t i = 0; i < vocab; i++) {
+        uint32_t *key = &p->key[i];
+        if (*key < cut || (last >= 0 && *key == cut && i > last) || *key < p->o.least) *key = 0;
+        if (*key) total += sample_weight(*key);
+    }
+    uint64_t target = sample_share(total, sample_random(&p->o, 0));
+    for (int32_t i = 0; i < vocab && sum <= target; i++)
+        if (p->key[i]) sum += sample_weight(p->key[picked = i]);
+    sampler_drawn(p, 1);
+    return picked;
 }
 
 int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab) {
     if (!p || !logits || vocab <= 0 || vocab > p->vocab) return GPTC_E_ARGUMENT;
     int32_t best = largest(logits, vocab), n = 0;
     if (best < 0) return GPTC_E_NO_LOGITS;
-    if (p->o.temperature == 0 || isinf(logits[best])) return best;
-    double total = 0;
+    if (!p->o.scale) return best;
+    if (isinf(logits[best])) return sampler_drawn(p, 1), best;
+    float scale;
+    memcpy(&scale, &p->o.scale, sizeof scale);
+    uint64_t total = 0;
     for (int32_t i = 0; i < vocab; i++) {
-        float w = expf((logits[i] - logits[best]) / p->o.temperature);
-        p->weight[i] = w;
-        if (!(w > 0)) continue; /* NaN too */
+        p->key[i] = sample_key(logits[i], logits[best], scale);
+        if (!p->key[i]) continue;
         p->heap[n++] = i;
-        total += (double)w;
+        total += sample_weight(p->key[i]);
     }
-    if ((p->o.top_k && p->o.top_k < n) || p->o.top_p < 1) return pick_filtered(p, n, total);
-    if (p->o.min_p > 0) {
-        int32_t kept = 0;
-        total = 0;
-        for (int32_t i = 0; i < n; i++) {
-            float w = p->weight[p->heap[i]];
-            if (w < p->o.min_p) continue;
-            total += (double)w;
-            p->heap[kept++] = p->heap[i];
-        }
-        n = kept;
-    }
-    return draw(p, p->heap, n, total);
+    bool some = (p->o.top_k && p->o.top_k < (uint32_t)n) || p->o.top_p;
+    return draw(p, vocab, some ? last_kept(p, n, total) : -1);
 }
 
 int32_t gptc_sample(gptc_session *s, int32_t sequence, gptc_sampler *p) {

@@ -602,9 +602,10 @@ gptc_status gptc_step(gptc_session *s, const int32_t *tokens, int32_t n) {
 uint32_t session_most_ahead(const gptc_session *s) { return s->cuda && s->cuda->decode ? CUDA_AHEAD : 1; }
 
 gptc_status session_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t most,
-                          int (*fn)(void *user, int32_t next), void *user, uint32_t *done) {
+                          const SampleOptions *sampling, int (*fn)(void *user, int32_t next), void *user,
+                          uint32_t *done) {
     Sequence *q = &s->sequences[sequence];
-    gptc_status st = cuda_decode_ahead(s, sequence, token, most, fn, user, done);
+    gptc_status st = cuda_decode_ahead(s, sequence, token, most, sampling, fn, user, done);
     if (st) return st;
     logits_keep(s, sequence, s->cuda->logits);
     q->length += (int32_t)*done;

@@ -147,12 +147,6 @@ static void print_token(const Run *r, int32_t id) {
     fflush(stdout);
 }
 
-static bool is_stop(const Run *r, int32_t id) {
-    for (int32_t i = 0; i < r->info.n_stop_tokens && !r->o->ignore_eos; i++)
-        if (r->info.stop_tokens[i] == id) return true;
-    return false;
-}
-
 /* Prints the error that the tokens caused; returns the exit status. */
 static int prompt_error(const Run *r, gptc_status st, const int32_t *ids, size_t n) {
     int32_t context = r->o->context ? (int32_t)r->o->context : r->info.context;
@@ -170,29 +164,46 @@ static int prompt_error(const Run *r, gptc_status st, const int32_t *ids, size_t
     return fail(st, text);
 }
 
+static int print_next(void *user, int32_t id, const char *piece, size_t bytes) {
+    const Run *r = user;
+    if (r->info.has_tokenizer)
+        fwrite(piece, 1, bytes, stdout);
+    else
+        printf("%d ", id);
+    fflush(stdout);
+    return 0;
+}
+
+/* A token at a time, so that stop tokens are tokens like others. */
+static gptc_status go_on(Run *r, int32_t *made) {
+    const int32_t sequence = 0;
+    gptc_status st = GPTC_OK;
+    for (*made = 0; *made < r->o->count && !st; *made += !st) {
+        int32_t id = gptc_sample(r->session, sequence, r->sampler);
+        if (id < 0) return (gptc_status)id;
+        st = gptc_step_sequences(r->session, &sequence, &id, 1);
+        if (!st) print_token(r, id);
+    }
+    return st;
+}
+
 /* Takes the tokens in and generates; what fits the context. */
 static gptc_status answer(Run *r, const int32_t *ids, size_t n) {
-    const int32_t sequence = 0;
+    int32_t made = 0;
     double start = cli_seconds();
-    gptc_status st = gptc_prefill(r->session, sequence, ids, n, GPTC_LOGITS_LAST);
+    gptc_status st = gptc_prefill(r->session, 0, ids, n, GPTC_LOGITS_LAST);
     r->prefill_seconds += cli_seconds() - start;
     if (st) return st;
     r->prefilled += n;
-    for (int64_t i = 0; i < r->o->count; i++) {
-        int32_t id = gptc_sample(r->session, sequence, r->sampler);
-        if (id < 0) return (gptc_status)id;
-        if (is_stop(r, id)) break;
-        print_token(r, id);
-        start = cli_seconds();
-        st = gptc_step_sequences(r->session, &sequence, &id, 1);
-        if (st == GPTC_E_CONTEXT) {
-            fputs("\ngptc-run: the context is full\n", stderr);
-            return GPTC_OK;
-        }
-        if (st) return st;
-        r->decode_seconds += cli_seconds() - start;
-        r->decoded++;
-    }
+    start = cli_seconds();
+    if (r->o->ignore_eos)
+        st = go_on(r, &made);
+    else
+        st = gptc_generate(r->session, 0, r->sampler, (int32_t)r->o->count, print_next, r, &made);
+    r->decode_seconds += cli_seconds() - start;
+    r->decoded += (size_t)made;
+    if (st != GPTC_E_CONTEXT) return st;
+    fputs("\ngptc-run: the context is full\n", stderr);
     return GPTC_OK;
 }
 

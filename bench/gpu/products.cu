@@ -6,7 +6,9 @@
 #include "codegen/cuda/kernels/prelude_cuda_matrix.h"
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/gemm.cu"
+#include "codegen/cuda/kernels/gemm_codes.cu"
 
 #include <cmath>
 #include <cstdio>

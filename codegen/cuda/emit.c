@@ -165,13 +165,25 @@ uint32_t cuda_launches(const CudaProgram *c) {
     return n;
 }
 
-/* What no kernel of the program can call is left out of its text. */
-static bool text_used(const Program *p, const CudaOptions *o, const char *name) {
-    if (!strcmp(name, "gemm.cu")) return o->halves;
-    if (strcmp(name, "experts.cu") != 0) return true;
+static bool has_routed(const Program *p) {
     for (size_t i = 0; i < p->steps.count; i++)
         if (p->steps.data[i].kernel == ART_K_ROUTED) return true;
     return false;
+}
+
+static bool has_codes(const Program *p) {
+    for (size_t i = 0; i < p->tensors.count; i++)
+        if (p->tensors.data[i].art.layout == ART_GROUP16) return true;
+    return false;
+}
+
+void emit_texts(Emit *e, const CudaText *t) {
+    for (; t->name; t++) {
+        bool used = (!strstr(t->name, "code_") && !strstr(t->name, "codes")) || has_codes(e->p);
+        if (!strncmp(t->name, "gemm", 4)) used = used && e->halves;
+        if (!strcmp(t->name, "experts.cu")) used = has_routed(e->p);
+        if (used) text_add(&e->out->source, t->text);
+    }
 }
 
 bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d) {
@@ -180,8 +192,7 @@ bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaP
     memset(out, 0, sizeof *out);
     fuse_plan(p, a, &fused);
     out->source = text_new(a);
-    for (const CudaText *t = cuda_texts; t->name; t++)
-        if (text_used(p, o, t->name)) text_add(&out->source, t->text);
+    emit_texts(&e, cuda_texts);
     for (size_t i = 0; i < p->steps.count; i++) {
         e.step = (uint32_t)i;
         e.s = &p->steps.data[i];

@@ -32,6 +32,8 @@ typedef struct {
 } Emit;
 
 /* ---- emit.c ---- */
+/* Adds kernel texts to the source; what no kernel of the program can call is left out. */
+void emit_texts(Emit *e, const CudaText *t);
 /* The prelude's name for an element of a tensor argument. */
 const char *emit_type(const Emit *e, const ArtArg *a);
 /* The form of kernels/weights.cu that a tensor is stored in: "Panels<half>". */

@@ -138,7 +138,7 @@ static void write_body(const Decode *d, Text *t, const char *const piece[DECODE_
 static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Text *t) {
     const DecodeSteps *s = &d->steps;
     size_t places = c->places.count;
-    for (const CudaText *part = cuda_decode_texts; part->name; part++) text_add(t, part->text);
+    emit_texts(d->e, cuda_decode_texts);
     text_printf(t,
                 "\n/* A step of one row, %u times or until the text ends, as one kernel of as many blocks as "
                 "the chip has "
@@ -159,8 +159,8 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         t,
         "KERNEL(288, 1) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
         "global<u64> "
-        "words, global<float> logits, global<u32> mail, global<const i32> row, u32 context, u32 epoch, u32 "
-        "steps, u32 stages) {\n"
+        "words, global<u64> sums, global<float> logits, global<u32> mail, global<const u32> row, u32 "
+        "context, u32 epoch, u32 steps, u32 stages) {\n"
         "    SHARED_AT_LAUNCH(u8, memory);\n"
         "    const shared<float> local = (shared<float>)memory;\n"
         "    const shared<u64> barriers = (shared<u64>)(memory + %u);\n"
@@ -168,8 +168,8 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         "    Ring ring = ring_begin(barriers, memory + %u, stages);\n"
         "    for (u32 i = thread_index(); i < %zu; i += thread_count()) place[i] = places[i];\n"
         "    barrier();\n"
-        "    u32 token = (u32)row[0], position = (u32)row[1];\n"
-        "    const u32 sequence = (u32)row[2], old = position;\n"
+        "    u32 token = row[0], position = row[1];\n"
+        "    const u32 sequence = row[2], old = position;\n"
         "    if (warp() == RING_WARPS) {\n"
         "        if (lane() == 0) decode_bring(ring, place, weights, cache, position, sequence, context, "
         "steps);\n"
@@ -179,16 +179,17 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         "        Best best = {0, NO_TOKEN};\n",
         d->floats * 4, d->floats * 4 + (2 * STAGES + 1) * 8, c->fixed_bytes, places + STOPS, DECODE_PARTS);
     write_body(d, t, p->body, p);
-    text_printf(
-        t,
-        "        const Next next = tokens_exchange(best, local + %u, words, mail, place + %zu, %u, epoch);\n"
-        "        if (block_index() == 0 && thread_index() == 0) {\n"
-        "            publish_host(mail + (2 + step), next.token);\n"
-        "            publish_host(mail + 1, step + 1);\n        }\n"
-        "        token = next.token;\n"
-        "        if (!next.go_on) break;\n    }\n"
-        "    if (thread_index() == 0) mbarrier_arrive(ring.over);\n}\n",
-        DECODE_SCRATCH, places, STOPS);
+    text_printf(t,
+                "        const Next next = token_next<%u>(best, local + %u, words, sums, mail, logits, row + "
+                "3, place "
+                "+ %zu, %u, step, epoch);\n"
+                "        if (block_index() == 0 && thread_index() == 0) {\n"
+                "            publish_host(mail + (2 + step), next.token);\n"
+                "            publish_host(mail + 1, step + 1);\n        }\n"
+                "        token = next.token;\n"
+                "        if (!next.go_on) break;\n    }\n"
+                "    if (thread_index() == 0) mbarrier_arrive(ring.over);\n}\n",
+                d->e->p->meta.vocab, DECODE_SCRATCH, places, STOPS);
 }
 
 /* Whether a step is predicted to be faster so, on the GPU that the figures are best known of. */

@@ -38,8 +38,8 @@ typedef struct CudaModel {
 
 enum { CUDA_AHEAD = 16 }; /* steps of one launch of the persistent kernel */
 typedef struct {
-    CuPointer memory, row, words; /* places, token and position, words between blocks */
-    uint32_t *mail;               /* host memory that the kernel sees too */
+    CuPointer memory, row, words, sums; /* places, what a launch is of, words and sums between blocks */
+    uint32_t *mail;                     /* host memory that the kernel sees too */
     CuPointer mail_there;
     uint32_t blocks, stages, shared_bytes, epoch;
 } CudaDecode;
@@ -77,12 +77,12 @@ gptc_status cuda_decode_new(gptc_session *s, gptc_decode_form form, gptc_detail 
 void cuda_decode_free(CudaSession *c);
 /* Row 0 of s->body. */
 CuResult cuda_decode_step(const gptc_session *s);
-/* Appends token and, greedily, what follows it, `steps` tokens in all, at most CUDA_AHEAD, or fewer when a token that
+/* Appends token and, as sampling says, what follows it, `steps` tokens in all, at most CUDA_AHEAD, or fewer when a token that
  * ends the text is next or fn asks for it. fn gets the token that follows each. done: tokens appended; s->cuda->logits
  * are those after the last one. */
 typedef int (*gptc_ahead_fn)(void *user, int32_t next);
 gptc_status cuda_decode_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t steps,
-                              gptc_ahead_fn fn, void *user, uint32_t *done);
+                              const SampleOptions *sampling, gptc_ahead_fn fn, void *user, uint32_t *done);
 /* model.c: the model on the device, made when it is not there yet; it goes with the model. */
 gptc_status model_on_device(gptc_model *m, const char *driver, CudaModel **out, gptc_detail *why);
 void cuda_model_free(CudaModel *c);

@@ -17,6 +17,16 @@
 
 enum { STAGE_BYTES = 16384, MOST_STAGES = 14, LEAST_STAGES = 3, MOST_BLOCKS = 256, STOPS = 8, UNIT = 64 };
 enum { MAIL_STOP, MAIL_COUNT, MAIL_TOKENS };
+enum {
+    SAMPLE_BINS = 256,
+    SAMPLE_PASSES = 20
+}; /* of sample.cu: words of a meeting, twice; sums of each pass */
+#define SUMS_BYTES ((size_t)(2 + CUDA_AHEAD * SAMPLE_PASSES) * SAMPLE_BINS * sizeof(uint64_t))
+
+typedef struct {
+    int32_t token, position, sequence;
+    SampleOptions sampling;
+} Row;
 
 typedef struct {
     int sms, cooperative, shared;
@@ -59,15 +69,15 @@ static gptc_status decode_reserve(const gptc_session *s, CudaDecode *e, gptc_det
     const CudaSession *c = s->cuda;
     const CudaDriver *d = &c->model->driver;
     const ArtCuda *h = c->model->kernels.head;
-    size_t table_bytes = (h->n_places + STOPS) * sizeof(uint32_t), at = (table_bytes + 12 + 255) / 256 * 256;
+    size_t table_bytes = (h->n_places + STOPS) * sizeof(uint32_t),
+           at = (table_bytes + sizeof(Row) + 255) / 256 * 256,
+           words_end = at + (h->decode_words * 8 + 8 + 255) / 256 * 256, bytes = words_end + SUMS_BYTES;
     uint32_t *table = malloc(table_bytes);
     gptc_status st = table ? GPTC_OK : status_fail(why, GPTC_E_MEMORY, "no memory for the session's tables");
     if (!st && !places_fill(s, table))
         st = status_fail(why, GPTC_E_FORMAT, "KERNELS: a place that the persistent kernel cannot name");
-    if (!st) st = cuda_check(d, d->memory_new(&e->memory, at + h->decode_words * 8 + 8), "cuMemAlloc", why);
-    if (!st)
-        st = cuda_check(d, d->memory_set(e->memory, 0, at + h->decode_words * 8 + 8, c->stream),
-                        "cuMemsetD8Async", why);
+    if (!st) st = cuda_check(d, d->memory_new(&e->memory, bytes), "cuMemAlloc", why);
+    if (!st) st = cuda_check(d, d->memory_set(e->memory, 0, bytes, c->stream), "cuMemsetD8Async", why);
     if (!st)
         st = cuda_check(d, d->upload(e->memory, table, table_bytes, c->stream), "cuMemcpyHtoDAsync", why);
     if (!st) st = cuda_check(d, d->stream_wait(c->stream), "cuStreamSynchronize", why);
@@ -75,6 +85,7 @@ static gptc_status decode_reserve(const gptc_session *s, CudaDecode *e, gptc_det
     if (st) return st;
     e->row = e->memory + table_bytes;
     e->words = e->memory + at;
+    e->sums = e->memory + words_end;
     void *mail;
     TRY(d->host_new(&mail, (MAIL_TOKENS + CUDA_AHEAD) * sizeof(uint32_t), 0), "cuMemHostAlloc");
     e->mail = mail;
@@ -117,15 +128,15 @@ void cuda_decode_free(CudaSession *c) {
 }
 
 /* Starts `steps` steps from a token at a position of a sequence. */
-static CuResult decode_launch(const gptc_session *s, const int32_t row[3], uint32_t steps) {
+static CuResult decode_launch(const gptc_session *s, const Row *row, uint32_t steps) {
     const CudaSession *c = s->cuda;
     const CudaModel *m = c->model;
     CudaDecode *e = c->decode;
     CuPointer logits = c->rows + s->model->plan->logits_offset * s->chunk, weights = m->weights,
               cache = c->block;
     uint32_t context = s->context, epoch = e->epoch + 1;
-    void *arguments[] = {&weights, &cache,   &e->memory, &e->words, &logits,   &e->mail_there,
-                         &e->row,  &context, &epoch,     &steps,    &e->stages};
+    void *arguments[] = {&weights,       &cache,  &e->memory, &e->words, &e->sums, &logits,
+                         &e->mail_there, &e->row, &context,   &epoch,    &steps,   &e->stages};
     CuAttribute together = {.id = CU_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
     CuLaunch config = {.grid = {e->blocks, 1, 1},
                        .block = {m->kernels.functions[m->kernels.head->decode].threads, 1, 1},
@@ -135,25 +146,26 @@ static CuResult decode_launch(const gptc_session *s, const int32_t row[3], uint3
                        .n_attributes = 1};
     e->epoch += steps;
     e->mail[MAIL_STOP] = e->mail[MAIL_COUNT] = 0;
-    CuResult r = m->driver.upload(e->row, row, 3 * sizeof *row, c->stream);
+    CuResult r = m->driver.upload(e->row, row, sizeof *row, c->stream);
+    if (!r && row->sampling.scale) r = m->driver.memory_set(e->sums, 0, SUMS_BYTES, c->stream);
     return r ? r : m->driver.launch(&config, m->functions[m->kernels.head->decode], arguments, NULL);
 }
 
 CuResult cuda_decode_step(const gptc_session *s) {
     const RowInfo *b = &s->body;
-    return decode_launch(s, (const int32_t[]){b->tokens[0], b->positions[0], b->sequences[0]}, 1);
+    return decode_launch(s, &(Row){b->tokens[0], b->positions[0], b->sequences[0], {0}}, 1);
 }
 
 gptc_status cuda_decode_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t steps,
-                              gptc_ahead_fn fn, void *user, uint32_t *done) {
+                              const SampleOptions *sampling, gptc_ahead_fn fn, void *user, uint32_t *done) {
     CudaSession *c = s->cuda;
     const CudaDriver *d = &c->model->driver;
     volatile uint32_t *mail = c->decode->mail;
-    const int32_t row[3] = {token, s->sequences[sequence].length, sequence};
+    const Row row = {token, s->sequences[sequence].length, sequence, *sampling};
     uint32_t seen = 0;
     *done = 0;
     CuResult r = d->context_current(c->model->context), under_way;
-    if (!r) r = decode_launch(s, row, steps);
+    if (!r) r = decode_launch(s, &row, steps);
     if (r) return GPTC_E_DEVICE;
     do { /* tokens are given on while the kernel makes the next ones */
         under_way = d->stream_query(c->stream);

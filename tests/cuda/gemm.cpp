@@ -3,7 +3,9 @@
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/gemm.cu"
+#include "codegen/cuda/kernels/gemm_codes.cu"
 
 static u32 state = 1;
 static float random_value() {

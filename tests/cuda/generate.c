@@ -1,5 +1,5 @@
-/* generate.c: what a session on a GPU generates greedily, several steps a launch, is what the CPU generates: whole,
- * stopped by the caller and gone on, up to the end of the context, in two sequences by turns.
+/* generate.c: what a session on a GPU generates, several steps a launch, greedily in one sequence and drawn in
+ * another, is what the CPU generates: whole, stopped by the caller and gone on, up to the end of the context, in two sequences by turns.
  * usage: cuda-generate MODEL.bin DRIVER */
 #include "runtime/gptc.h"
 
@@ -39,21 +39,29 @@ static int run(gptc_model *m, const gptc_session_options *o, Log *l) {
     static const int32_t prompt[2][4] = {{1, 5, 9, 2}, {7, 3, 3, 8}};
     gptc_detail why;
     gptc_session *s;
-    gptc_sampler *p;
-    gptc_sampler_options greedy = {.struct_size = sizeof greedy};
-    if (gptc_session_new(m, o, &s, &why) || gptc_sampler_new(m, &greedy, &p))
+    gptc_sampler *p, *warm;
+    gptc_sampler_options greedy = {.struct_size = sizeof greedy}, drawn = {.struct_size = sizeof drawn,
+                                                                           .temperature = 1.5f,
+                                                                           .top_k = 20,
+                                                                           .top_p = 0.9f,
+                                                                           .min_p = 0.02f,
+                                                                           .seed = 5};
+    if (gptc_session_new(m, o, &s, &why) || gptc_sampler_new(m, &greedy, &p) ||
+        gptc_sampler_new(m, &drawn, &warm))
         return printf("FAIL: %s\n", why.text), 1;
     for (int32_t q = 0; q < 2; q++) note(l, gptc_prefill(s, q, prompt[q], 4, GPTC_LOGITS_LAST));
     generate(s, 0, p, 21, 0, l);
-    generate(s, 1, p, 40, 1, l);
-    generate(s, 1, p, 40, 5, l);
+    generate(s, 1, warm, 40, 1, l);
+    generate(s, 1, warm, 40, 5, l);
+    generate(s, 1, warm, 18, 0, l);
     generate(s, 0, p, 3, 0, l);
-    generate(s, 1, p, 1, 0, l);
+    generate(s, 1, warm, 1, 0, l);
     note(l, gptc_rewind(s, 0, 9));
     note(l, gptc_step_sequences(s, (const int32_t[]){0}, (const int32_t[]){4}, 1));
     generate(s, 0, p, MOST, 0, l); /* to the end of the context */
     memcpy(l->logits, gptc_logits(s, 1), sizeof(float) * 8);
     gptc_sampler_free(p);
+    gptc_sampler_free(warm);
     gptc_session_free(s);
     return 0;
 }

@@ -4,8 +4,10 @@
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/codes.cu"
 #include "codegen/cuda/kernels/ring.cu"
+#include "codegen/cuda/kernels/ring_codes.cu"
 
 enum Fault { NONE, OVERRUN, EARLY, KEPT, LOST, TWICE, STALE, NOT_DRAINED, MISSED };
 enum { BLOCKS = 3, TILES = 9, FLOATS = RING_THREADS, FEW = 3, EPOCHS = 2 };

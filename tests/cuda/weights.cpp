@@ -5,6 +5,7 @@
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/norm.cu"
 #include "codegen/cuda/kernels/linear.cu"
 #include "codegen/cuda/kernels/codes.cu"

@@ -302,15 +302,17 @@ DEVICE void best_of_warp(Best &b) {
 }
 /* Every block tells its best and learns the best of all; block 0 tells too whether to go on after this step. All of
  * a step's writes are known to all blocks afterwards. part: 2 floats a block and 2 more. words: 2 a block and 2 more,
- * of odd and of even epochs. mail: the host's wish to stop. stops: n_stops tokens that end the text. */
+ * of odd and of even epochs. mail: the host's wish to stop. */
 struct Next {
     u32 token;
+    float largest;
     bool go_on;
 };
-DEVICE Next tokens_exchange(Best best, shared<float> part, global<u64> words, global<u32> mail, shared<u32> stops, u32 n_stops, u32 epoch) {
+DEVICE Next tokens_exchange(Best best, shared<float> part, global<u64> words, global<u32> mail, u32 epoch) {
     const global<u64> mine = words + (epoch & 1) * (2 * block_count() + 2);
     if (warp() == 0) {
         best_of_warp(best);
+        warp_barrier();
         if (lane() == 0) {
             device_fence();
             publish_word(mine + 2 * block_index(), bits_of_float(best.value), epoch);
@@ -323,8 +325,19 @@ DEVICE Next tokens_exchange(Best best, shared<float> part, global<u64> words, gl
     Best all = {0, NO_TOKEN};
     for (u32 i = lane(); i < block_count(); i += 32) best_take(all, part[2 * i], bits_of_float(part[2 * i + 1]));
     best_of_warp(all);
-    Next next = {all.token, bits_of_float(part[2 * block_count()]) == 0 && all.token != NO_TOKEN};
-    for (u32 i = 0; i < n_stops; i++) next.go_on = next.go_on && stops[i] != all.token;
+    const Next next = {all.token, all.value, bits_of_float(part[2 * block_count()]) == 0 && all.token != NO_TOKEN};
     consumers_meet();
+    return next;
+}
+/* The token after a step of the launch: the best one, or the one that is drawn. asked: SampleOptions, as words. */
+template <u32 vocab>
+DEVICE Next token_next(const Best &best, shared<float> part, global<u64> words, global<u64> sums, global<u32> mail, global<const float> logits,
+                       global<const u32> asked, shared<u32> stops, u32 n_stops, u32 step, u32 epoch) {
+    Next next = tokens_exchange(best, part, words, mail, epoch);
+    if (asked[0] != 0 && next.token != NO_TOKEN && fabsf(next.largest) < INFINITY) {
+        const SampleOptions o = {asked[0], asked[1], asked[2], asked[3], {asked[4], asked[5]}, {asked[6], asked[7]}};
+        next.token = sample_token(o, logits, vocab, next.largest, (shared<u64>)part, sums, step, epoch);
+    }
+    for (u32 i = 0; i < n_stops; i++) next.go_on = next.go_on && stops[i] != next.token;
     return next;
 }

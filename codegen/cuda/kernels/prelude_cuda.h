@@ -102,6 +102,7 @@ template <class T> DEVICE Quad load_weights(const T *p) {
 /* ---- words that several blocks share ---- */
 DEVICE float atomic_add(float *p, float v) { return atomicAdd(p, v); }
 DEVICE u32 atomic_add(u32 *p, u32 v) { return atomicAdd(p, v); }
+DEVICE u64 atomic_add(u64 *p, u64 v) { return atomicAdd(p, v); } /* of shared memory too */
 DEVICE u64 atomic_max(u64 *p, u64 v) { return atomicMax(p, v); }
 DEVICE void publish(u32 *p, u32 v) {
     asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
@@ -109,6 +110,12 @@ DEVICE void publish(u32 *p, u32 v) {
 DEVICE u32 observe(const u32 *p) {
     u32 v;
     asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+/* What other blocks have added up. */
+DEVICE u64 observe_sum(const u64 *p) {
+    u64 v;
+    asm volatile("ld.relaxed.gpu.u64 %0, [%1];" : "=l"(v) : "l"(p) : "memory");
     return v;
 }
 /* A value and the epoch that it belongs to, 8 bytes that are written and read as one. An observed word is {value,

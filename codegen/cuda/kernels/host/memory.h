@@ -46,7 +46,7 @@ inline void word_write(SharedBlock *m, size_t i, bool part, Site s) {
         reads[v] = Reads();
     }
     w.epoch = mine.clock[own], w.meeting = mine.meetings, w.when = ++grid->now;
-    w.writer = (u16)me, w.written = true, w.where = s;
+    w.writer = (u16)me, w.written = true, w.added = false, w.where = s;
 }
 
 inline void word_read(SharedBlock *m, size_t i, Site s) {
@@ -77,6 +77,21 @@ inline void shared_access(const void *p, size_t bytes, bool write, Site s) {
             word_write(m, i, part, s);
         else
             word_read(m, i, s);
+    }
+}
+
+/* Additions of several threads need no barrier between them, but one before and after. */
+inline void shared_add(void *p, size_t bytes, Site s) {
+    SharedBlock *m = shared_of(p, bytes, s);
+    size_t first = (size_t)((const u8 *)p - m->data) / 4;
+    for (size_t i = first; i < first + bytes / 4; i++) {
+        Word &w = m->words[i];
+        if (!w.written) fault(s, "shared memory: byte %zu is added to, nobody wrote it", 4 * i);
+        if (!w.added && !ordered(w))
+            fault(s, "race: adds to what thread %u wrote at line %d, with no barrier between", w.writer,
+                  w.where.line);
+        word_write(m, i, false, s);
+        w.added = true;
     }
 }
 

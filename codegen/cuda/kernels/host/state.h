@@ -76,8 +76,8 @@ struct Warp {
 struct Word { /* of shared memory, 4 bytes: its last writer */
     u32 epoch = 0, meeting = 0;
     u64 when = 0;
-    u16 writer = 0xffff; /* thread; NOBODY; ENGINE */
-    bool written = false, in_flight = false;
+    u16 writer = 0xffff;                                    /* thread; NOBODY; ENGINE */
+    bool written = false, in_flight = false, added = false; /* added: by an atomic addition */
     u16 products = 0; /* of matrix units that are under way and read it */
     Site where = {"", 0};
 };

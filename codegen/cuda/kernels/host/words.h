@@ -156,6 +156,17 @@ DEVICE u32 atomic_add(global<u32> p, u32 v, HOST_SITE) {
     *p.p = old + v;
     return old;
 }
+DEVICE u64 atomic_add(global<u64> p, u64 v, HOST_SITE) {
+    u64 old = *p.check(8, file, line);
+    *p.p = old + v;
+    return old;
+}
+DEVICE u64 atomic_add(shared<u64> p, u64 v, HOST_SITE) {
+    host::shared_add(p.p, 8, HOST_HERE);
+    u64 old = *p.p;
+    *p.p = old + v;
+    return old;
+}
 DEVICE u64 atomic_max(global<u64> p, u64 v, HOST_SITE) {
     u64 old = *p.check(8, file, line);
     if (v > old) *p.p = v;
@@ -166,6 +177,7 @@ DEVICE void publish(global<u32> p, u32 v, HOST_SITE) {
     host::grid->progress++;
 }
 DEVICE u32 observe(global<const u32> p, HOST_SITE) { return *p.check(4, file, line); }
+DEVICE u64 observe_sum(global<const u64> p, HOST_SITE) { return *p.check(8, file, line); }
 DEVICE void publish_word(global<u64> p, u32 value, u32 epoch, HOST_SITE) {
     u64 &w = *p.check(8, file, line);
     if (w >> 32 == epoch) host::fault(HOST_HERE, "a word is published twice in epoch %u", epoch);
