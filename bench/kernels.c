@@ -185,10 +185,9 @@ static void linear_line(Bench *b, const void *weights, uint32_t rows, uint32_t k
 }
 
 static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv, uint32_t dim,
-                           uint32_t tokens) {
-    CpuState k = {NULL, kv, dim, tokens, 1}, v = {NULL, kv, dim, tokens, 0};
-    size_t kf = cpu_state_floats(kv, dim, tokens, 1), vf = cpu_state_floats(kv, dim, tokens, 0);
-    k.data = memory(kf * 4), v.data = memory(vf * 4);
+                           uint32_t tokens, uint32_t kept) {
+    CpuState k = {NULL, kv, dim, tokens, 1, kept}, v = {NULL, kv, dim, tokens, 0, kept};
+    k.data = memory(cpu_state_bytes(&k)), v.data = memory(cpu_state_bytes(&v));
     float *q = memory((size_t)rows * heads * dim * 4), *out = memory((size_t)rows * heads * dim * 4);
     int32_t *at = calloc(rows, sizeof *at), *seq = calloc(rows, sizeof *seq);
     double pairs = 0;
@@ -211,11 +210,12 @@ static void attention_line(Bench *b, uint32_t rows, uint32_t heads, uint32_t kv,
                       .v = v,
                       .out = out};
     Job j = {.fn = run_attention, .args = &a};
-    double t = seconds(b, &j), flops = pairs * 4 * heads * dim, bytes = (double)(kf + vf) * 4;
-    printf("attention %4u rows %2u/%2u heads x %3u, %5u keys %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s "
+    double t = seconds(b, &j), flops = pairs * 4 * heads * dim,
+           bytes = (double)(cpu_state_bytes(&k) + cpu_state_bytes(&v));
+    printf("attention %4u rows %2u/%2u heads x %3u, %5u keys, %s %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s "
            "%5.1f %%\n",
-           rows, heads, kv, dim, tokens, t * 1e3, flops / t * 1e-9, flops / t * 1e-7 / b->gflops,
-           bytes / t * 1e-9, bytes / t * 1e-7 / b->gbytes);
+           rows, heads, kv, dim, tokens, kept == ART_STATE_F32 ? "fp32" : "int8", t * 1e3, flops / t * 1e-9,
+           flops / t * 1e-7 / b->gflops, bytes / t * 1e-9, bytes / t * 1e-7 / b->gbytes);
     free(k.data), free(v.data), free(q), free(out), free(at), free(seq);
 }
 
@@ -273,12 +273,14 @@ int main(int argc, char **argv) {
         linear_line(&b, w, 1, 3072, 12288, &groups[i], 0);
         linear_line(&b, w, 128, 3072, 768, &groups[i], 0);
     }
-    attention_line(&b, 1, 12, 12, 64, 1024);
-    attention_line(&b, 1, 32, 8, 128, 4096);
-    attention_line(&b, 1, 8, 1, 128, 16384);
-    attention_line(&b, 256, 12, 12, 64, 256);
-    attention_line(&b, 256, 12, 12, 64, 1024);
-    attention_line(&b, 256, 32, 8, 128, 1024);
+    for (uint32_t kept = ART_STATE_F32; kept < ART_STATE_COUNT; kept++) {
+        attention_line(&b, 1, 12, 12, 64, 1024, kept);
+        attention_line(&b, 1, 32, 8, 128, 4096, kept);
+        attention_line(&b, 1, 8, 1, 128, 16384, kept);
+        attention_line(&b, 256, 12, 12, 64, 256, kept);
+        attention_line(&b, 256, 12, 12, 64, 1024, kept);
+        attention_line(&b, 256, 32, 8, 128, 1024, kept);
+    }
     norm_line(&b, 1, 768);
     norm_line(&b, 256, 768);
     pool_free(b.pool);

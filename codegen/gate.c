@@ -69,7 +69,7 @@ static double constant_elements(const Graph *g) {
 }
 
 static bool is_rounding(const Node *n, DType result) {
-    return n->op == OP_QUANTIZE || (n->op == OP_LINEAR && n->attr.block > 0) ||
+    return n->op == OP_QUANTIZE || n->op == OP_ROUNDED || (n->op == OP_LINEAR && n->attr.block > 0) ||
            (n->op == OP_ROUND && dtype_is_float(result));
 }
 

@@ -39,6 +39,13 @@ static bool lower_region(Lower *lw, const Target *t) {
                       t->name, graph_describe(lw->g, n, lw->arena));
 }
 
+/* Every row that comes to the state is rounded by heads, so codes keep all of it. */
+static bool state_is_rounded(const Graph *g, const State *s, int64_t dim) {
+    const Node *cat = graph_node(g, graph_def(g, s->out));
+    return cat->nin == 2 && graph_def_op(g, cat->in[1]) == OP_ROUNDED &&
+           graph_node(g, graph_def(g, cat->in[1]))->attr.block == dim;
+}
+
 static bool lower_states(Lower *lw) {
     Graph *g = lw->g;
     Program *p = lw->p;
@@ -54,10 +61,18 @@ static bool lower_states(Lower *lw) {
             }
         if (width <= 0 || width > INT32_MAX || last <= 0)
             return diag_error(lw->diag, loc_none(), "state \"%s\" has no fixed width", s->name);
-        ArtState as = {(uint32_t)(width / last), (uint32_t)last, UINT32_MAX, UINT32_MAX}; /* no reader yet */
+        if (last > UINT16_MAX)
+            return diag_error(lw->diag, loc_none(), "state \"%s\" has %lld numbers a head; %d are the most",
+                              s->name, (long long)last, UINT16_MAX);
+        bool codes = state_is_rounded(g, s, last);
+        ArtState as = {.heads = (uint32_t)(width / last),
+                       .dim = (uint16_t)last,
+                       .kept = codes ? ART_STATE_INT8 : ART_STATE_F32,
+                       .window = UINT32_MAX, /* no reader yet */
+                       .name_offset = UINT32_MAX};
         VEC_PUSH(p->arena, &p->states, as);
         VEC_PUSH(p->arena, &p->state_names, s->name);
-        p->meta.state_bytes_per_token += (uint64_t)width * 4;
+        p->meta.state_bytes_per_token += codes ? as.heads * (as.dim + sizeof(uint16_t)) : (uint64_t)width * 4;
     }
     p->plan.n_states = (uint32_t)p->states.count;
     return true;

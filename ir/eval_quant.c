@@ -78,6 +78,23 @@ bool eval_dequantize(EvalCtx *e) {
     return true;
 }
 
+/* In fp32, as kernels do it: another product before a tie gives another number. */
+bool eval_rounded(EvalCtx *e) {
+    const Tensor *x = e->in[0];
+    const float *from = x->data;
+    float *to = e->out[0].data;
+    size_t block = (size_t)e->n->attr.block, count = tensor_count(x);
+    for (size_t at = 0; at < count; at += block) {
+        float most = 0;
+        for (size_t i = at; i < at + block; i++)
+            most = fabsf(from[i]) > most || isnan(from[i]) ? fabsf(from[i]) : most;
+        float step = half_to_float(float_to_half(most / 127)), inverse = step > 0 ? 1 / step : 0;
+        for (size_t i = at; i < at + block; i++)
+            to[i] = fminf(fmaxf(rintf(from[i] * inverse), -127), 127) * step;
+    }
+    return true;
+}
+
 bool eval_quantize(EvalCtx *e) {
     const Tensor *x = e->in[0], *scale = e->in[1];
     Tensor *out = &e->out[0];

@@ -475,6 +475,16 @@ static bool infer_linear(Infer *c) {
     return set_type(c, 0, t);
 }
 
+static bool infer_rounded(Infer *c) {
+    const Type *x = operand(c, 0);
+    int64_t block = c->n->attr.block;
+    if (x->dtype != DT_F32 || x->rank == 0) return fail(c, "only f32 is rounded, along an axis");
+    Dim last = x->dim[x->rank - 1];
+    if (block < 1 || !dim_is_const(last) || last.v % block != 0)
+        return fail(c, "the last axis is no whole number of blocks");
+    return set_type(c, 0, *x);
+}
+
 static bool infer_routed(Infer *c) {
     const Type *x = operand(c, 0), *index = operand(c, 1), *w = operand(c, 2), *bias = operand(c, 3);
     if (!dtype_is_float(x->dtype) || !dtype_is_float(w->dtype)) return fail(c, "not defined for this dtype");

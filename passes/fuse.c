@@ -5,7 +5,8 @@
  *   linear     (and routed, without the sum) its product, then along the single-use chain an activation, a product with a row value
  *              (the gate of a gated unit) and a sum with a row value (the residual)
  *   pointwise  a root and the elementwise nodes above it that nothing else uses
- *   others     gather, norm, rope, attention, reductions, moves and the cache's concat stand alone
+ *   store      the cache's concat, and what rounds for it
+ *   others     gather, norm, rope, attention, reductions, moves stand alone
  * Views (row_is_view), constants' own nodes and positions take no kernel and stay in region 0.
  * At -O0 every node is a region of its own.
  * needs: STATE.  gives: REGIONS. */
@@ -176,7 +177,9 @@ PassResult pass_fuse(PassCtx *cx, Graph *g) {
         Node *n = graph_node(g, id);
         if (n->region || row_is_view(g, id) || !needs_kernel(&f, n)) continue;
         if (row_is_tokens(g, n->out[0])) continue;
-        if (stands_alone(g, n))
+        if (n->op == OP_ROUNDED && graph_node(g, single_user(&f, n->out[0]))->op == OP_CONCAT)
+            n->region = graph_node(g, single_user(&f, n->out[0]))->region;
+        else if (stands_alone(g, n))
             n->region = ++f.next;
         else if (is_pointwise(n))
             grow_pointwise(&f, id);

@@ -93,8 +93,14 @@ typedef struct {
     uint64_t logits_offset;             /* the logits buffer (row offset) */
 } ArtPlan;                              /* 48 bytes */
 
-typedef struct {                        /* one cached tensor: heads x dim floats a token */
-    uint32_t heads, dim;
+enum {                                  /* how a token's numbers of a head are kept: */
+    ART_STATE_F32,
+    ART_STATE_INT8,                     /* x about code * step, step a fp16, the head's largest magnitude / 127 */
+    ART_STATE_COUNT
+};
+typedef struct {                        /* one cached tensor: heads x dim numbers a token */
+    uint32_t heads;
+    uint16_t dim, kept;                 /* kept: ART_STATE_ */
     uint32_t window;                    /* 0 = all; else only the last `window` positions are ever read */
     uint32_t name_offset;
 } ArtState;                             /* 16 bytes */

@@ -475,6 +475,9 @@ static gptc_status states_check(const gptc_model *m, gptc_detail *why) {
         const ArtState *s = &m->states[i];
         if (!s->heads || !s->dim || s->heads > LIMIT_HEADS || s->dim > LIMIT_HEAD_DIM)
             return status_fail(why, GPTC_E_FORMAT, "plan state %u: %u heads of %u", i, s->heads, s->dim);
+        if (s->kept >= ART_STATE_COUNT)
+            return status_fail(why, GPTC_E_FORMAT, "plan state %u: numbers are kept in no known way (%u)", i,
+                               s->kept);
         if (s->name_offset != UINT32_MAX && s->name_offset >= m->meta->text_bytes)
             return status_fail(why, GPTC_E_FORMAT, "plan state %u: name outside the text", i);
     }

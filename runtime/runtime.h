@@ -178,8 +178,8 @@ struct gptc_session {
     Sequence *sequences;
     Launch *launches; /* model->plan->n_steps */
     CpuState *states;
-    size_t *state_floats;      /* of one sequence */
-    float *cache;              /* all states; 64-byte aligned, as the next */
+    size_t *state_bytes;       /* of one sequence */
+    uint8_t *cache;            /* all states; 64-byte aligned, as the next */
     uint8_t *rows;             /* activations: row_bytes x chunk */
     float *logits;             /* n_sequences x vocab */
     uint8_t *local, *shared;   /* scratch of the kernels */

@@ -52,7 +52,7 @@ static bool sizes_of(const gptc_session *s, uint32_t threads, Sizes *z) {
     *z = (Sizes){.scratch = scratch_bytes(s)};
     bool ok = true;
     for (uint32_t i = 0; i < p->n_states && ok; i++)
-        ok = add_to(&z->cache, s->state_floats[i] * sizeof(float), s->n_sequences);
+        ok = add_to(&z->cache, s->state_bytes[i], s->n_sequences);
     ok = ok && add_to(&z->rows, p->row_bytes, s->chunk);
     ok = ok && add_to(&z->logits, s->model->meta->vocab * (uint64_t)sizeof(float), s->n_sequences);
     ok = ok && add_to(&z->local, CPU_LOCAL_BYTES, threads);
@@ -328,15 +328,16 @@ static void rows_info(gptc_session *s, int32_t *ints) {
 static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detail *why) {
     const ArtPlan *p = s->model->plan;
     s->states = calloc(p->n_states + 1, sizeof *s->states);
-    s->state_floats = calloc(p->n_states + 1, sizeof *s->state_floats);
-    if (!s->states || !s->state_floats) return status_fail(why, GPTC_E_MEMORY, "no memory for the states");
+    s->state_bytes = calloc(p->n_states + 1, sizeof *s->state_bytes);
+    if (!s->states || !s->state_bytes) return status_fail(why, GPTC_E_MEMORY, "no memory for the states");
     for (uint32_t i = 0; i < p->n_states; i++) {
         CpuState *t = &s->states[i];
         *t = (CpuState){.heads = s->model->states[i].heads,
                         .dim = s->model->states[i].dim,
                         .capacity = s->context,
-                        .by_key = state_by_key(s->model, i)};
-        s->state_floats[i] = cpu_state_floats(t->heads, t->dim, t->capacity, t->by_key);
+                        .by_key = state_by_key(s->model, i),
+                        .kept = s->model->states[i].kept};
+        s->state_bytes[i] = cpu_state_bytes(t);
     }
     Sizes z;
     if (!sizes_of(s, threads, &z)) return status_fail(why, GPTC_E_MEMORY, "more than an address space");
@@ -353,10 +354,10 @@ static gptc_status session_reserve(gptc_session *s, uint32_t threads, gptc_detai
     int32_t *ints = reserve(s, s->chunk * (uint64_t)7 * sizeof(int32_t));
     if (s->n_blocks < 8) return no_memory(s, &z, have, why);
     rows_info(s, ints);
-    float *at = s->cache;
+    uint8_t *at = s->cache;
     for (uint32_t i = 0; i < p->n_states; i++) {
         s->states[i].data = at;
-        at += s->state_floats[i] * s->n_sequences;
+        at += s->state_bytes[i] * s->n_sequences;
     }
     return GPTC_OK;
 }
@@ -437,7 +438,7 @@ void gptc_session_free(gptc_session *s) {
     cuda_session_free(s);
     for (uint32_t i = 0; i < s->n_blocks; i++) free(s->blocks[i]);
     free(s->states);
-    free(s->state_floats);
+    free(s->state_bytes);
     free(s);
 }
 
@@ -473,8 +474,9 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
         if (st) return st;
     }
     for (uint32_t i = 0; s->states && i < s->model->plan->n_states && a->length; i++) {
-        size_t n = s->state_floats[i];
-        memcpy(s->states[i].data + (size_t)to * n, s->states[i].data + (size_t)from * n, n * sizeof(float));
+        size_t n = s->state_bytes[i];
+        uint8_t *data = s->states[i].data;
+        memcpy(data + (size_t)to * n, data + (size_t)from * n, n);
     }
     if (s->function) memcpy(history_of(s, to), history_of(s, from), (size_t)a->length * sizeof *s->history);
     size_t vocab = s->model->meta->vocab;

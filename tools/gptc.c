@@ -15,7 +15,7 @@ typedef struct {
     bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir, source;
     const char *out, *target, *nvrtc, *cache, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir,
         *stop_after, *chat_template;
-    const char *calibrate, *budget, *bits, *size, *plan_in, *plan_out, *report, *weights;
+    const char *calibrate, *budget, *bits, *size, *kv, *plan_in, *plan_out, *report, *weights;
     int64_t ctx, eos, seed, threads;
     ImportOptions import;
 } Options;
@@ -38,7 +38,7 @@ static int fail(const Compile *c) {
 }
 
 static bool asks_lossy(const Options *o) {
-    return o->calibrate || o->budget || o->bits || o->size || o->plan_in || o->plan_out || o->report;
+    return o->calibrate || o->kv || o->budget || o->bits || o->size || o->plan_in || o->plan_out || o->report;
 }
 
 /* What cannot be honoured ends the run before any work is done. */
@@ -50,6 +50,9 @@ static int check_options(const Options *o) {
         fprintf(stderr, "gptc: --emit=%s: this version emits ir and cuda\n", o->emit);
         return strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
     }
+    if (o->kv && strcmp(o->kv, "f32") != 0 && strcmp(o->kv, "q8") != 0)
+        return cli_usage("gptc", "the cache is f32 or q8", o->kv);
+    if (o->kv && o->plan_in) return cli_usage("gptc", "one of them decides", "--cache, --plan-in");
     if (asks_lossy(o) && (o->o0 || o->o1 || o->o2 || o->no_cache))
         return cli_usage("gptc", "lossy passes belong to -O3 with a cache, so these do not go together",
                          o->no_cache ? "--no-kv-cache" : "-O0, -O1, -O2");
@@ -210,7 +213,7 @@ static bool lossy_honoured(const Options *o, const Lossy *l, bool writes, Diag *
     if (!writes || l->done || !asks_lossy(o)) return true;
     return diag_error(
         d, loc_none(),
-        "nothing was compressed, so --budget, --plan-out, --report and the like cannot be honoured: "
+        "nothing was compressed, so --budget, --cache, --plan-out, --report and the like cannot be honoured: "
         "pass quantize did not run or found no matrix; hint: leave out --passes and --disable");
 }
 
@@ -277,6 +280,9 @@ static bool job_lossy(Job *j) {
     j->show = (LossyShow){.lines = !j->bar, .start = j->start};
     LossyOptions lo = {.calibrate = o->calibrate,
                        .plan_in = o->plan_in,
+                       .cache = !o->kv                ? CACHE_AUTO
+                                : strcmp(o->kv, "q8") ? CACHE_F32
+                                                      : CACHE_INT8,
                        .model_path = j->path,
                        .out = j->out ? j->out : "model.bin",
                        .ctx = o->ctx,
@@ -415,6 +421,9 @@ int main(int argc, char **argv) {
          "what compression may cost: kl=0.01 (mean, nats a token), ppl=1%, top1=99%"},
         {"--bits", NULL, CLI_STRING, &o.bits, "B", "bits a weight, all counted: the best model of that size"},
         {"--size", NULL, CLI_STRING, &o.size, "S", "the same in bytes of weights: 50MB"},
+        {"--cache", NULL, CLI_STRING, &o.kv, "F",
+         "the KV cache in f32, or in 8 bits (q8) whatever it costs within the budget (default: where it "
+         "pays)"},
         {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE",
          "text or token ids like those the model will see (default: sampled from the model itself)"},
         {"--threads", NULL, CLI_INT, &o.threads, "N", "that measure compression (default: all cores)"},

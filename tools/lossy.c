@@ -56,6 +56,7 @@ static bool pack_exact(Lossy *l, Diag *d) {
     l->exact_file = file;
     l->exact_bits = r.pack.weight_bytes * 8;
     l->vocab = p->meta.vocab;
+    l->context = p->meta.context;
     return gate_exact(l->c->imported, file_temporary(file), l->write->seed, l->c->arena, &l->gate, d);
 }
 

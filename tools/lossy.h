@@ -7,11 +7,14 @@
 #include "tools/driver.h"
 #include "tools/report.h"
 
+typedef enum { CACHE_AUTO, CACHE_F32, CACHE_INT8 } CacheChoice;
+
 typedef struct {
     Budget budget;         /* of BUDGET_NONE kl=0.01, as -O3 alone has it */
     const char *calibrate; /* text or token ids; NULL: sampled from the model itself */
     const char *plan_in;   /* NULL: searched for */
     const char *model_path, *out;
+    CacheChoice cache;
     int64_t ctx, seed;
     int threads;                                                 /* 0 = all cores */
     void (*progress)(void *user, const char *what, double done); /* may be NULL */
@@ -34,6 +37,14 @@ typedef struct {
     bool kept;
 } LossyNote;
 
+/* What came of the cache in 8 bits. */
+typedef struct {
+    bool tried, kept;
+    const char *why;
+    uint64_t bits[2]; /* of a position, in fp32 and in 8 bits */
+    double kl, worth; /* measured: what it added; what as many bits of weights would add */
+} LossyCache;
+
 /* A graph whose matrices get formats: the exact one, or what steps left of it. */
 typedef struct {
     Graph *graph;
@@ -42,8 +53,9 @@ typedef struct {
     uint64_t other_bits; /* of what is no site */
     const LossyStep *steps;
     size_t nsteps;
-    Lab *lab;                    /* of this graph; measures against the exact one */
-    SearchResult search;         /* no trials where a plan was given */
+    Lab *lab;            /* of this graph; measures against the exact one */
+    SearchResult search; /* no trials where a plan was given */
+    LossyCache cache;
     Quality measured, confirmed; /* on evaluation and on confirmation */
 } LossyAttempt;
 
@@ -55,6 +67,7 @@ typedef struct {
     bool done;       /* the graph was changed */
     Graph *exact;    /* before */
     uint32_t vocab;
+    int64_t context;
     uint64_t weights, exact_bits; /* uncompressed: numbers, and the bits that they are stored in */
     LossyText text;
     LossyAttempt at; /* what was chosen */
@@ -77,6 +90,11 @@ LossyGate lossy_gate(Lossy *l); /* of a compile whose hook changed the graph */
 
 /* lossy_search.c: fills in `at` and `plan`, by search or from the plan given. */
 bool lossy_compress(Lossy *l, Diag *d);
+
+/* lossy_cache.c: tries the cache in 8 bits on what x's search found, measured on evaluation; `room`: when it breaks the
+ * budget, the search can still make room for it. */
+bool lossy_cache(Lossy *l, LossyAttempt *x, bool room, Diag *d);
+bool lossy_cache_apply(Lossy *l, LossyAttempt *x, Diag *d); /* as a plan says */
 
 /* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
  * `artifact` is the exact program. */

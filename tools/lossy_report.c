@@ -71,6 +71,26 @@ static void add_trials(const Lossy *l, Report *r) {
     }
 }
 
+static double cache_bytes(const Lossy *l, bool rounded) {
+    return (double)l->at.cache.bits[rounded] / 8 * (double)l->context;
+}
+
+static void add_cache(const Lossy *l, Report *r) {
+    const LossyCache *c = &l->at.cache;
+    double saves = c->kept ? cache_bytes(l, false) - cache_bytes(l, true) : 0;
+    report_row(r);
+    report_text(r, "technique", "cache in 8 bits");
+    report_number(r, "saves", saves, "%s of a full context, not of the file", report_bytes(r->arena, saves));
+    report_number(r, "operations", 0, "none");
+    if (c->tried)
+        report_number(r, "KL", c->kl, "KL %.2e measured; as many bits of weights %.2e", c->kl, c->worth);
+    report_text(r, "verdict", "%s%s%s",
+                c->kept    ? "kept"
+                : c->tried ? "rolled back"
+                           : "not tried",
+                c->why ? ": " : "", c->why ? c->why : "");
+}
+
 /* Bytes that each technique saved; quantising is what its formats save on what the steps left. */
 static void add_techniques(const Lossy *l, const CompileResult *res, Report *r) {
     double steps = 0, ops = 0, kl = 0, rest = (double)l->exact_bits / 8 - (double)res->pack.weight_bytes;
@@ -95,6 +115,7 @@ static void add_techniques(const Lossy *l, const CompileResult *res, Report *r) 
     report_number(r, "KL", l->at.confirmed.mean_kl - kl, "KL %.2e, what remains of all that was measured",
                   l->at.confirmed.mean_kl - kl);
     report_text(r, "verdict", "kept");
+    add_cache(l, r);
 }
 
 static void add_steps(const Lossy *l, Report *r) {
@@ -119,6 +140,9 @@ void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
                   bits / weights, (double)l->exact_bits / weights, l->weights);
     report_number(r, "weights", bits / 8, "%s, before %s", report_bytes(r->arena, bits / 8),
                   report_bytes(r->arena, (double)l->exact_bits / 8));
+    report_number(r, "cache", (double)l->at.cache.bits[l->at.cache.kept] / 8, "%s a token, before %s",
+                  report_bytes(r->arena, (double)l->at.cache.bits[l->at.cache.kept] / 8),
+                  report_bytes(r->arena, (double)l->at.cache.bits[0] / 8));
     if (l->speed[0] > 0 && l->speed[1] > 0)
         report_number(r, "decode", l->speed[1], "%.1f tokens/s, before %.1f, measured on this CPU",
                       l->speed[1], l->speed[0]);
@@ -162,6 +186,15 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
     text_printf(t, "  budget    %s: held%s; %zu trials\n", budget_text(t->arena, l->plan.budget),
                 budget_of_quality(l->plan.budget) ? ", with two standard errors" : "",
                 l->at.search.trials.count);
+    const LossyCache *c = &l->at.cache;
+    text_printf(t, "  cache     %.1f KB a token, before %.1f KB: 8 bits %s%s%s",
+                (double)c->bits[c->kept] / 8e3, (double)c->bits[0] / 8e3,
+                c->kept    ? "kept"
+                : c->tried ? "rolled back"
+                           : "not tried",
+                c->why ? ": " : "", c->why ? c->why : "");
+    if (c->tried) text_printf(t, "; KL %.2e measured, as many bits of weights %.2e", c->kl, c->worth);
+    text_add(t, "\n");
     for (size_t i = 0; i < l->notes.count; i++)
         text_printf(t, "  step      %s: %s%s%s\n", l->notes.data[i].what,
                     l->notes.data[i].kept ? "kept" : "rolled back", *l->notes.data[i].why ? ": " : "",

@@ -158,15 +158,19 @@ static int state_index(Lower *lw, ValId v) {
     return -1;
 }
 
+/* The append itself; before it in the region may stand what rounds the new rows. */
+static const Node *store_node(const Lower *lw) { return graph_node(lw->g, lw->nodes[lw->nnodes - 1]); }
 static bool match_store(Lower *lw) {
-    return rule_node(lw)->op == OP_CONCAT && state_index(lw, rule_node(lw)->out[0]) >= 0;
+    const Node *n = store_node(lw);
+    int state = n->op == OP_CONCAT ? state_index(lw, n->out[0]) : -1;
+    return state >= 0 && (lw->nnodes == 1 || lw->p->states.data[state].kept == ART_STATE_INT8);
 }
 static bool emit_store(Lower *lw) {
-    const Node *n = rule_node(lw);
+    const Node *n = store_node(lw);
     int state = state_index(lw, n->out[0]);
     const ArtState *as = &lw->p->states.data[state];
     ArtArg x;
-    if (n->nin != 2 || !lower_row_arg(lw, n->in[1], &x))
+    if (n->nin != 2 || !lower_row_arg(lw, lw->nnodes == 1 ? n->in[1] : rule_node(lw)->in[0], &x))
         return rule_refuse(lw, "a state has to grow by one value");
     ArtStep *s = lower_step(lw, ART_K_STORE, n->out[0]);
     s->arg[0] = x;

@@ -125,6 +125,12 @@ static bool emit_step(Emit *e) {
         return diag_error(e->diag, loc_none(),
                           "step %u rounds activations, which no CUDA kernel does; hint: --target cpu",
                           e->step);
+    if (e->s->kernel == ART_K_STORE && e->p->states.data[e->s->arg[1].value].kept != ART_STATE_F32)
+        return diag_error(
+            e->diag, loc_none(),
+            "step %u keeps the cache in 8 bits, which no CUDA kernel reads; hint: --cache f32, or "
+            "--target cpu",
+            e->step);
     switch (e->s->kernel) {
     case ART_K_GATHER: return write_gather(e);
     case ART_K_NORM: return write_norm(e);

@@ -9,6 +9,7 @@
  *   round.c grid.c palette.c gptq.c  quantising a matrix    quantize.c  a matrix, a graph
  *   structure.c  blocks of a graph    prune.c share.c sparse.c  what shrinks it    shrink.c  which of them pay
  *   pick.c  some features alone    removal.c  what goes, and what makes up for it    linalg.c  least squares
+ *   cache.c  the KV cache in 8 bits
  *   budget.c allocate.c  the search; plan.c  what was decided, as text */
 #ifndef GPTC_LOSSY_H
 #define GPTC_LOSSY_H
@@ -209,6 +210,11 @@ Graph *steps_apply(const Graph *g, const LossyStep *steps, size_t n, Arena *a, D
 void step_print(Text *t, const LossyStep *s);
 bool step_parse(Graph *g, const char *text, size_t bytes, Arena *a, LossyStep *out, Diag *d);
 const char *step_kind_name(StepKind k);
+
+/* ---- the cache (cache.c) ---- */
+/* Every state keeps its rows rounded to 8 bits, one step a head and position; those that do stay as they are. */
+bool cache_round(Graph *g, Diag *d);
+uint64_t cache_bits(Graph *g, bool rounded); /* that a position of the cache takes, in fp32 or in 8 bits */
 
 /* ---- choosing steps (shrink.c) ---- */
 

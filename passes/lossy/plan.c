@@ -5,6 +5,7 @@
  *   budget kl=0.01
  *   calibration 128 x 256 00ff00ff00ff00ff
  *   step neurons block=5 amount=64          (step_print)
+ *   cache q8                                (cache_round)
  *   site 1024 x 256 q6g64 "wte"             (keep = stays as it is)
  *
  * The text comes from outside: lines and numbers are checked before they are used, and the whole is checked against
@@ -59,6 +60,7 @@ void plan_print(Text *t, const LossyPlan *p) {
     text_printf(t, "\ncalibration %" PRId64 " x %" PRId64 " %016" PRIx64 "\n", p->calibration.windows,
                 p->calibration.length, p->calibration.hash);
     for (size_t i = 0; i < p->steps.count; i++) text_printf(t, "step %s\n", p->steps.data[i]);
+    if (p->cache) text_add(t, "cache q8\n");
     for (size_t i = 0; i < p->sites.count; i++) {
         const PlanSite *s = &p->sites.data[i];
         text_printf(t, "site %" PRId64 " x %" PRId64 " %s ", s->rows, s->cols,
@@ -161,6 +163,8 @@ static bool parse_line(Reader *r, LossyPlan *p) {
             fail(r, "calibration is: calibration WINDOWS x LENGTH HASH");
     } else if (!strcmp(what, "step")) {
         ok = parse_step(r, p);
+    } else if (!strcmp(what, "cache")) {
+        ok = p->cache = is_word(r, "q8") || fail(r, "a cache other than in fp32 is: cache q8");
     } else {
         ok = !strcmp(what, "site") ? parse_site(r, p) : fail(r, "no such line in a plan");
     }

@@ -39,6 +39,7 @@ typedef struct {
     size_t row, rows, head, heads, queries;
     float *q, *scores, *sums, *keys;
     float *largest, *total; /* the softmax's running maximum and sum */
+    StateHead k, v;
 } Item;
 
 INLINE size_t part_floats(size_t vdim) { return vdim + 16; }
@@ -72,32 +73,60 @@ static Block block_at(const Plan *p, size_t row) {
     return b;
 }
 
-static void times_keys(size_t queries, size_t panels, size_t dim, TileA a, TileB b, TileC c) {
-    switch (queries) {
-#define CASE(mr)                                                                                             \
-    case mr: strip_rows(mr, ART_F32, panels, dim, a, b, c, false); break;
-        TILE_CASES(CASE)
-#undef CASE
+/* Products with floats or with codes, whose steps go to the scores and to the weights. */
+#define TIMES(name, dtype, add)                                                                              \
+    static void name(size_t queries, size_t panels, size_t depth, TileA a, TileB b, TileC c) {               \
+        switch (queries) { TILE_CASES(TIMES_##add##_##dtype) }                                               \
     }
+#define TIMES_CASE(mr, dtype, add)                                                                           \
+    case mr:                                                                                                 \
+        strip_rows(mr, dtype, panels, depth, a, b, c, add);                                                  \
+        break;
+#define TIMES_0_ART_F32(mr) TIMES_CASE(mr, ART_F32, false)
+#define TIMES_1_ART_F32(mr) TIMES_CASE(mr, ART_F32, true)
+#define TIMES_0_ART_I8(mr) TIMES_CASE(mr, ART_I8, false)
+#define TIMES_1_ART_I8(mr) TIMES_CASE(mr, ART_I8, true)
+TIMES(times_keys, ART_F32, 0)
+TIMES(times_values, ART_F32, 1)
+TIMES(times_key_codes, ART_I8, 0)
+TIMES(times_value_codes, ART_I8, 1)
+
+/* Keys kept as rows: a tile of them as panels, of floats. */
+static const float *turn_keys(const Item *t, size_t key, size_t count) {
+    size_t dim = t->p->a->dim;
+    for (size_t i = 0; i < up16(count); i++) {
+        size_t from = state_first(&t->p->a->k, key + i);
+        float *to = t->keys + i / 16 * dim * 16 + i % 16;
+        for (size_t d = 0; d < dim; d++) { to[d * 16] = i < count ? state_number(t->k, from + d) : 0; }
+    }
+    return t->keys;
 }
-static void times_values(size_t queries, size_t panels, size_t keys, TileA a, TileB b, TileC c) {
-    switch (queries) {
-#define CASE(mr)                                                                                             \
-    case mr: strip_rows(mr, ART_F32, panels, keys, a, b, c, true); break;
-        TILE_CASES(CASE)
-#undef CASE
+
+static void scores_of(const Item *t, size_t n, size_t padded, size_t key, const float *turned, const float *q,
+                      float *s) {
+    size_t dim = t->p->a->dim;
+    TileA a = {q, dim, 1};
+    TileC c = {s, KEYS, 16};
+    if (turned) {
+        times_keys(n, padded / 16, dim, a, (TileB){turned, 16, dim * 16}, c);
+    } else if (t->k.steps) {
+        times_key_codes(n, padded / 16, dim, a,
+                        (TileB){(const int8_t *)t->k.numbers + key * dim, 16, dim * 16}, c);
+    } else {
+        times_keys(n, padded / 16, dim, a, (TileB){(const float *)t->k.numbers + key * dim, 16, dim * 16}, c);
     }
 }
 
-/* Keys kept as rows: a tile of them as panels. */
-static const float *turn_keys(const Item *t, const float *head, size_t key, size_t count) {
-    size_t dim = t->p->a->dim, stride = up16(dim);
-    for (size_t i = 0; i < up16(count); i++) {
-        const float *from = head + (key + i) * stride;
-        float *to = t->keys + i / 16 * dim * 16 + i % 16;
-        for (size_t d = 0; d < dim; d++) { to[d * 16] = i < count ? from[d] : 0; }
+static void sum_values(const Item *t, size_t n, size_t seen, size_t key, const float *s, float *sums) {
+    size_t vdim = t->p->vdim;
+    TileA a = {s, KEYS, 1};
+    TileC c = {sums, vdim, 16};
+    if (t->v.steps) {
+        times_value_codes(n, vdim / 16, seen, a, (TileB){(const int8_t *)t->v.numbers + key * vdim, vdim, 16},
+                          c);
+    } else {
+        times_values(n, vdim / 16, seen, a, (TileB){(const float *)t->v.numbers + key * vdim, vdim, 16}, c);
     }
-    return t->keys;
 }
 
 /* Scores of one query against the tile: scaled, capped, biased; masked ones -inf. Returns the largest. */
@@ -109,6 +138,9 @@ static float finish_scores(const Item *t, size_t query, size_t key, size_t padde
            i1 = end > key ? min_size(end - key, padded) : 0;
     V scale = v_set(a->scale), largest = v_set(-INFINITY);
     for (size_t i = 0; i < padded; i += VW) { v_store(s + i, v_load(s + i) * scale); }
+    for (size_t i = 0; t->k.steps && i < padded; i += VW) {
+        v_store(s + i, v_load(s + i) * v_load_as(ART_F16, t->k.steps + key, i));
+    }
     if (a->softcap != 0) {
         V cap = v_set(a->softcap), inverse = v_set(1 / a->softcap);
         for (size_t i = 0; i < padded; i += VW) { v_store(s + i, cap * v_tanh(v_load(s + i) * inverse)); }
@@ -123,8 +155,9 @@ static float finish_scores(const Item *t, size_t query, size_t key, size_t padde
     return v_largest(largest);
 }
 
-/* Turns scores to weights e^(s - maximum); rescales what was summed when the maximum grows. */
-static void weigh(const Item *t, size_t query, size_t padded, float largest, float *s) {
+/* Turns scores to weights e^(s - maximum), times the values' steps; rescales what was summed when the maximum
+ * grows. */
+static void weigh(const Item *t, size_t query, size_t key, size_t padded, float largest, float *s) {
     float *sums = t->sums + query * t->p->vdim;
     if (largest > t->largest[query]) {
         float shrink = t->total[query] > 0 ? expf(t->largest[query] - largest) : 0;
@@ -140,7 +173,7 @@ static void weigh(const Item *t, size_t query, size_t padded, float largest, flo
     for (size_t i = 0; i < padded; i += VW) {
         V e = v_exp(v_load(s + i) - m);
         total += e;
-        v_store(s + i, e);
+        v_store(s + i, t->v.steps ? e * v_load_as(ART_F16, t->v.steps + key, i) : e);
     }
     t->total[query] += v_sum(total);
 }
@@ -154,21 +187,19 @@ static size_t keys_seen(const Item *t, size_t query, size_t n, size_t key, size_
     return last > key ? min_size(last - key, count) : 0;
 }
 
-static void attend_tile(const Item *t, const float *k, const float *v, size_t key, size_t count) {
+static void attend_tile(const Item *t, size_t key, size_t count) {
     const CpuAttention *a = t->p->a;
-    size_t dim = a->dim, vdim = t->p->vdim;
-    const float *panels = a->k.by_key ? k + key / 16 * dim * 16 : turn_keys(t, k, key, count);
-    TileB kb = {panels, 16, dim * 16}, vb = {v + key * vdim, vdim, 16};
+    const float *turned = a->k.by_key ? NULL : turn_keys(t, key, count);
     for (size_t i = 0; i < t->queries; i += MR) {
         size_t n = min_size(MR, t->queries - i), seen = keys_seen(t, i, n, key, count), padded = up16(seen);
         float *s = t->scores + i * KEYS;
         if (seen == 0) { continue; }
-        times_keys(n, padded / 16, dim, (TileA){t->q + i * dim, dim, 1}, kb, (TileC){s, KEYS, 16});
+        scores_of(t, n, padded, key, turned, t->q + i * a->dim, s);
         for (size_t j = i; j < i + n; j++) {
             float *line = t->scores + j * KEYS;
-            weigh(t, j, padded, finish_scores(t, j, key, padded, line), line);
+            weigh(t, j, key, padded, finish_scores(t, j, key, padded, line), line);
         }
-        times_values(n, vdim / 16, seen, (TileA){s, KEYS, 1}, vb, (TileC){t->sums + i * vdim, vdim, 16});
+        sum_values(t, n, seen, key, s, t->sums + i * t->p->vdim);
     }
 }
 
@@ -212,10 +243,10 @@ static void run_item(const CpuWorker *w, const Plan *p, const Block *b, size_t i
     t.heads = p->group * (part + 1) / p->head_parts - h0;
     t.queries = t.rows * t.heads;
     item_begin(&t, w->local);
-    const float *k = state_head(&a->k, a->sequences[b->row], kv),
-                *v = state_head(&a->v, a->sequences[b->row], kv);
+    t.k = state_head(&a->k, a->sequences[b->row], kv);
+    t.v = state_head(&a->v, a->sequences[b->row], kv);
     size_t key = b->first + split * b->split_keys, end = min_size(key + b->split_keys, b->last + 1);
-    for (; key < end; key += KEYS) { attend_tile(&t, k, v, key, min_size(KEYS, end - key)); }
+    for (; key < end; key += KEYS) { attend_tile(&t, key, min_size(KEYS, end - key)); }
     for (size_t i = 0; i < t.queries; i++) {
         size_t row = t.row + i / t.heads, head = t.head + i % t.heads;
         const float *sums = t.sums + i * p->vdim;

@@ -15,12 +15,20 @@ static void round_scores(const float r[3], float *x, size_t n) {
     }
 }
 
-static float one_score(const CpuState *k, const float *head, const float *q, size_t key) {
-    size_t dim = k->dim, step = k->by_key ? 16 : 1;
-    const float *from = k->by_key ? head + key / 16 * dim * 16 + key % 16 : head + key * up16(dim);
+INLINE float state_number(StateHead h, size_t i) {
+    return h.steps ? ((const int8_t *)h.numbers)[i] : ((const float *)h.numbers)[i];
+}
+
+/* What the numbers of a position have to be multiplied by. */
+INLINE float state_step(StateHead h, size_t position) {
+    return h.steps ? half_to_float(ART_F16, h.steps[position]) : 1;
+}
+
+static float one_score(const CpuState *k, StateHead head, const float *q, size_t key) {
+    size_t first = state_first(k, key), stride = k->by_key ? 16 : 1;
     float sum = 0;
-    for (size_t d = 0; d < dim; d++) { sum += q[d] * from[d * step]; }
-    return sum;
+    for (size_t d = 0; d < k->dim; d++) { sum += q[d] * state_number(head, first + d * stride); }
+    return sum * state_step(head, key);
 }
 
 /* Weights of keys first .. first + n; a sink only joins the sum. */
@@ -36,7 +44,7 @@ static void attend_rounded(const CpuAttention *a, size_t row, size_t head, float
     size_t kv = head / (a->heads / a->kv_heads), at = (size_t)a->positions[row];
     size_t first = a->window && at + 1 > a->window ? at + 1 - a->window : 0, n = at + 1 - first;
     const float *q = a->q + row * a->q_stride + head * a->dim;
-    const float *k = state_head(&a->k, a->sequences[row], kv), *v = state_head(&a->v, a->sequences[row], kv);
+    StateHead k = state_head(&a->k, a->sequences[row], kv), v = state_head(&a->v, a->sequences[row], kv);
     for (size_t i = 0; i < n; i++) { s[i] = one_score(&a->k, k, q, first + i) * a->scale; }
     round_scores(a->rounding[0], s, n);
     for (size_t i = 0; i < n; i++) {
@@ -47,8 +55,9 @@ static void attend_rounded(const CpuAttention *a, size_t row, size_t head, float
     round_scores(a->rounding[1], s, n);
     float sums[CPU_MAX_HEAD] = {0};
     for (size_t i = 0; i < n; i++) {
-        const float *from = v + (first + i) * up16(a->vdim);
-        for (size_t d = 0; d < a->vdim; d++) { sums[d] += s[i] * from[d]; }
+        size_t from = state_first(&a->v, first + i);
+        float weight = s[i] * state_step(v, first + i);
+        for (size_t d = 0; d < a->vdim; d++) { sums[d] += weight * state_number(v, from + d); }
     }
     memcpy(a->out + row * a->out_stride + head * a->vdim, sums, a->vdim * sizeof *sums);
 }

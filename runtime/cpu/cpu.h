@@ -89,18 +89,19 @@ typedef struct {
     float *out;
 } CpuRope;
 
-/* The cache of one state. A sequence's part is cpu_state_floats long, 64-byte aligned and first zeroed;
- * part s starts at data + s * cpu_state_floats. Inner order is the kernels' affair, so copy and keep it
+/* The cache of one state. A sequence's part is cpu_state_bytes long, 64-byte aligned and first zeroed;
+ * part s starts at data + s * cpu_state_bytes. Inner order is the kernels' affair, so copy and keep it
  * whole; positions past a sequence's length are never read as data.
  * by_key: states that some attention reads as keys are kept transposed in tiles of 16 positions. A state
  * that some attention reads as values must have by_key = 0 (also when it is read as keys elsewhere). */
 typedef struct {
-    float *data;
+    void *data;
     uint32_t heads, dim;
     uint32_t capacity; /* positions of one sequence */
     uint32_t by_key;
+    uint32_t kept; /* ART_STATE_ */
 } CpuState;
-size_t cpu_state_floats(uint32_t heads, uint32_t dim, uint32_t capacity, uint32_t by_key);
+size_t cpu_state_bytes(const CpuState *s);
 
 /* Writes each row's heads x dim floats at its position of its sequence. */
 typedef struct {

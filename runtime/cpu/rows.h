@@ -3,6 +3,7 @@
 #define RUNTIME_CPU_ROWS_H
 
 #include "runtime/cpu/groups.h"
+#include "runtime/cpu/state.h"
 #include "runtime/cpu/vec_math.h"
 
 #include <math.h>
@@ -14,6 +15,29 @@ INLINE float half_to_float(uint32_t dtype, uint16_t h) {
     float f[VW];
     v_store(f, dtype == ART_F16 ? v_from_f16(v) : v_from_bf16(v));
     return f[0];
+}
+
+/* The fp16 next to f >= 0, ties to even; beyond 65504 infinity, NaN stays one. */
+INLINE uint16_t half_of(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if (!(f < 65520)) { return f >= 65520 ? 0x7c00 : 0x7e00; }
+    if (f < 0x1p-14f) { return (uint16_t)rintf(f * 0x1p24f); }
+    return (uint16_t)(((u + 0xfff + (u >> 13 & 1)) >> 13) - (112 << 10));
+}
+
+/* The largest magnitude of n floats; NaN when one is. */
+INLINE float magnitude_of(const float *x, size_t n) {
+    uint32_t most = 0; /* of what are no negative floats bits are in order */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, sizeof u);
+        u &= 0x7fffffff;
+        most = u > most ? u : most;
+    }
+    float f;
+    memcpy(&f, &most, sizeof f);
+    return f;
 }
 
 static void gather(const CpuWorker *w, const CpuGather *g) {
@@ -132,25 +156,31 @@ static void rope(const CpuWorker *w, const CpuRope *a) {
     }
 }
 
-/* A state keeps, for each head, keys as [position/16][dim][16] and values as [position][dim up to 16s]. */
-INLINE float *state_head(const CpuState *s, int32_t sequence, size_t head) {
-    size_t capacity = s->by_key ? up16(s->capacity) : s->capacity, dim = s->by_key ? s->dim : up16(s->dim);
-    return s->data + ((size_t)sequence * s->heads + head) * capacity * dim;
+/* One row of a head, as its place takes it: floats, or codes and their step. */
+static void store_head(const CpuState *s, StateHead to, size_t at, const float *x) {
+    size_t dim = s->dim, first = state_first(s, at), stride = s->by_key ? 16 : 1;
+    if (s->kept == ART_STATE_F32) {
+        float *f = (float *)to.numbers + first;
+        for (size_t d = 0; d < dim; d++) { f[d * stride] = x[d]; }
+        return;
+    }
+    uint16_t h = half_of(magnitude_of(x, dim) / 127);
+    float step = half_to_float(ART_F16, h), inverse = step > 0 ? 1 / step : 0;
+    int8_t *codes = (int8_t *)to.numbers + first;
+    to.steps[at] = h;
+    for (size_t d = 0; d < dim; d++) {
+        float c = rintf(x[d] * inverse);
+        codes[d * stride] = (int8_t)(c > -127 ? c < 127 ? c : 127 : -127);
+    }
 }
 
 static void store(const CpuWorker *w, const CpuStore *a) {
     size_t begin, end, dim = a->state.dim;
     share(w, (size_t)a->rows * a->state.heads, &begin, &end);
     for (size_t i = begin; i < end; i++) { /* by heads first: workers share few cache lines */
-        size_t h = i / a->rows, r = i % a->rows, at = (size_t)a->positions[r];
-        const float *x = a->x + r * a->x_stride + h * dim;
-        float *to = state_head(&a->state, a->sequences[r], h);
-        if (!a->state.by_key) {
-            memcpy(to + at * up16(dim), x, dim * sizeof *x);
-            continue;
-        }
-        to += at / 16 * dim * 16 + at % 16;
-        for (size_t d = 0; d < dim; d++) { to[d * 16] = x[d]; }
+        size_t h = i / a->rows, r = i % a->rows;
+        store_head(&a->state, state_head(&a->state, a->sequences[r], h), (size_t)a->positions[r],
+                   a->x + r * a->x_stride + h * dim);
     }
 }
 

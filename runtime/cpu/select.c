@@ -1,5 +1,6 @@
 /* select.c: which kernels this processor can run, and the sizes of scratch and caches. */
 #include "runtime/cpu/sizes.h"
+#include "runtime/cpu/state.h"
 #include "runtime/cpu/tables.h"
 
 #if defined(__x86_64__)
@@ -37,11 +38,9 @@ const CpuKernels *cpu_select(int level) {
 const CpuKernels *cpu_select(int level) { return level == 0 || level == 1 ? &cpu_kernels_generic : NULL; }
 #endif
 
-static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
+static size_t up16(size_t n) { return state_up(n, 16); }
 
-size_t cpu_state_floats(uint32_t heads, uint32_t dim, uint32_t capacity, uint32_t by_key) {
-    return up16(by_key ? heads * up16(capacity) * dim : (size_t)heads * capacity * up16(dim));
-}
+size_t cpu_state_bytes(const CpuState *s) { return s->heads * state_head_bytes(s); }
 
 size_t cpu_linear_shared(uint32_t rows, uint32_t k) {
     return up16((rows < CPU_CHUNK_ROWS ? rows : CPU_CHUNK_ROWS) * (size_t)k) * sizeof(float);

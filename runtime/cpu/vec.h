@@ -39,6 +39,7 @@ typedef float V __attribute__((vector_size(4 * VW)));
 typedef int32_t VI __attribute__((vector_size(4 * VW)));
 typedef uint32_t VU __attribute__((vector_size(4 * VW)));
 typedef uint16_t VH __attribute__((vector_size(2 * VW)));
+typedef int8_t VB __attribute__((vector_size(VW)));
 
 INLINE V v_load(const float *p) {
     V v;
@@ -123,14 +124,29 @@ INLINE V v_from_bf16(VH h) {
     return (V)(u << 16);
 }
 
-/* VW numbers at element i of an array of ART_F32, ART_F16 or ART_BF16. */
+INLINE V v_from_int8(VB b) {
+#if CPU_LEVEL == 3
+    return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
+#elif CPU_LEVEL == 2
+    return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((long long)b)));
+#else
+    return __builtin_convertvector(b, V);
+#endif
+}
+
+/* VW numbers at element i of an array of ART_F32, ART_F16, ART_BF16 or ART_I8. */
 INLINE V v_load_as(uint32_t dtype, const void *p, size_t i) {
     if (dtype == ART_F32) { return v_load((const float *)p + i); }
+    if (dtype == ART_I8) {
+        VB b;
+        memcpy(&b, (const int8_t *)p + i, sizeof b);
+        return v_from_int8(b);
+    }
     VH h;
     memcpy(&h, (const uint16_t *)p + i, sizeof h);
     return dtype == ART_F16 ? v_from_f16(h) : v_from_bf16(h);
 }
-INLINE size_t type_bytes(uint32_t dtype) { return dtype == ART_F32 ? 4 : 2; }
+INLINE size_t type_bytes(uint32_t dtype) { return dtype == ART_F32 ? 4 : dtype == ART_I8 ? 1 : 2; }
 
 /* Worker w's part of n equal items. */
 INLINE void share(const CpuWorker *w, size_t n, size_t *begin, size_t *end) {

@@ -337,7 +337,8 @@ static void tensor_huge(Tiny *t) {
 static void tensor_type(Tiny *t) { t->tensors[3].dtype = 9; }
 static void tensor_name(Tiny *t) { t->tensors[3].name_offset = t->meta.text_bytes; }
 static void state_name(Tiny *t) { t->states[1].name_offset = t->meta.text_bytes; }
-static void state_huge(Tiny *t) { t->states[1].dim = UINT32_MAX; }
+static void state_huge(Tiny *t) { t->states[1].dim = UINT16_MAX; }
+static void state_kept(Tiny *t) { t->states[1].kept = ART_STATE_COUNT; }
 static void strings_missing(Tiny *t) { t->meta.n_strings = UINT32_MAX; }
 static void text_unended(Tiny *t) { t->text[t->meta.text_bytes - 1] = 'x'; }
 static void stop_outside(Tiny *t) { t->meta.stop_tokens[0] = TINY_VOCAB; }
@@ -365,7 +366,7 @@ static const struct {
     M(one_too_many),       M(unknown_arg),      M(no_output),       M(other_head),
     M(head_past),          M(other_logits),     M(tensor_outside),  M(tensor_wraps),
     M(tensor_huge),        M(tensor_type),      M(tensor_name),     M(state_name),
-    M(state_huge),         M(strings_missing),  M(text_unended),    M(stop_outside),
+    M(state_huge),         M(state_kept),       M(strings_missing),  M(text_unended),    M(stop_outside),
     M(stops_many),         M(bos_outside),      M(no_vocabulary),   M(groups_none),
     M(groups_odd),         M(groups_huge),      M(groups_scale),    M(groups_zeros),
     M(groups_zero),        M(groups_bytes),     M(form_unit),       M(form_unit_of_6),

@@ -55,6 +55,7 @@ static const Field fields[] = {
     FIELD(ArtPlan, logits_offset),
     FIELD(ArtState, heads),
     FIELD(ArtState, dim),
+    FIELD(ArtState, kept),
     FIELD(ArtState, window),
     FIELD(ArtState, name_offset),
     FIELD(ArtStep, kernel),

@@ -147,6 +147,7 @@ static LossyPlan a_plan(Arena *a) {
     PlanSite s[] = {{"wte \"odd\"\n", 1024, 256, format_find("q6g64")}, {"h.0", 256, 1024, NULL}};
     for (size_t i = 0; i < COUNT_OF(s); i++) VEC_PUSH(a, &p.sites, s[i]);
     VEC_PUSH(a, &p.steps, "neurons block=5 amount=64");
+    p.cache = true;
     return p;
 }
 
@@ -161,6 +162,7 @@ static void test_plans_repeat_themselves(void) {
     plan_print(&second, &again);
     CU_ASSERT_STRING_EQUAL(first.data, second.data);
     CU_ASSERT_EQUAL(again.sites.count, 2);
+    CU_ASSERT_TRUE(again.cache);
     CU_ASSERT_EQUAL_FATAL(again.steps.count, 1);
     CU_ASSERT_STRING_EQUAL(again.steps.data[0], p.steps.data[0]);
     CU_ASSERT_PTR_EQUAL(again.sites.data[0].format, format_find("q6g64"));
@@ -186,6 +188,8 @@ static void test_hostile_plans_are_refused(void) {
                                       "calibration 8",
                                       "calibration 8 x 256 00000000000000ff more",
                                       "step",
+                                      "cache",
+                                      "cache q4",
                                       "what is this"};
     Arena *a = arena_new();
     for (size_t i = 0; i < COUNT_OF(bad); i++) {

@@ -112,6 +112,10 @@ static void test_types(void) {
 static void test_elementwise_errors(void) {
     expect_error("f32[batch, seq, 12] = add(%2, %13)",
                  "add: operands have different dtypes; operands f32[batch, seq, 12], f16[12]");
+    expect_error("f32[batch, seq, 12] = rounded(%2) {block=5}",
+                 "rounded: the last axis is no whole number of blocks");
+    expect_error("f32[batch, seq, 12] = rounded(%2)", "rounded: the last axis is no whole number of blocks");
+    expect_error("f16[12] = rounded(%13) {block=12}", "rounded: only f32 is rounded, along an axis");
     expect_error("f32[batch, seq, 12] = add(%2, %8)", "add: shapes do not broadcast");
     expect_error("f32[batch, seq, 12] = add(%2)", "add takes 2 operands, not 1");
     expect_error("f32[batch, seq, 12] = add(%2, _)", "operand 2 of add is missing");

@@ -1,5 +1,6 @@
 /* The CPU kernels of every level this machine has, against plain loops in double precision, over odd shapes;
  * and with 1, 2 and 3 workers, which must give the same bits. */
+#include "ir/ir.h"
 #include "tests/unit/kernels_check.h"
 
 /* ---- 16-bit types ---- */
@@ -213,7 +214,7 @@ static void test_groups(void) {
 typedef struct {
     uint32_t heads, kv_heads, dim, vdim, window;
     float softcap;
-    bool slopes, sinks, keys_as_rows;
+    bool slopes, sinks, keys_as_rows, codes; /* codes: the cache in 8 bits */
 } Attend;
 enum { SEQUENCES = 3 };
 
@@ -226,6 +227,19 @@ static void store_all(const CpuKernels *k, CpuState state, const float *x, uint3
         run_on(pools[s % POOLS], k, STORE, &a);
     }
     free(positions), free(sequences);
+}
+
+/* What a cache in 8 bits gives back of `count` heads of `dim`. */
+static void round_heads(float *x, size_t count, size_t dim) {
+    for (size_t h = 0; h < count; h++, x += dim) {
+        float most = 0;
+        for (size_t i = 0; i < dim; i++) { most = fmaxf(most, fabsf(x[i])); }
+        float step = half_to_float(float_to_half(most / 127));
+        for (size_t i = 0; i < dim && step > 0; i++) {
+            x[i] = fminf(fmaxf(rintf(x[i] * (1 / step)), -127), 127) * step;
+        }
+        for (size_t i = 0; i < dim && step == 0; i++) { x[i] = 0; }
+    }
 }
 
 static void attend_row(const CpuAttention *a, const float *k, const float *v, uint32_t tokens, size_t row,
@@ -272,13 +286,13 @@ static void attention_rows(Attend t, uint32_t tokens, uint32_t rows, const int32
     float *out = random_floats(rows * ow), *before = random_floats(rows * ow);
     double *want = calloc(rows * ow, sizeof *want);
     uint32_t capacity = tokens + 5;
-    CpuState ks = {NULL, t.kv_heads, t.dim, capacity, !t.keys_as_rows},
-             vs = {NULL, t.kv_heads, t.vdim, capacity, 0};
-    size_t kf = cpu_state_floats(ks.heads, ks.dim, capacity, ks.by_key) * SEQUENCES;
-    size_t vf = cpu_state_floats(vs.heads, vs.dim, capacity, 0) * SEQUENCES;
-    ks.data = malloc(kf * sizeof(float)), vs.data = malloc(vf * sizeof(float));
-    memset(ks.data, 0xff, kf * sizeof(float)); /* NaN: what is past a sequence must not show */
-    memset(vs.data, 0xff, vf * sizeof(float));
+    uint32_t kept = t.codes ? ART_STATE_INT8 : ART_STATE_F32;
+    CpuState ks = {NULL, t.kv_heads, t.dim, capacity, !t.keys_as_rows, kept},
+             vs = {NULL, t.kv_heads, t.vdim, capacity, 0, kept};
+    size_t kb = cpu_state_bytes(&ks) * SEQUENCES, vb = cpu_state_bytes(&vs) * SEQUENCES;
+    ks.data = malloc(kb), vs.data = malloc(vb);
+    memset(ks.data, 0xff, kb); /* NaN: what is past a sequence must not show */
+    memset(vs.data, 0xff, vb);
     CpuAttention a = {.rows = rows,
                       .heads = t.heads,
                       .kv_heads = t.kv_heads,
@@ -297,7 +311,9 @@ static void attention_rows(Attend t, uint32_t tokens, uint32_t rows, const int32
                       .k = ks,
                       .v = vs,
                       .out = out};
-    for (size_t r = 0; r < rows; r++) { attend_row(&a, k, v, tokens, r, want + r * ow); }
+    for (size_t i = 0; i < 2 * t.dim && i < (size_t)tokens * t.kv_heads * t.dim; i++) {
+        k[i] *= i < t.dim ? 0 : 1e-8f; /* a head of zeros, one of numbers whose step is no normal half */
+    }
     CU_ASSERT(cpu_attention_shared(rows, t.heads, t.vdim, capacity) <= SHARED);
     for (int level = 1; level <= LEVELS; level++) {
         if (!cpu_select(level)) { continue; }
@@ -305,6 +321,11 @@ static void attention_rows(Attend t, uint32_t tokens, uint32_t rows, const int32
         store_all(cpu_select(level), vs, v, tokens);
         break; /* all levels lay the cache out alike */
     }
+    if (t.codes) {
+        round_heads(k, (size_t)SEQUENCES * tokens * t.kv_heads, t.dim);
+        round_heads(v, (size_t)SEQUENCES * tokens * t.kv_heads, t.vdim);
+    }
+    for (size_t r = 0; r < rows; r++) { attend_row(&a, k, v, tokens, r, want + r * ow); }
     char what[160];
     snprintf(what, sizeof what, "attention %u rows, %u/%u heads, dim %u/%u, window %u, softcap %g, tokens %u",
              rows, t.heads, t.kv_heads, t.dim, t.vdim, t.window, (double)t.softcap, tokens);
@@ -358,6 +379,47 @@ static void test_attention_long(void) {
                    1300);
     attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 8, .vdim = 8, .window = 1100, .softcap = 3},
                    9000);
+}
+
+static void test_attention_codes(void) {
+    static const uint32_t dims[] = {1, 8, 24, 64, 80};
+    for (size_t i = 0; i < 5; i++) {
+        attention_case((Attend){.heads = 6, .kv_heads = 3, .dim = dims[i], .vdim = dims[i], .codes = true},
+                       70);
+    }
+    attention_case((Attend){.heads = 2, .kv_heads = 2, .dim = 24, .vdim = 40, .codes = true}, 33);
+    attention_case(
+        (Attend){.heads = 6, .kv_heads = 3, .dim = 20, .vdim = 20, .keys_as_rows = true, .codes = true}, 100);
+    attention_case((Attend){.heads = 4, .kv_heads = 2, .dim = 16, .vdim = 16, .window = 17, .codes = true},
+                   300);
+    attention_case((Attend){.heads = 4,
+                            .kv_heads = 4,
+                            .dim = 16,
+                            .vdim = 16,
+                            .sinks = true,
+                            .slopes = true,
+                            .softcap = 2,
+                            .codes = true},
+                   1300);
+}
+
+/* Whatever comes in, also what no half holds: bytes that mean the same number at every level. */
+static void test_store_codes(void) {
+    float x[4][4] = {{0, -0.0f, 0, 0}, {1e9f, 1, -1e9f, 0}, {NAN, 1, 2, 3}, {-1e-9f, 5e-10f, 1e-9f, 0}};
+    int32_t positions[4] = {0, 1, 2, 3}, sequences[4] = {0};
+    uint8_t first[1024];
+    for (int level = 1; level <= LEVELS; level++) {
+        if (!cpu_select(level)) { continue; }
+        CpuState s = {calloc(1, sizeof first), 1, 4, 4, 1, ART_STATE_INT8};
+        CU_ASSERT_FATAL(cpu_state_bytes(&s) <= sizeof first);
+        CpuStore a = {4, x[0], 4, positions, sequences, s};
+        run_on(pools[0], cpu_select(level), STORE, &a);
+        if (level == 1) { memcpy(first, s.data, sizeof first); }
+        CU_ASSERT(memcmp(first, s.data, cpu_state_bytes(&s)) == 0);
+        const uint16_t *steps = (const uint16_t *)(const void *)((char *)s.data + 64);
+        CU_ASSERT(steps[0] == 0 && steps[1] == 0x7c00 && isnan(half_to_float(steps[2])) && steps[3] == 0);
+        free(s.data);
+    }
 }
 
 /* ---- rows ---- */
@@ -698,6 +760,8 @@ int main(void) {
     CU_add_test(s, "attention: heads", test_attention_heads);
     CU_add_test(s, "attention: masks", test_attention_masks);
     CU_add_test(s, "attention: long", test_attention_long);
+    CU_add_test(s, "attention: a cache in 8 bits", test_attention_codes);
+    CU_add_test(s, "store: codes", test_store_codes);
     CU_add_test(s, "norm", test_norm);
     CU_add_test(s, "rope", test_rope);
     CU_add_test(s, "gather", test_gather);

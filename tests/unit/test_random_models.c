@@ -10,10 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "passes/lossy/lossy.h"
 #include "tests/unit/unit.h"
 #include "tools/driver.h"
 
 #define MODELS 120
+#define ROUNDED_MODELS 24
 
 typedef struct {
     Text t;
@@ -465,6 +467,23 @@ static const char *model(uint64_t seed, Arena *a) {
     return g->t.data;
 }
 
+/* The cache in 8 bits, in what is compiled and in what it is compared with. */
+static bool round_cache(void *self, const char *pass, Graph *g, int64_t *changed, Diag *d) {
+    Compile *c = self;
+    if (strcmp(pass, "quantize") != 0) return true;
+    *changed = (int64_t)g->states.count;
+    if (!cache_round(g, d)) return false;
+    c->imported = graph_copy(g, c->arena);
+    return true;
+}
+
+static bool rounds(const Compile *c, bool wanted) {
+    size_t n = 0;
+    FOR_NODES (c->graph, id) n += graph_node(c->graph, id)->op == OP_ROUNDED;
+    return n == (wanted ? c->graph->states.count : 0);
+}
+
+/* level 3: with its cache in 8 bits. */
 static bool compiles(const char *text, const char *base, int level) {
     char in[96], out[96];
     snprintf(in, sizeof in, "%s.gir", base);
@@ -473,11 +492,12 @@ static bool compiles(const char *text, const char *base, int level) {
     if (f == NULL || fputs(text, f) < 0 || fclose(f) != 0) return false;
     Compile c;
     ImportOptions opt = {0};
-    CompilePasses p = {.pass = {.kv_cache = true, .opt_level = level, .ctx = 96}};
+    const LossyHook hook = {&c, round_cache};
+    CompilePasses p = {.pass = {.kv_cache = true, .opt_level = level, .ctx = 96, .lossy = &hook}};
     CompileWrite w = {.eos = -1, .seed = 1};
     CompileResult r;
     compile_init(&c);
-    bool ok = compile_open(&c, in, &opt) && compile_passes(&c, &p) &&
+    bool ok = compile_open(&c, in, &opt) && compile_passes(&c, &p) && rounds(&c, level == 3) &&
               compile_write(&c, in, out, compile_context(&c, 96), &w, &r);
     for (size_t i = 0; !ok && i < c.diag.items.count; i++) printf("\n    %s", c.diag.items.data[i].text);
     compile_free(&c);
@@ -486,14 +506,14 @@ static bool compiles(const char *text, const char *base, int level) {
     return ok;
 }
 
-static uint32_t run(uint64_t first, uint64_t count) {
+static uint32_t run(uint64_t first, uint64_t count, int level) {
     char base[64];
     snprintf(base, sizeof base, "/tmp/gptc-random-%d", (int)getpid());
     uint32_t failed = 0;
     for (uint64_t seed = first; seed < first + count; seed++) {
         Arena *a = arena_new();
         const char *text = model(seed, a);
-        if (!compiles(text, base, seed % 11 == 0 ? 0 : 1)) {
+        if (!compiles(text, base, level ? level : seed % 11 != 0)) {
             printf("\n    model %llu does not compile", (unsigned long long)seed);
             failed++;
         }
@@ -502,12 +522,13 @@ static uint32_t run(uint64_t first, uint64_t count) {
     return failed;
 }
 
-static void test_models(void) { CU_ASSERT_EQUAL(run(1, MODELS), 0); }
+static void test_models(void) { CU_ASSERT_EQUAL(run(1, MODELS, 0), 0); }
+static void test_rounded_caches(void) { CU_ASSERT_EQUAL(run(1, ROUNDED_MODELS, 3), 0); }
 
-/* With a seed: prints that model. With a seed and a count: tries so many. */
+/* With a seed: prints that model. With a seed and a count: tries so many; with 3 behind it, at that level. */
 int main(int argc, char **argv) {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
-    if (argc > 2) return run(seed, strtoull(argv[2], NULL, 10)) ? 1 : 0;
+    if (argc > 2) return run(seed, strtoull(argv[2], NULL, 10), argc > 3 ? atoi(argv[3]) : 0) ? 1 : 0;
     if (argc > 1) {
         Arena *a = arena_new();
         fputs(model(seed, a), stdout);
@@ -517,5 +538,6 @@ int main(int argc, char **argv) {
     if (unit_begin()) return 1;
     CU_pSuite suite = CU_add_suite("random models", NULL, NULL);
     CU_add_test(suite, "every model compiles and agrees with the reference", test_models);
+    CU_add_test(suite, "with a cache in 8 bits, too", test_rounded_caches);
     return unit_end();
 }

@@ -268,7 +268,7 @@ static inline Tiny *tiny_new(uint64_t seed) {
                         .n_strings = 2,
                         .text_bytes = sizeof text};
     t->plan.n_states = 4;
-    for (int i = 0; i < 4; i++) t->states[i] = (ArtState){TINY_KV, TINY_DIM, 0, UINT32_MAX};
+    for (int i = 0; i < 4; i++) t->states[i] = (ArtState){TINY_KV, TINY_DIM, ART_STATE_F32, 0, UINT32_MAX};
     t->states[0].name_offset = sizeof text - 3;
     ArtArg x = tiny_rows(t, TINY_D), p = tiny_rows(t, TINY_D);
     for (int i = 0; i < 2; i++) {
