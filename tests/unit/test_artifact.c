@@ -346,37 +346,39 @@ static void stops_many(Tiny *t) { t->meta.n_stop_tokens = 9; }
 static void bos_outside(Tiny *t) { t->meta.bos_token = -2; }
 static void no_vocabulary(Tiny *t) { t->meta.vocab = 0; }
 
+/* clang-format off */
 static const struct {
     const char *name;
     void (*make)(Tiny *);
 } mistakes[] = {
 #define M(f)                                                                                                 \
     { #f, f }
-    M(late_store),         M(row_too_short),    M(not_aligned),     M(reads_nothing),
-    M(no_such_tensor),     M(no_such_state),    M(wrong_k),         M(wrong_n),
-    M(plain_weight),       M(wrong_act),        M(bias_missing),    M(few_positions),
-    M(few_tokens),         M(odd_rope),         M(long_rope),       M(uneven_heads),
-    M(no_heads),           M(not_a_number),     M(not_stored),      M(output_is_input),
-    M(move_far),           M(move_wraps),       M(move_none),       M(reduce_wraps),
-    M(reduce_kind),        M(topk_none),        M(topk_more),       M(pick_wraps),
-    M(pick_into_itself),   M(routed_by_matrix), M(experts_outside), M(softmax_len),
-    M(load_far),           M(load_div_0),       M(load_mod_0),      M(load_nothing),
-    M(load_in_place),      M(register_unset),   M(register_16),     M(unknown_insn),
-    M(no_store),           M(early_store),      M(insns_wrap),      M(unknown_kernel),
-    M(one_too_many),       M(unknown_arg),      M(no_output),       M(other_head),
-    M(head_past),          M(other_logits),     M(tensor_outside),  M(tensor_wraps),
-    M(tensor_huge),        M(tensor_type),      M(tensor_name),     M(state_name),
-    M(state_huge),         M(state_kept),       M(strings_missing),  M(text_unended),    M(stop_outside),
-    M(stops_many),         M(bos_outside),      M(no_vocabulary),   M(groups_none),
-    M(groups_odd),         M(groups_huge),      M(groups_scale),    M(groups_zeros),
-    M(groups_zero),        M(groups_bytes),     M(form_unit),       M(form_unit_of_6),
-    M(form_scale),         M(form_zero_float),  M(form_zero_high),  M(form_zero_high_of_4),
-    M(form_zero_and_grid), M(form_grid),        M(form_grid_of_6),  M(form_pairs_of_4),
-    M(form_f8_plain),      M(form_f8_of_ints),  M(form_other_f8),   M(form_bytes),
-    M(form_columns),       M(groups_codes),     M(codes_in_panels), M(rounding_turned),
-    M(rounding_nan),       M(rounds_many),
+    M(late_store),      M(row_too_short),   M(not_aligned),     M(reads_nothing),
+    M(no_such_tensor),  M(no_such_state),   M(wrong_k),         M(wrong_n),
+    M(plain_weight),    M(wrong_act),       M(bias_missing),    M(few_positions),
+    M(few_tokens),      M(odd_rope),        M(long_rope),       M(uneven_heads),
+    M(no_heads),        M(not_a_number),    M(not_stored),      M(output_is_input),
+    M(move_far),        M(move_wraps),      M(move_none),       M(reduce_wraps),
+    M(reduce_kind),     M(topk_none),       M(topk_more),       M(pick_wraps),
+    M(pick_into_itself),M(routed_by_matrix),M(experts_outside), M(softmax_len),
+    M(load_far),        M(load_div_0),      M(load_mod_0),      M(load_nothing),
+    M(load_in_place),   M(register_unset),  M(register_16),     M(unknown_insn),
+    M(no_store),        M(early_store),     M(insns_wrap),      M(unknown_kernel),
+    M(one_too_many),    M(unknown_arg),     M(no_output),       M(other_head),
+    M(head_past),       M(other_logits),    M(tensor_outside),  M(tensor_wraps),
+    M(tensor_huge),     M(tensor_type),     M(tensor_name),     M(state_name),
+    M(state_huge),      M(state_kept),      M(strings_missing), M(text_unended),
+    M(stop_outside),    M(stops_many),      M(bos_outside),     M(no_vocabulary),
+    M(groups_none),     M(groups_odd),      M(groups_huge),     M(groups_scale),
+    M(groups_zeros),    M(groups_zero),     M(groups_bytes),    M(form_unit),
+    M(form_unit_of_6),  M(form_scale),      M(form_zero_float), M(form_zero_high),
+    M(form_zero_high_of_4),M(form_zero_and_grid),M(form_grid),       M(form_grid_of_6),
+    M(form_pairs_of_4), M(form_f8_plain),   M(form_f8_of_ints), M(form_other_f8),
+    M(form_bytes),      M(form_columns),    M(groups_codes),    M(codes_in_panels),
+    M(rounding_turned), M(rounding_nan),    M(rounds_many),
 #undef M
 };
+/* clang-format on */
 
 static void test_mistakes(void) {
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
