@@ -53,6 +53,8 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
         return status_fail(why, GPTC_E_UNSUPPORTED,
                            "the file has no CUDA kernels; compile it with --target cpu,cuda");
     if (bytes < at) return status_fail(why, GPTC_E_FORMAT, "KERNELS: too short");
+    if (!m->plan)
+        return status_fail(why, GPTC_E_FORMAT, "KERNELS: they run the steps of a PLAN, and there is none");
     k->head = m->cuda;
     k->bytes = data;
     const ArtCuda *h = k->head;

@@ -3,11 +3,14 @@
  * The input is a file cut short: zeros are added up to the length its header names, and the checksums are
  * made right, so that the checks behind them are reached. What opens has to run: a session of two sequences
  * takes three tokens, steps and samples; a function runs on small inputs, unless its shapes make that much work.
+ * Tables of CUDA kernels that pass their check are read as gptc-inspect reads them.
  * Seeds in tests/corpus/artifact: what stands before the weights in the files of tests/unit/tiny_artifact.h and
- * tiny_function.h. */
+ * tiny_function.h, in one with a matrix in every format (formats.bin), and in one with a persistent kernel
+ * (decode.bin); of the last two, the code itself is left out. */
 #include <stdio.h>
 #include <unistd.h>
 
+#include "runtime/cuda/cuda.h"
 #include "tests/unit/tiny_artifact.h"
 
 enum { MAX_FILE = 1 << 20 };
@@ -116,6 +119,22 @@ static void run(gptc_model *m) {
     gptc_model_meta(m, "producer");
 }
 
+static void read_kernels(const gptc_model *m) {
+    CudaKernels k;
+    gptc_detail why = {""};
+    uint64_t sum = 0;
+    gptc_status st = cuda_kernels_check(m, &k, &why);
+    if (st && !why.text[0]) abort();
+    if (st) return;
+    const ArtCuda *h = k.head;
+    for (uint32_t i = 0; i < h->n_functions; i++) sum += strlen(k.text + k.functions[i].name_offset);
+    for (uint32_t i = 0; i < h->n_images; i++) sum += k.bytes[k.images[i].offset];
+    for (uint32_t i = 0; i < h->n_launches; i++) sum += k.functions[k.launches[i].function].threads;
+    for (uint32_t i = 0; i < h->n_places; i++) sum += k.places[i].value;
+    if (h->decode == ART_NO_INDEX) sum += strlen(k.text + h->decode_bytes);
+    if (sum == UINT64_MAX) abort(); /* all of it is read */
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static uint8_t image[MAX_FILE];
     static char path[64];
@@ -140,6 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     gptc_status st = gptc_open(path, &o, &m, &why);
     if (st && !why.text[0]) abort();
     if (st) return 0;
+    if (m->cuda) read_kernels(m);
     if (small(m)) run(m);
     gptc_close(m);
     return 0;

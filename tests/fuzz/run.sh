@@ -8,7 +8,7 @@ seconds=${FUZZ_SECONDS:-300}
 build=build-fuzz
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DGPTC_FUZZ=ON \
     -DGPTC_SANITIZE=address,undefined -DGPTC_COVERAGE=ON >/dev/null
-targets=${*:-fuzz_onnx fuzz_gir fuzz_artifact fuzz_tokenizer}
+targets=${*:-fuzz_onnx fuzz_gir fuzz_artifact fuzz_plan fuzz_tokenizer}
 cmake --build $build -j "$(nproc)" --target $targets >/dev/null
 status=0
 for t in $targets; do
