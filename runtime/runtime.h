@@ -1,7 +1,7 @@
 /* runtime.h: what the files of the runtime share; gptc.h is the public side.
  *
  *   load.c     maps a file, checks header, sections, META, TENSORS    plan.c   checks the PLAN
- *   session.c  reserves memory, resolves steps to launches            step.c   runs rows through launches
+ *   session.c  reserves memory, takes tokens   launch.c   steps as launches   step.c   runs rows through launches
  *   probe.c    for the compiler's measuring: weights that may be written, runs that stop between steps (probe.h)
  *   sample.c   picks a token      generate.c   text and generation    status.c errors in words
  *   function_check.c  checks a FUNCTION    function_plan.c  shapes, memory    function.c  runs one (nd.h: its ops)
@@ -222,6 +222,8 @@ gptc_status step_run(gptc_session *s, uint32_t n, uint32_t n_wanted);
 void step_rows(gptc_session *s, uint32_t n, uint32_t n_wanted);
 void step_range(gptc_session *s, uint32_t first, uint32_t end);
 bool step_alone(const Launch *l);
+/* launch.c: step `index` as the session runs it; its memory is reserved. */
+void launch_resolve(const gptc_session *s, uint32_t index, Launch *l);
 const float *step_logits(const gptc_session *s);
 
 #endif
