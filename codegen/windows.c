@@ -70,6 +70,7 @@ typedef struct {
     gptc_sampler *sampler[SAMPLED_AT_ONCE];
     int32_t token[SAMPLED_AT_ONCE];
     int32_t n;
+    float temperature;
 } Writers;
 
 static void writers_free(Writers *w) {
@@ -84,7 +85,8 @@ static gptc_status writers_begin(Writers *w, gptc_model *m, const gptc_model_inf
     w->n = n;
     for (int32_t i = 0; i < n && !st; i++) {
         uint64_t state = seed ^ ((uint64_t)(first + i) * 0xd1342543de82ef95u);
-        gptc_sampler_options o = {.struct_size = sizeof o, .temperature = 1, .seed = random_next(&state)};
+        gptc_sampler_options o = {
+            .struct_size = sizeof o, .temperature = w->temperature, .seed = random_next(&state)};
         w->token[i] =
             info->bos_token >= 0 ? info->bos_token : (int32_t)(random_next(&state) % (uint64_t)info->vocab);
         gptc_sampler_free(w->sampler[i]);
@@ -110,9 +112,9 @@ static gptc_status writers_write(Writers *w, int64_t length, int32_t *to) {
     return GPTC_OK;
 }
 
-bool windows_sample(gptc_model *m, int64_t windows, int64_t length, uint64_t seed, int threads, Arena *a,
-                    Windows *out, Diag *d) {
-    Writers w = {0};
+bool windows_sample(gptc_model *m, int64_t windows, int64_t length, float temperature, uint64_t seed,
+                    int threads, Arena *a, Windows *out, Diag *d) {
+    Writers w = {.temperature = temperature};
     gptc_detail why = {""};
     gptc_model_info info = {.struct_size = sizeof info};
     gptc_model_get_info(m, &info);

@@ -14,10 +14,10 @@ Windows windows_cut(const int32_t *ids, size_t n, int64_t length, Arena *a);
  * parts. Copied into `a`; windows of a part keep their order in the text. */
 void windows_deal(const Windows *w, const double *share, size_t parts, uint64_t seed, Arena *a, Windows *out);
 
-/* Text that the model itself writes: each window from an empty context, at temperature 1, from the bos token, or
+/* Text that the model itself writes: each window from an empty context, at a temperature, from the bos token, or
  * where there is none from a random token. The same seed gives the same tokens, whatever the threads and however many
  * windows follow. threads: 0 = all cores. */
-bool windows_sample(gptc_model *m, int64_t windows, int64_t length, uint64_t seed, int threads, Arena *a,
-                    Windows *out, Diag *d);
+bool windows_sample(gptc_model *m, int64_t windows, int64_t length, float temperature, uint64_t seed,
+                    int threads, Arena *a, Windows *out, Diag *d);
 
 #endif

@@ -25,8 +25,10 @@ typedef struct {
 
 /* Disjoint parts of the text. */
 typedef struct {
-    Windows calibration, probe, evaluation, confirmation; /* probe: of the evaluation's first */
-    int64_t there;                                        /* windows of the whole text */
+    Windows calibration, evaluation, confirmation;
+    Windows probe, steps; /* of the evaluation's first: for factors, for steps */
+    Windows guard;        /* written by the model, wilder than it would be; none without a text to guard */
+    int64_t there;        /* windows of the whole text */
 } LossyText;
 
 /* A change of structure that was tried. */
@@ -56,7 +58,7 @@ typedef struct {
     Lab *lab;            /* of this graph; measures against the exact one */
     SearchResult search; /* no trials where a plan was given */
     LossyCache cache;
-    Quality measured, confirmed; /* on evaluation and on confirmation */
+    Quality measured, confirmed, guarded; /* on evaluation, confirmation and guard */
 } LossyAttempt;
 
 typedef struct {

@@ -151,6 +151,9 @@ void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
     add_quality(r, "fresh", "measured on text that neither calibration nor search saw", &l->at.confirmed,
                 &l->text.confirmation);
     add_quality(r, "seen", "measured on the text of the search", &l->at.measured, &l->text.evaluation);
+    if (l->at.guarded.scored > 0)
+        add_quality(r, "guard", "measured on text that the model wrote at a high temperature", &l->at.guarded,
+                    &l->text.guard);
     add_techniques(l, res, r);
     add_steps(l, r);
     add_trials(l, r);
@@ -183,6 +186,9 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
                 "likely token "
                 "%.2f %%\n",
                 q->mean_kl, q->mean_kl_error, q->perplexity, q->base_perplexity, 100 * q->same_top);
+    if (l->at.guarded.scored > 0)
+        text_printf(t, "            on text as surprising as new text: mean KL %.4g +- %.2g\n",
+                    l->at.guarded.mean_kl, l->at.guarded.mean_kl_error);
     text_printf(t, "  budget    %s: held%s; %zu trials\n", budget_text(t->arena, l->plan.budget),
                 budget_of_quality(l->plan.budget) ? ", with two standard errors" : "",
                 l->at.search.trials.count);
@@ -219,7 +225,7 @@ static double predicted_bits(Budget b, uint64_t weights) {
 void lossy_predict(const Lossy *l, Text *t) {
     uint64_t weights = graph_weigh(l->c->graph, NULL);
     double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
-    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = weights > LARGE_MODEL ? 3 : 5;
+    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = 3;
     double seconds = 2 * (double)weights * tokens * (2 + trials) / CPU_RATE +
                      SECONDS_A_WEIGHT * (double)weights * (1 + trials / 10);
     text_printf(t, "compressed: %.2f bits a weight, %.2f MB of weights (predicted, roughly, for %s)\n", b,

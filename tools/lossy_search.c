@@ -9,7 +9,8 @@
 #include "codegen/lab.h"
 #include "tools/lossy.h"
 
-#define ROUNDS 4 /* of a search, each with a tighter budget than the one before */
+#define LEAST_GAIN 0.995 /* of the bits: what steps must bring them down to */
+#define ROUNDS 4         /* of a search, each with a tighter budget than the one before */
 
 static void tell(void *self, const char *what, double done) {
     Lossy *l = self;
@@ -19,7 +20,7 @@ static void tell(void *self, const char *what, double done) {
 /* ---- an attempt ---- */
 
 /* A search that starts from the result of another one is nearly there. */
-static uint32_t trials_for(const Lossy *l, bool again) { return again || l->weights > LARGE_MODEL ? 3 : 5; }
+static uint32_t trials_for(const Lossy *l, bool again) { return again || l->weights > LARGE_MODEL ? 3 : 4; }
 
 /* Finds g's sites and opens a lab for them that compares with `base`, or with g itself. */
 static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag *d) {
@@ -47,6 +48,7 @@ static Search search_of(const Lossy *l, const LossyAttempt *x, SiteForecast *kno
                     .calibration = &l->text.calibration,
                     .probe = &l->text.probe,
                     .evaluation = &l->text.evaluation,
+                    .guard = l->text.guard.windows > 0 ? &l->text.guard : NULL,
                     .budget = l->opt.budget,
                     .weights = l->weights,
                     .other_bits = x->other_bits,
@@ -76,16 +78,23 @@ static SiteForecast *forecasts_known(const LossyAttempt *first, const LossyAttem
     return known;
 }
 
-/* When fresh text says no, the search goes on from where it was with less to spend. `known`, may be NULL: forecasts. */
-static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, double aim, Diag *d) {
+/* When fresh text says no, the search goes on from where it was with less to spend. `known`, may be NULL: forecasts.
+ * beat: bits to be below, or 0; what is not is not confirmed. */
+static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, double aim, double beat, Diag *d) {
     const SearchProgress progress = {l, tell};
     Search s = search_of(l, x, known, aim, &progress);
+    s.beat = beat;
     for (int round = 0; round < ROUNDS; round++) {
         if (!search_formats(&s, l->c->arena, &x->search, d)) return false;
         const Trial *best = best_trial(x);
-        x->measured = best->measured;
+        x->measured = best->measured, x->guarded = best->guarded;
+        if (beat > 0 && best->bits >= beat) return true;
         if (!lossy_cache(l, x, round < ROUNDS / 2, d)) return false;
+        if (x->cache.kept && s.guard &&
+            !s.lab->measure_graph(s.lab, x->search.graph, s.guard, &x->guarded, d))
+            return false;
         double share = budget_share(l->opt.budget, &x->measured, LOSSY_ERRORS);
+        if (s.guard) share = fmax(share, budget_share(l->opt.budget, &x->guarded, LOSSY_ERRORS));
         tell(l, "confirm", 0);
         if (share <= 1) {
             if (!s.lab->measure_graph(s.lab, x->search.graph, &l->text.confirmation, &x->confirmed, d))
@@ -136,6 +145,12 @@ static void note_steps(Lossy *l, const ShrinkResult *r, const char *undone) {
     }
 }
 
+static const double *sensitivities(const LossyAttempt *x, Arena *a) {
+    double *s = arena_array_of(a, x->nsites, double);
+    for (size_t i = 0; i < x->nsites; i++) s[i] = x->search.site[i].sensitivity;
+    return s;
+}
+
 /* Steps that pay, and the search once more on what they leave; in l->at when that is smaller. */
 static bool try_steps(Lossy *l, Diag *d) {
     Arena *a = l->c->arena;
@@ -146,10 +161,11 @@ static bool try_steps(Lossy *l, Diag *d) {
                     .nsites = first->nsites,
                     .lab = first->lab,
                     .calibration = &l->text.calibration,
-                    .probe = &l->text.probe,
+                    .probe = &l->text.steps,
                     .kl = first->measured.mean_kl,
                     .bits = bits / (double)l->weights,
-                    .weights = l->weights};
+                    .weights = l->weights,
+                    .sensitivity = sensitivities(first, a)};
     ShrinkResult r;
     tell(l, "steps", 0);
     if (!shrink_choose(&t, a, &r, d)) return false;
@@ -162,15 +178,17 @@ static bool try_steps(Lossy *l, Diag *d) {
     Diag why; /* a search that finds nothing here is no error: there is the first */
     diag_init(&why);
     bool ok = attempt_search(l, &second, forecasts_known(first, &second, a),
-                             fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), &why);
-    bool smaller = ok && best_trial(&second)->bits < bits, error = !ok && !second.search.out_of_reach;
+                             fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), LEAST_GAIN * bits,
+                             &why);
+    bool smaller = ok && best_trial(&second)->bits < LEAST_GAIN * bits,
+         error = !ok && !second.search.out_of_reach;
     if (error) diag_append(d, &why);
     diag_free(&why);
     note_steps(l, &r,
-               smaller ? NULL
-               : ok ? arena_printf(a, "with all steps the search ends at %.3f bits a weight, without at %.3f",
-                                   best_trial(&second)->bits / (double)l->weights, bits / (double)l->weights)
-                    : "with all steps no formats keep the budget");
+               smaller
+                   ? NULL
+                   : arena_printf(a, "with all steps %.3f bits a weight are needed (predicted), without %.3f",
+                                  second.search.expected / (double)l->weights, bits / (double)l->weights));
     attempt_close(&second);
     LossyAttempt *loser = smaller ? first : &second;
     arena_free(loser->search.graph_arena);
@@ -230,7 +248,7 @@ static bool repeat_formats(Lossy *l, LossyAttempt *x, Diag *d) {
     const Format **chosen = arena_array_of(l->c->arena, x->nsites, const Format *);
     for (size_t i = 0; i < x->nsites; i++) chosen[i] = l->plan.sites.data[i].format;
     x->search.graph_arena = arena_new();
-    if (!search_apply(&s, chosen, x->search.graph_arena, &x->search.graph, &x->measured, d) ||
+    if (!search_apply(&s, chosen, x->search.graph_arena, &x->search.graph, &x->measured, &x->guarded, d) ||
         (l->plan.cache && !lossy_cache_apply(l, x, d)) ||
         !s.lab->measure_graph(s.lab, x->search.graph, &l->text.confirmation, &x->confirmed, d))
         return false;
@@ -257,7 +275,7 @@ bool lossy_compress(Lossy *l, Diag *d) {
     if (ok && l->opt.plan_in) {
         ok = repeat(l, d);
     } else if (ok) {
-        ok = attempt_search(l, &l->at, NULL, 0, d);
+        ok = attempt_search(l, &l->at, NULL, 0, 0, d);
         if (ok && l->may_shrink && budget_of_quality(l->opt.budget) && l->weights <= LARGE_MODEL)
             ok = try_steps(l, d);
         if (ok) plan_make(l);

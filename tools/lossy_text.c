@@ -10,8 +10,11 @@
 #define LEAST_WINDOWS 8
 #define MOST_WINDOWS 64
 #define SAMPLED_WINDOWS 32 /* at most: writing them takes longer than running them */
-#define PROBE_WINDOWS 4
-#define TEXT_WORK 2e11 /* multiplications and additions for all windows, once */
+#define PROBE_WINDOWS 2
+#define STEP_WINDOWS 4
+#define GUARD_WINDOWS 16
+#define GUARD_TEMPERATURE 1.25f /* KL on it is near that on text of people that the model has not seen */
+#define TEXT_WORK 2e11          /* multiplications and additions for all windows, once */
 
 int64_t lossy_windows(uint64_t weights, int64_t length) {
     int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)weights * (double)length));
@@ -37,10 +40,20 @@ static bool deal(Lossy *l, const Windows *all, int64_t wanted, Diag *d) {
     }
     windows_deal(all, share, COUNT_OF(share), (uint64_t)l->opt.seed, l->c->arena, part);
     t->calibration = part[0], t->evaluation = part[1], t->confirmation = part[2];
-    t->probe = t->evaluation;
+    t->probe = t->steps = t->evaluation;
     if (t->probe.windows > PROBE_WINDOWS) t->probe.windows = PROBE_WINDOWS;
+    if (t->steps.windows > STEP_WINDOWS) t->steps.windows = STEP_WINDOWS;
     if (l->weights > LARGE_MODEL) t->probe.windows = 1;
     return true;
+}
+
+/* A model knows the text that it was trained on, so what changes there says too little of new text, and a calibration
+ * text may be of that kind. What the model writes at a high temperature surprises it as new text does. */
+static bool guard_sample(Lossy *l, gptc_model *m, int64_t wanted, int64_t length, Diag *d) {
+    if (!budget_of_quality(l->opt.budget) || l->opt.plan_in) return true;
+    int64_t n = wanted / 4 < GUARD_WINDOWS ? wanted / 4 : GUARD_WINDOWS;
+    return windows_sample(m, n, length, GUARD_TEMPERATURE, (uint64_t)l->opt.seed, l->opt.threads, l->c->arena,
+                          &l->text.guard, d);
 }
 
 bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
@@ -60,8 +73,9 @@ bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
         size_t n;
         ok = text_tokens(m, l->opt.calibrate, a, &ids, &n, d);
         if (ok) all = windows_cut(ids, n, length, a);
+        ok = ok && guard_sample(l, m, wanted, length, d);
     } else {
-        ok = windows_sample(m, wanted, length, (uint64_t)l->opt.seed, l->opt.threads, a, &all, d);
+        ok = windows_sample(m, wanted, length, 1, (uint64_t)l->opt.seed, l->opt.threads, a, &all, d);
     }
     gptc_close(m);
     return ok && deal(l, &all, wanted, d);

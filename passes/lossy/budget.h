@@ -97,13 +97,15 @@ typedef struct {
     const Windows *calibration; /* for moments */
     const Windows *probe;       /* for sensitivities: few */
     const Windows *evaluation;  /* for the budget; none of it in `calibration` */
+    const Windows *guard;       /* more text that the budget must hold on; NULL: none */
     Budget budget;
     uint64_t weights;       /* that the model has uncompressed */
     uint64_t other_bits;    /* of what is no site */
     bool palettes;          /* formats whose codes stand for several columns: small, and slow to decode */
     uint32_t trials;        /* most times that the whole is quantised and measured; >= 1 */
     SiteForecast *forecast; /* [n], of an earlier search; made where n is 0. NULL: all are made */
-    double aim;             /* predicted KL of the first trial; 0: the budget */
+    double aim;             /* predicted KL of the first trial; 0: most of the budget */
+    double beat; /* bits that the result must be below, else the search ends early; 0: any will do */
     const SearchProgress *progress; /* may be NULL */
 } Search;
 /* What each site costs in each format: out[n], made in `a` where its n is 0. The lab is as it was afterwards. */
@@ -114,13 +116,15 @@ typedef struct {
     double bits;         /* stored, of the whole model */
     double predicted_kl; /* as forecast */
     Quality measured;    /* on `evaluation` */
-    double share;        /* budget_share with two standard errors; of a size, of the bits */
+    Quality guarded;     /* on `guard`; zeros without one */
+    double share;        /* budget_share with two standard errors, the larger of both; of a size 0 */
     uint32_t *pick;      /* [n], of each site's options */
 } Trial;
 typedef struct {
     SiteForecast *site; /* [n] */
     VEC(Trial) trials;  /* in the order of the search */
     size_t best;        /* of trials */
+    double expected;    /* bits at which the last trial would have used the budget, predicted */
     Graph *graph;       /* the best, quantised; in its own arena */
     Arena *graph_arena; /* owned by the caller from then on; NULL when the search fails */
     bool
@@ -129,8 +133,8 @@ typedef struct {
 /* The smallest model within the budget, or the best of that size. False with the diag set; what is closest is named
  * when nothing holds. `a` holds the result but for the graph. */
 bool search_formats(const Search *s, Arena *a, SearchResult *out, Diag *d);
-/* One trial with given picks, for plans: the graph and its measurement. */
+/* One trial with given picks, for plans: the graph and its measurements, `guarded` of zeros without a guard. */
 bool search_apply(const Search *s, const Format *const *chosen, Arena *graph_arena, Graph **graph,
-                  Quality *measured, Diag *d);
+                  Quality *measured, Quality *guarded, Diag *d);
 
 #endif

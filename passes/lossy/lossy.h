@@ -189,16 +189,19 @@ typedef struct {
     int64_t amount;          /* units that go; SKIP: all; SHARE: the other site; SPARSE: zeros */
     uint64_t weights, state; /* numbers that go: stored, cached for a token */
     uint64_t ops;            /* multiplications and additions for a token that go */
-    double loss; /* predicted: mean squared error of what the block adds, relative to its variance */
+    double
+        loss; /* predicted: mean squared error of what the block adds, relative to its variance; infinite: dear */
+    double error;           /* the same, not relative: summed over outputs */
     const Removal *removal; /* what steps_prepare made */
 } LossyStep;
 
 /* Every step that g's blocks offer, nothing measured: kind, block, amount, and what goes. */
 size_t steps_offered(Graph *g, Arena *a, LossyStep **out);
 /* Fills in the steps' losses, from the inputs of g's blocks as the lab sees them on the calibration text. `sites` are
- * the lab's. */
+ * the lab's. dear [nsites], may be NULL: the error of a site's product, for each number that goes, above which more of a
+ * block's units are not looked at. */
 bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
-                    LossyStep *steps, size_t n, Diag *d);
+                    const double *dear, LossyStep *steps, size_t n, Diag *d);
 /* The same, and chooses for each step what goes and what makes up for it: a matrix each, in `a`. Deterministic. */
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
                    LossyStep *steps, size_t n, Arena *a, Diag *d);
@@ -228,6 +231,7 @@ typedef struct {
     const Windows *calibration, *probe; /* for moments; for measuring */
     double kl, bits;                    /* reached without steps */
     uint64_t weights;                   /* numbers in the model */
+    const double *sensitivity; /* [nsites]: KL for a unit of error of a site's product; NULL: not known */
 } ShrinkTask;
 /* What came of a block's offers of a kind: the amount that was chosen, or the one that was measured. */
 typedef struct {

@@ -96,7 +96,8 @@ typedef struct {
     const Block *blocks;
     LossyStep *steps;
     size_t nsteps;
-    bool make; /* not only the losses */
+    bool make;          /* not only the losses */
+    const double *dear; /* [blocks]; as of RemovalTask; NULL: none is */
     Arena *a;
     Diag *d;
 } Preparer;
@@ -135,7 +136,7 @@ static Removal *removal_of_all(const RemovalTask *t, Arena *a) {
 static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *scratch) {
     const Block *b = &p->blocks[index];
     float *w, *bias;
-    RemovalTask t = {.moments = m, .size = b->size};
+    RemovalTask t = {.moments = m, .size = b->size, .dear = p->dear ? p->dear[index] : 0};
     if (!product_read(p->g, b->out, scratch, &w, &bias, &t.rows, &t.cols, p->d)) return false;
     t.w = w;
     t.bias = bias;
@@ -159,11 +160,12 @@ static bool prepare_block(Preparer *p, uint32_t index, const Moments *m, Arena *
         }
     }
     Removal *made = p->make ? arena_array_of(p->a, n, Removal) : NULL;
-    double loss[64];
-    if (n > 0 && !removal_find(&t, amount, n, p->a, made, loss, p->d)) return false;
+    double loss[64], all;
+    if (n > 0 && !removal_find(&t, amount, n, p->a, made, loss, &all, p->d)) return false;
     for (size_t i = 0; i < n; i++) {
         if (p->make) of[i]->removal = &made[i];
         of[i]->loss = loss[i];
+        of[i]->error = loss[i] * all;
     }
     return true;
 }
@@ -175,17 +177,20 @@ static bool wants_moments(const LossyStep *s, size_t n, uint32_t block) {
 }
 
 static bool walk_blocks(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
-                        bool make, LossyStep *steps, size_t n, Arena *a, Diag *d) {
+                        bool make, const double *dear, LossyStep *steps, size_t n, Arena *a, Diag *d) {
     Arena *scratch = arena_new();
     Block *blocks;
     size_t nblocks = blocks_find(g, scratch, &blocks);
     Preparer p = {.g = g, .blocks = blocks, .steps = steps, .nsteps = n, .make = make, .a = a, .d = d};
     uint32_t *block = arena_array_of(scratch, nblocks, uint32_t),
              *site = arena_array_of(scratch, nblocks, uint32_t);
+    double *most = arena_array_of(scratch, nblocks, double);
+    if (dear) p.dear = most;
     size_t count = 0;
     for (uint32_t i = 0; i < nblocks; i++) {
         block[count] = i;
         site[count] = site_of_block(&blocks[i], sites, nsites);
+        if (dear && site[count] < nsites) most[i] = dear[site[count]] * (double)blocks[i].unit_weights;
         count += wants_moments(steps, n, i) && site[count] < nsites;
     }
     bool ok = true;
@@ -205,8 +210,8 @@ static bool walk_blocks(Graph *g, const Site *sites, size_t nsites, Lab *lab, co
 }
 
 bool steps_forecast(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
-                    LossyStep *steps, size_t n, Diag *d) {
-    return walk_blocks(g, sites, nsites, lab, calibration, false, steps, n, NULL, d);
+                    const double *dear, LossyStep *steps, size_t n, Diag *d) {
+    return walk_blocks(g, sites, nsites, lab, calibration, false, dear, steps, n, NULL, d);
 }
 
 bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const Windows *calibration,
@@ -214,7 +219,7 @@ bool steps_prepare(Graph *g, const Site *sites, size_t nsites, Lab *lab, const W
     for (size_t i = 0; i < n; i++)
         if (steps[i].kind == STEP_SHARE && !share_prepare(g, sites, lab, calibration, &steps[i], a, d))
             return false;
-    return walk_blocks(g, sites, nsites, lab, calibration, true, steps, n, a, d);
+    return walk_blocks(g, sites, nsites, lab, calibration, true, NULL, steps, n, a, d);
 }
 
 /* ---- applying ---- */

@@ -139,16 +139,14 @@ static void remove_input(Remover *r, int64_t j) {
 /* ---- what stays ---- */
 
 static double variance(const RemovalTask *t) {
-    double sum = 0;
+    double sum = matrix_energy(t->w, t->moments, t->rows, t->cols);
     for (int64_t k = 0; k < t->rows; k++) {
-        const float *w = t->w + k * t->cols;
-        for (int64_t i = 0; i < t->cols; i++) {
-            double x = 0;
-            for (int64_t j = 0; j < t->cols; j++) x += (double)w[j] * cov(t->moments, i, j);
-            sum += (double)w[i] * x;
-        }
+        double mean = 0;
+        for (int64_t i = 0; i < t->cols; i++)
+            mean += (double)t->w[k * t->cols + i] * (double)t->moments->sum[i];
+        sum -= mean * mean;
     }
-    return sum;
+    return fmax(sum, 0);
 }
 
 static void take(const Remover *r, Arena *a, Removal *out) {
@@ -175,19 +173,23 @@ static void take(const Remover *r, Arena *a, Removal *out) {
 }
 
 bool removal_find(const RemovalTask *t, const int64_t *amounts, size_t n, Arena *a, Removal *out,
-                  double *loss, Diag *d) {
+                  double *loss, double *all, Diag *d) {
     Arena *scratch = arena_new();
     Remover r;
     bool ok = t->moments->rows > 0 && remover_new(t, scratch, &r);
-    double all = ok ? variance(t) : 0;
+    *all = ok ? variance(t) : 0;
     int64_t gone = 0;
     for (size_t i = 0; i < n && ok; i++) {
+        if (t->dear > 0 && r.lost > t->dear * (double)gone) {
+            loss[i] = INFINITY;
+            continue;
+        }
         for (; gone < amounts[i]; gone++) {
             int64_t unit = cheapest(&r);
             for (int64_t j = 0; j < t->size; j++) remove_input(&r, unit * t->size + j);
         }
         if (out != NULL) take(&r, a, &out[i]);
-        loss[i] = all > 0 ? r.lost / all : 0;
+        loss[i] = *all > 0 ? r.lost / *all : 0;
     }
     arena_free(scratch);
     return ok || diag_error(d, loc_none(),

@@ -19,10 +19,12 @@ typedef struct {
     int64_t rows, cols;
     const Moments *moments; /* of x */
     int64_t size;           /* unit u is inputs u * size .. (u + 1) * size - 1 */
+    double dear;            /* mean squared error a unit above which no more go; 0: none is too dear */
 } RemovalTask;
 /* For each of n rising amounts of units: what stays when so many are gone, and the loss, the mean squared error of y
- * relative to y's variance. Made in `a`; out NULL: the losses alone. False: the moments are not those of real inputs. */
+ * relative to y's variance; infinite after an amount that is too dear. Made in `a`; out NULL: the losses alone; all: y's
+ * variance, summed over outputs. False: the moments are not those of real inputs. */
 bool removal_find(const RemovalTask *t, const int64_t *amounts, size_t n, Arena *a, Removal *out,
-                  double *loss, Diag *d);
+                  double *loss, double *all, Diag *d);
 
 #endif

@@ -12,14 +12,19 @@
 
 #include "passes/lossy/budget.h"
 
-#define ERRORS 2.0       /* standard errors that a budget counts in */
-#define NEAR_ENOUGH 0.95 /* of the budget, used */
+#define ERRORS 2.0      /* standard errors that a budget counts in */
+#define NEAR_ENOUGH 0.9 /* of the budget, used */
+#define WANTED 0.96     /* of it: where the next trial is aimed at */
+#define FIRST_AIM 0.6   /* of the budget: the sum of forecasts is below what errors cost together */
+#define GROWTH 1.2      /* KL grows with this power of the forecast, about */
 
 typedef struct {
     const Search *s;
     Arena *arena;
     SearchResult *r;
-    double aim, held, broke; /* in predicted KL: the next, the most that held, the least that broke */
+    double aim, held, broke;        /* in predicted KL: the next, the most that held, the least that broke */
+    double held_share, broke_share; /* of the budget */
+    uint32_t breaks;
     Diag *diag;
 } Hunt;
 
@@ -49,13 +54,15 @@ static bool restore_lab(const Search *s, Diag *d) {
 }
 
 bool search_apply(const Search *s, const Format *const *chosen, Arena *graph_arena, Graph **graph,
-                  Quality *measured, Diag *d) {
+                  Quality *measured, Quality *guarded, Diag *d) {
     Within within = {s, 0, 1};
     LossyProgress progress = {&within, quantised_site};
     Graph *g = *graph = graph_copy(s->exact, graph_arena);
     bool ok = lossy_quantize(g, s->sites, s->n, chosen, s->lab, s->calibration, &progress, d);
     if (ok) tell(s, "measure", 0);
     ok = ok && s->lab->measure(s->lab, s->evaluation, measured, d); /* the sites hold what g does */
+    *guarded = (Quality){0};
+    if (s->guard) ok = ok && s->lab->measure(s->lab, s->guard, guarded, d);
     return restore_lab(s, d) && ok;
 }
 
@@ -87,11 +94,14 @@ static bool try_picks(Hunt *h, uint32_t *pick, Trial *out) {
     }
     Arena *a = arena_new();
     Graph *g;
-    if (!search_apply(s, chosen, a, &g, &t.measured, h->diag)) {
+    if (!search_apply(s, chosen, a, &g, &t.measured, &t.guarded, h->diag)) {
         arena_free(a);
         return false;
     }
-    t.share = budget_of_quality(s->budget) ? budget_share(s->budget, &t.measured, ERRORS) : 0;
+    if (budget_of_quality(s->budget)) {
+        t.share = budget_share(s->budget, &t.measured, ERRORS);
+        if (s->guard) t.share = fmax(t.share, budget_share(s->budget, &t.guarded, ERRORS));
+    }
     const Trial *best = r->graph ? &r->trials.data[r->best] : NULL;
     bool better = t.share <= 1 &&
                   (!best || (budget_of_quality(s->budget) ? t.bits < best->bits
@@ -130,19 +140,28 @@ static bool allocate_kl(const Hunt *h, double aim, uint32_t *pick) {
 
 /* A first aim: what the budget would be, were it one of KL. Same-top falls with the root of KL. */
 static double first_aim(Budget b) {
-    if (b.kind == BUDGET_TOP1) return 2 * (1 - b.value) * (1 - b.value);
-    return b.value;
+    if (b.kind == BUDGET_TOP1) return 2 * FIRST_AIM * (1 - b.value) * (1 - b.value);
+    return FIRST_AIM * b.value;
 }
 
+/* The share is a power of the aim: the one through what held and what broke, when both are known. */
 static void move_aim(Hunt *h, double share) {
-    if (share <= 1)
-        h->held = fmax(h->held, h->aim);
-    else
-        h->broke = fmin(h->broke, h->aim);
-    double next = h->aim * fmin(fmax(0.99 / fmax(share, 1e-9), 0.1), 8.0);
-    if (h->s->budget.kind == BUDGET_TOP1) next = h->aim * pow(next / h->aim, 2);
-    bool inside = next > h->held && next < h->broke;
-    h->aim = inside ? next : h->held > 0 && isfinite(h->broke) ? sqrt(h->held * h->broke) : next;
+    if (share <= 1 && h->aim > h->held) h->held = h->aim, h->held_share = share;
+    if (share > 1 && h->aim < h->broke) h->broke = h->aim, h->broke_share = share;
+    if (h->held > 0 && isfinite(h->broke)) {
+        double part = log(WANTED / h->held_share) / log(h->broke_share / h->held_share);
+        h->aim = h->held * pow(h->broke / h->held, fmin(fmax(part, 0.1), 0.9));
+        return;
+    }
+    double power = h->s->budget.kind == BUDGET_TOP1 ? 0.5 * GROWTH : GROWTH;
+    double wanted = share > 1 ? WANTED * pow(NEAR_ENOUGH, h->breaks++) : WANTED;
+    h->aim *= pow(fmin(fmax(wanted / fmax(share, 1e-9), 0.1), 8.0), 1 / power);
+}
+
+/* Bits that a trial would have with just its budget used: a bit more for each number divides KL by four. */
+static double expected_bits(const Search *s, const Trial *t) {
+    double kl_share = s->budget.kind == BUDGET_TOP1 ? t->share * t->share : t->share;
+    return t->bits + (double)s->weights * log(fmax(kl_share, 1e-9)) / log(4);
 }
 
 static bool hunt_quality(Hunt *h) {
@@ -157,7 +176,9 @@ static bool hunt_quality(Hunt *h) {
             t = *old;
         else if (!try_picks(h, pick, &t))
             return false;
+        h->r->expected = expected_bits(s, &t);
         if (t.share <= 1 && t.share >= NEAR_ENOUGH) break;
+        if (s->beat > 0 && h->r->expected > s->beat) break;
         if (h->held > 0 && h->broke / h->held < 1.01) break;
         move_aim(h, t.share);
     }
@@ -187,7 +208,7 @@ static size_t best_neighbour(const Hunt *h, const Trial *from, double slack, uin
 
 static bool take_slack(Hunt *h) {
     const Search *s = h->s;
-    for (uint32_t tries = 0; tries < s->trials / 2; tries++) {
+    for (uint32_t tries = 0; tries < s->trials / 4; tries++) {
         const Trial *best = &h->r->trials.data[h->r->best];
         if (best->share >= NEAR_ENOUGH) break;
         double slack = (1 - best->share) * best->predicted_kl;

@@ -12,7 +12,8 @@
 #define PROBE_LOSS 0.02 /* near this loss a block's KL is measured */
 #define BISECTIONS 40
 #define RETRIES 4
-#define HOPELESS 4      /* times what it may cost: not measured */
+#define HOPELESS 4 /* times what it may cost: not measured */
+#define SPREAD 3   /* times dearer than errors of rounding, which are spread evenly: 2.2 to 13 measured */
 #define LEAST_LEFT 0.05 /* of the budget, for rounding */
 #define LEAST_GAIN 0.002
 
@@ -21,13 +22,14 @@ typedef struct {
     LossyStep *step; /* rising amounts */
     size_t n, probe; /* the one that is measured */
     double kl;       /* its */
-    bool measured;   /* or too far from paying by what the block's units cost */
+    bool measured;   /* or too far from paying by what its error or the block's units cost */
 } Offer;
 
 typedef struct {
     const ShrinkTask *t;
     Arena *a;
     VEC(Offer) offers;
+    const Block *blocks;
     double scale; /* of predicted KL: what steps cost together, over the sum of each alone */
     Diag *d;
 } Shrinker;
@@ -66,10 +68,20 @@ static bool measure_steps(Shrinker *s, LossyStep *steps, size_t n, Arena *a, Gra
     return g != NULL && t->lab->measure_graph(t->lab, g, t->probe, q, s->d);
 }
 
-/* A whole block is its units' loss at 1, as far as KL goes on in proportion. */
+/* KL for a unit of error of the site that is the product `out`; 0: not known. */
+static double sensitivity_of(const ShrinkTask *t, NodeId out) {
+    for (size_t k = 0; t->sensitivity && k < t->nsites; k++)
+        if (t->sites[k].user.id == out.id) return t->sensitivity[k];
+    return 0;
+}
+
+/* By the error of the block's product, or of a whole block by its units' loss at 1, as far as KL goes on in proportion. */
 static bool is_hopeless(Shrinker *s, size_t i) {
     Offer *o = &s->offers.data[i];
     const Offer *units = i > 0 ? o - 1 : NULL;
+    const LossyStep *probe = &o->step[o->probe];
+    o->kl = SPREAD * sensitivity_of(s->t, s->blocks[probe->block].out) * probe->error;
+    if (o->kl > HOPELESS * shrink_worth(s->t, 0) * (double)probe->weights) return true;
     if (o->step->kind != STEP_SKIP || units == NULL || units->step->block != o->step->block) return false;
     double loss = units->step[units->probe].loss;
     o->kl = loss > 0 ? units->kl / loss : 0;
@@ -159,7 +171,8 @@ static const char *reason_for(const Shrinker *s, const StepOutcome *x, bool othe
     if (x->kl < x->worth)
         return other ? "another step of this block pays more"
                      : "pays alone; with the others too little of the budget is left for rounding";
-    return arena_printf(s->a, "costs %.2g of KL; fewer bits for all save as much for %.2g", x->kl, x->worth);
+    return arena_printf(s->a, "costs %.2g of KL%s; fewer bits for all save as much for %.2g", x->kl,
+                        x->measured ? "" : " (predicted)", x->worth);
 }
 
 static void report(const Shrinker *s, const LossyStep *chosen, size_t n, double spent, ShrinkResult *out) {
@@ -197,12 +210,25 @@ static bool settle(Shrinker *s, LossyStep *chosen, ShrinkResult *out) {
     return true;
 }
 
+/* For each site: the error a number at which its block is hopeless; NULL where nothing is known. */
+static const double *dear_errors(const ShrinkTask *t, Arena *a) {
+    if (!t->sensitivity) return NULL;
+    double *dear = arena_array_of(a, t->nsites, double);
+    for (size_t i = 0; i < t->nsites; i++)
+        dear[i] = t->sensitivity[i] > 0 ? HOPELESS * shrink_worth(t, 0) / (SPREAD * t->sensitivity[i]) : 0;
+    return dear;
+}
+
 bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
-    Shrinker s = {.t = t, .a = a, .scale = 1, .d = d};
+    Block *blocks;
+    blocks_find(t->exact, a, &blocks);
+    Shrinker s = {.t = t, .a = a, .blocks = blocks, .scale = 1, .d = d};
     LossyStep *steps;
     *out = (ShrinkResult){0};
     size_t n = steps_offered(t->exact, a, &steps);
-    if (!steps_forecast(t->exact, t->sites, t->nsites, t->lab, t->calibration, steps, n, d)) return false;
+    if (!steps_forecast(t->exact, t->sites, t->nsites, t->lab, t->calibration, dear_errors(t, a), steps, n,
+                        d))
+        return false;
     group_offers(&s, steps, n);
     if (!probe_offers(&s)) return false;
     out->kept = arena_array_of(a, s.offers.count, LossyStep);

@@ -91,11 +91,14 @@ static void test_least_squares(void) {
         Diag d;
         diag_init(&d);
         Removal r[3];
-        double loss[3];
+        double loss[3], all;
         RemovalTask t = {p.w, p.bias, ROWS, COLS, &p.moments, sizes[s]};
-        CU_ASSERT_TRUE(removal_find(&t, amounts[s], 3, a, r, loss, &d));
+        CU_ASSERT_TRUE(removal_find(&t, amounts[s], 3, a, r, loss, &all, &d));
         for (int i = 0; i < 3; i++) check_removal(&p, &r[i], amounts[s][i] * sizes[s], loss[i]);
         CU_ASSERT_TRUE(loss[0] < loss[1] && loss[1] < loss[2]);
+        t.dear = 1.01 * loss[0] * all / (double)amounts[s][0]; /* the second amount costs more a unit */
+        CU_ASSERT_TRUE(removal_find(&t, amounts[s], 3, a, NULL, loss, &all, &d));
+        CU_ASSERT_TRUE(isfinite(loss[0]) && isfinite(loss[1]) && isinf(loss[2]));
         diag_free(&d);
         arena_free(a);
     }
@@ -130,13 +133,13 @@ static void test_cheapest(void) {
     Diag d;
     diag_init(&d);
     Removal r;
-    double loss;
+    double loss, all;
     RemovalTask t = {p.w, NULL, ROWS, COLS, &p.moments, 1};
-    CU_ASSERT_TRUE(removal_find(&t, (int64_t[]){1}, 1, a, &r, &loss, &d));
+    CU_ASSERT_TRUE(removal_find(&t, (int64_t[]){1}, 1, a, &r, &loss, &all, &d));
     for (int64_t i = 0; i < r.count; i++) CU_ASSERT_NOT_EQUAL(r.keep[i], best);
     p.xx[3] = NAN;
     p.xx[3 * COLS] = NAN;
-    CU_ASSERT_FALSE(removal_find(&t, (int64_t[]){1}, 1, a, &r, &loss, &d));
+    CU_ASSERT_FALSE(removal_find(&t, (int64_t[]){1}, 1, a, &r, &loss, &all, &d));
     CU_ASSERT_EQUAL(d.errors, 1);
     diag_free(&d);
     arena_free(a);

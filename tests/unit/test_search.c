@@ -20,6 +20,8 @@ static const char model[] = "gir 1 stage=raised\nsymbol batch\nsymbol seq\nsymbo
                             "%9 : f32[batch, seq, 64] = linear(%8, %5)\n"
                             "output %9 \"logits\" role=logits\n";
 
+#define GUARD_LENGTH 6
+
 /* KL = sum over sites of weight x squared error, times `together` when more than one site is changed. */
 typedef struct {
     Lab lab;
@@ -29,6 +31,7 @@ typedef struct {
     size_t n;
     float *base[SITES], *now[SITES]; /* now: NULL = as at first */
     double weight[SITES], together;
+    double on_guard; /* times as dear on GUARD_LENGTH tokens */
     int measured;
 } Fake;
 
@@ -43,7 +46,7 @@ static bool fake_measure(Lab *lab, const Windows *t, Quality *q, Diag *d) {
     Fake *f = lab->self;
     double kl = 0;
     int changed = 0;
-    (void)t, (void)d;
+    (void)d;
     for (size_t i = 0; i < f->n; i++) {
         if (!f->now[i]) continue;
         changed++;
@@ -51,6 +54,7 @@ static bool fake_measure(Lab *lab, const Windows *t, Quality *q, Diag *d) {
             kl += f->weight[i] * pow((double)f->now[i][k] - (double)f->base[i][k], 2);
     }
     if (changed > 1) kl *= f->together;
+    if (t->length == GUARD_LENGTH) kl *= f->on_guard;
     f->measured++;
     *q = (Quality){.scored = 1000,
                    .perplexity = 10 * exp(kl),
@@ -169,6 +173,45 @@ static void test_wrong_forecasts_are_mended(void) {
     run_quality((Budget){BUDGET_KL, 0.003}, 0.1, 0.5); /* and ten times better */
 }
 
+/* A budget holds on the guard as well, where the model is three times worse. */
+static void test_budgets_hold_on_the_guard(void) {
+    static int32_t id[GUARD_LENGTH];
+    const Windows guard = {.id = id, .windows = 1, .length = GUARD_LENGTH};
+    Fake f;
+    Diag d;
+    diag_init(&d);
+    fake_new(&f, 1, &d);
+    f.on_guard = 3;
+    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
+    s.guard = &guard;
+    SearchResult r;
+    CU_ASSERT_TRUE_FATAL(search_formats(&s, f.arena, &r, &d));
+    check_result(&f, &s, &r);
+    CU_ASSERT_TRUE(best_of(&r)->guarded.mean_kl > 2 * best_of(&r)->measured.mean_kl);
+    CU_ASSERT_EQUAL(best_of(&r)->share, budget_share(s.budget, &best_of(&r)->guarded, 2));
+    CU_ASSERT_TRUE(best_of(&r)->share > 0.5);
+    arena_free(r.graph_arena);
+    arena_free(f.arena);
+    diag_free(&d);
+}
+
+/* A search that cannot end below what is there already ends with its first trial. */
+static void test_hopeless_searches_end_early(void) {
+    Fake f;
+    Diag d;
+    diag_init(&d);
+    fake_new(&f, 5, &d);
+    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
+    s.beat = (double)s.weights;
+    SearchResult r;
+    CU_ASSERT_FALSE(search_formats(&s, f.arena, &r, &d)); /* a trial that broke the budget is no result */
+    CU_ASSERT_EQUAL(r.trials.count, 1);
+    CU_ASSERT_TRUE(r.expected > s.beat);
+    CU_ASSERT_TRUE(r.trials.data[0].share > 1 && r.trials.data[0].bits < r.expected);
+    arena_free(f.arena);
+    diag_free(&d);
+}
+
 /* Nothing but the exact model keeps a budget of next to nothing. */
 static void test_tiny_budgets_change_nothing(void) { run_quality((Budget){BUDGET_KL, 1e-15}, 1, 0); }
 
@@ -268,7 +311,7 @@ static void test_a_plan_repeats_the_search(void) {
         Arena *a = arena_new();
         Graph *again;
         Quality q;
-        CU_ASSERT_TRUE_FATAL(search_apply(&s, chosen, a, &again, &q, &d));
+        CU_ASSERT_TRUE_FATAL(search_apply(&s, chosen, a, &again, &q, &(Quality){0}, &d));
         CU_ASSERT_EQUAL(graph_fingerprint(again), first);
         CU_ASSERT_EQUAL(q.mean_kl, best_of(&r)->measured.mean_kl);
         arena_free(a);
@@ -283,6 +326,8 @@ int main(void) {
     CU_pSuite s = CU_add_suite("search", NULL, NULL);
     CU_add_test(s, "budgets of quality hold", test_budgets_of_quality_hold);
     CU_add_test(s, "wrong forecasts are mended", test_wrong_forecasts_are_mended);
+    CU_add_test(s, "budgets hold on the guard", test_budgets_hold_on_the_guard);
+    CU_add_test(s, "hopeless searches end early", test_hopeless_searches_end_early);
     CU_add_test(s, "tiny budgets change nothing", test_tiny_budgets_change_nothing);
     CU_add_test(s, "sizes hold", test_sizes_hold);
     CU_add_test(s, "what must not be rounded is kept", test_what_must_not_be_rounded_is_kept);

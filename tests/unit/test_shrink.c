@@ -37,8 +37,8 @@ static bool priced_sites(Lab *lab, const Windows *t, Quality *out, Diag *d) {
     return true;
 }
 
-/* How many numbers go at a price each; -1 when nothing does. */
-static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *o) {
+/* How many numbers go at a price each; -1 when nothing does. sensitivity: of all sites; 0 = not known. */
+static int64_t shrink_known(double each, double together, double sensitivity, ShrinkResult *r, Opened *o) {
     Site *sites;
     size_t nsites = sites_find(o->g, o->arena, &sites);
     PricedLab p = {{sites}, graph_weigh(o->g, NULL), each, together, 2048, 0};
@@ -57,8 +57,11 @@ static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *
                     .kl = 0.01,
                     .bits = 4.5,
                     .weights = p.weights};
+    double *known = arena_array_of(o->arena, nsites, double);
+    for (size_t i = 0; i < nsites; i++) known[i] = sensitivity;
+    if (sensitivity > 0) t.sensitivity = known;
     CU_ASSERT_TRUE_FATAL(shrink_choose(&t, o->arena, r, &o->diag));
-    CU_ASSERT_TRUE(p.measured > 0);
+    CU_ASSERT_EQUAL(p.measured > 0, sensitivity < 1);
     CU_ASSERT_EQUAL(r->graph == NULL, r->nkept == 0);
     size_t kept = 0;
     for (size_t i = 0; i < r->outcomes.count; i++) {
@@ -69,6 +72,25 @@ static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *
     }
     CU_ASSERT_EQUAL(kept, r->nkept);
     return r->graph ? (int64_t)(p.weights - graph_weigh(r->graph, NULL)) : -1;
+}
+
+static int64_t shrink_at(double each, double together, ShrinkResult *r, Opened *o) {
+    return shrink_known(each, together, 0, r, o);
+}
+
+/* What the forecasts say is far too dear is rolled back without being measured. */
+static void test_hopeless(void) {
+    Opened o = open_model(MODEL);
+    ShrinkResult r;
+    CU_ASSERT_EQUAL(shrink_known(0, 1, 1e9, &r, &o), -1);
+    for (size_t i = 0; i < r.outcomes.count; i++) {
+        const StepOutcome *x = &r.outcomes.data[i];
+        if (x->step.kind != STEP_NEURONS && x->step.kind != STEP_HEADS) continue;
+        CU_ASSERT_FALSE(x->measured);
+        CU_ASSERT_PTR_NOT_NULL(strstr(x->reason, "predicted"));
+    }
+    CU_ASSERT_TRUE(shrink_known(0, 1, 1e-12, &r, &o) > 0); /* what it does not rule out is measured */
+    close_model(&o);
 }
 
 static void test_price(void) {
@@ -100,6 +122,7 @@ int main(void) {
     if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("shrink", NULL, NULL);
     CU_add_test(s, "what pays is kept, what does not is rolled back", test_price);
+    CU_add_test(s, "what is far too dear is not measured", test_hopeless);
     CU_add_test(s, "steps that are dear together are taken back", test_together);
     return unit_end();
 }

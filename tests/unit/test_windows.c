@@ -81,15 +81,15 @@ static void test_sample(void) {
     Compile c;
     gptc_model *m = open_example(&c);
     Windows a, b, other;
-    CU_ASSERT_TRUE_FATAL(windows_sample(m, 35, 24, 5, 1, c.arena, &a, &c.diag));
-    CU_ASSERT_TRUE_FATAL(windows_sample(m, 3, 24, 5, 2, c.arena, &b, &c.diag));
-    CU_ASSERT_TRUE_FATAL(windows_sample(m, 3, 24, 6, 2, c.arena, &other, &c.diag));
+    CU_ASSERT_TRUE_FATAL(windows_sample(m, 35, 24, 1, 5, 1, c.arena, &a, &c.diag));
+    CU_ASSERT_TRUE_FATAL(windows_sample(m, 3, 24, 1, 5, 2, c.arena, &b, &c.diag));
+    CU_ASSERT_TRUE_FATAL(windows_sample(m, 3, 24, 1, 6, 2, c.arena, &other, &c.diag));
     CU_ASSERT_EQUAL(a.windows, 35);
     CU_ASSERT_EQUAL(memcmp(a.id, b.id, 3 * 24 * sizeof(int32_t)), 0);
     CU_ASSERT_NOT_EQUAL(memcmp(b.id, other.id, 3 * 24 * sizeof(int32_t)), 0);
     CU_ASSERT_NOT_EQUAL(memcmp(a.id, a.id + 32 * 24, 24 * sizeof(int32_t)), 0);
     for (int i = 0; i < 35 * 24; i++) CU_ASSERT_TRUE(a.id[i] >= 0 && a.id[i] < 1024);
-    CU_ASSERT_FALSE(windows_sample(m, 1, 1 << 20, 5, 1, c.arena, &a, &c.diag));
+    CU_ASSERT_FALSE(windows_sample(m, 1, 1 << 20, 1, 5, 1, c.arena, &a, &c.diag));
     gptc_close(m);
     compile_free(&c);
 }
