@@ -13,7 +13,7 @@
 #define PROBE_WINDOWS 2
 #define STEP_WINDOWS 4
 #define GUARD_WINDOWS 16
-#define GUARD_TEMPERATURE 1.25f /* KL on it is near that on text of people that the model has not seen */
+#define GUARD_TEMPERATURE 1.35f /* KL on it is near that on text of people that the model has not seen */
 #define TEXT_WORK 2e11          /* multiplications and additions for all windows, once */
 
 int64_t lossy_windows(uint64_t weights, int64_t length) {
