@@ -260,6 +260,16 @@ typedef struct {
     LossyHook hook;
 } Job;
 
+static void show_cuda(void *user, const char *arch, uint32_t done, uint32_t of) {
+    const Job *j = user;
+    if (!j->bar && arch)
+        fprintf(stderr, "  %-18s %8.1f s\n", arch, cli_seconds() - j->start);
+    else if (j->bar && done < of)
+        fprintf(stderr, "\r\033[K[cuda] %u of %u architectures compiled", done, of);
+    else if (j->bar)
+        fputs("\r\033[K", stderr);
+}
+
 static void job_passes(Job *j) {
     const Options *o = j->o;
     j->passes = (CompilePasses){.pass = {.kv_cache = !o->no_cache, .ctx = o->ctx, .opt_level = j->level},
@@ -307,6 +317,7 @@ static bool job_init(Job *j, const Options *o, const char *path) {
     j->out = o->out || !j->writes ? o->out : "model.bin";
     j->targets =
         (Targets){.nvrtc = {o->nvrtc, o->cache}, .options = {.halves = j->level >= 2}, .source = o->source};
+    if (j->bar || o->verbose) j->targets.nvrtc.progress = show_cuda, j->targets.nvrtc.user = j;
     j->write = (CompileWrite){.tokenizer = o->tokenizer,
                               .eos = o->eos,
                               .chat_template = o->chat_template,

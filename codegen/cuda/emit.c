@@ -177,6 +177,14 @@ static bool has_routed(const Program *p) {
     return false;
 }
 
+static bool has_attention(const Emit *e, AttentionForm form) {
+    for (size_t i = 0; i < e->p->steps.count; i++) {
+        const ArtStep *s = &e->p->steps.data[i];
+        if (s->kernel == ART_K_ATTENTION && emit_attention_form(e, &s->u.attention) == form) return true;
+    }
+    return false;
+}
+
 static bool has_codes(const Program *p) {
     for (size_t i = 0; i < p->tensors.count; i++)
         if (p->tensors.data[i].art.layout == ART_GROUP16) return true;
@@ -188,6 +196,9 @@ void emit_texts(Emit *e, const CudaText *t) {
         bool used = (!strstr(t->name, "code_") && !strstr(t->name, "codes")) || has_codes(e->p);
         if (!strncmp(t->name, "gemm", 4)) used = used && e->halves;
         if (!strcmp(t->name, "experts.cu")) used = has_routed(e->p);
+        if (!strcmp(t->name, "attention_tile.cu")) used = has_attention(e, ATTENTION_TILES);
+        if (!strcmp(t->name, "attention_matrix.cu")) used = has_attention(e, ATTENTION_MATRIX);
+        if (!strcmp(t->name, "attention_rounded.cu")) used = has_attention(e, ATTENTION_ROUNDED);
         if (used) text_add(&e->out->source, t->text);
     }
 }

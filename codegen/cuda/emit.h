@@ -45,6 +45,11 @@ uint32_t emit_threads(uint64_t work);
 /* Heads that a block takes of the group that shares a key head: the largest divisor up to 4. */
 uint32_t emit_attention_heads(uint32_t group);
 
+/* How many rows of a sequence attend: in float, on matrix units where activations may be rounded to 16 bits and shapes are
+ * such that these can, or (any rows) with rounded scores. */
+typedef enum { ATTENTION_TILES, ATTENTION_MATRIX, ATTENTION_ROUNDED } AttentionForm;
+AttentionForm emit_attention_form(const Emit *e, const ArtAttention *u);
+
 /* v = act(v), a line; the kernel's name's part for it. */
 void emit_activation(Text *t, uint32_t act, const char *v, const char *indent);
 const char *emit_activation_name(uint32_t act);

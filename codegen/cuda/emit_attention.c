@@ -8,6 +8,13 @@ uint32_t emit_attention_heads(uint32_t group) {
     return h;
 }
 
+AttentionForm emit_attention_form(const Emit *e, const ArtAttention *u) {
+    enum { WIDEST = 256 };
+    bool fits = u->dim % 8 == 0 && u->vdim % 8 == 0 && u->dim <= WIDEST && u->vdim <= WIDEST;
+    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0) return ATTENTION_ROUNDED;
+    return e->halves && fits && u->scale > 0 ? ATTENTION_MATRIX : ATTENTION_TILES;
+}
+
 static void read_rows(Emit *e) {
     const ArtStep *s = e->s;
     kernel_read(e, "q", &s->arg[0]);
@@ -110,6 +117,40 @@ static void write_tiles(Emit *e) {
                   0, 0);
 }
 
+/* Rows and keys that a block has at a time; sums of wide heads take the registers of four warps more. */
+static void write_matrix(Emit *e) {
+    const ArtStep *s = e->s;
+    const ArtAttention *u = &s->u.attention;
+    bool wide = u->dim > 128 || u->vdim > 128;
+    uint32_t warps = wide ? 4 : 8, keys = wide ? 32 : 64;
+    uint32_t key_line = (u->dim + 15) / 16 * 32 + 16, value_line = (u->vdim + 15) / 16 * 32 + 16;
+    kernel_begin(e);
+    e->launch.grid = wide ? ART_GRID_TILES : ART_GRID_TILES_128;
+    e->launch.blocks = u->heads;
+    e->shared_bytes = 16 * warps * key_line + keys * (key_line + value_line);
+    read_rows(e);
+    if (s->arg[4].kind) kernel_read(e, "sinks", &s->arg[4]);
+    kernel_write(e, "y", &s->arg[5]);
+    kernel_param(e, "u32", "rows", ART_CUDA_COUNT, 0);
+    text_printf(
+        &e->body,
+        "    SHARED_AT_LAUNCH(u8, stage);\n    SHARED(float, part, 32);\n"
+        "    const u32 head = block_index();\n"
+        "    const MatrixHead of = {%u, %u, head, %u, %s, %s, %s};\n"
+        "    attention_matrix<float, %u, %u, %u, %u>(of, q, k, v, sequences, positions, rows, context, "
+        "%s, stage, part,\n"
+        "        [&](u32 row, u32 i, float a, float b) { store_pair(y + ((row * %u + head) * %u + i), a, "
+        "b); });\n",
+        u->heads, u->kv_heads, u->window, emit_literal(e, u->scale), emit_literal(e, u->softcap),
+        s->arg[3].kind ? "slopes[head]" : "0.0f", warps, keys, u->dim, u->vdim,
+        s->arg[4].kind ? "sinks[head]" : "-INFINITY", u->heads, u->vdim);
+    kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_matrix", u->heads, u->dim), 32 * warps,
+                  arena_printf(e->arena,
+                               "Attention of %u heads on %u, %u wide, on matrix units, %u rows a block",
+                               u->heads, u->kv_heads, u->dim, 16 * warps),
+                  0, 0);
+}
+
 static const char *rounding_text(const Emit *e, const float r[3]) {
     return arena_printf(e->arena, "Rounding{%s, %s, %s}", emit_literal(e, r[0]), emit_literal(e, r[1]),
                         emit_literal(e, r[2]));
@@ -144,8 +185,8 @@ static void write_rounded(Emit *e) {
 }
 
 bool write_attention(Emit *e) {
-    const ArtAttention *u = &e->s->u.attention;
-    if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0) {
+    AttentionForm form = emit_attention_form(e, &e->s->u.attention);
+    if (form == ATTENTION_ROUNDED) {
         write_rounded(e);
         return true;
     }
@@ -153,6 +194,9 @@ bool write_attention(Emit *e) {
     write_spans(e);
     write_join(e);
     e->when = ART_ROWS_MANY | ART_RUNS_LONG;
-    write_tiles(e);
+    if (form == ATTENTION_MATRIX)
+        write_matrix(e);
+    else
+        write_tiles(e);
     return true;
 }

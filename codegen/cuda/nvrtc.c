@@ -233,6 +233,11 @@ static void cache_write(const char *path, const CudaImage *image) {
 /* ---- all of them ---- */
 enum { MOST_ARCHS = 16 };
 
+static void progress_tell(const NvrtcOptions *o, const char *option, uint32_t done, uint32_t of) {
+    const char *arch = option ? strchr(option, '=') : NULL;
+    if (o->progress) o->progress(o->user, arch ? arch + 1 : NULL, done, of);
+}
+
 static bool job_take(Job *j, const CudaProgram *c, const Nvrtc *n, Arena *a, CudaImage *out, Diag *d) {
     if (j->status && j->log && strstr(j->log, ": error")) return text_error(c, j->log, a, d);
     if (j->status)
@@ -264,12 +269,15 @@ bool nvrtc_compile(const CudaProgram *c, const CudaArch *arch, uint32_t count, c
         begun[i] = pthread_create(&thread[i], NULL, job_run, &job[i]) == 0;
         if (!begun[i]) ok = diag_error(d, loc_none(), "no thread for NVRTC");
     }
+    progress_tell(o, NULL, 0, count);
     for (uint32_t i = 0; i < count; i++) {
-        if (!begun[i]) continue;
-        pthread_join(thread[i], NULL);
-        ok = ok && job_take(&job[i], c, &n, a, &out[i], d);
-        if (ok && folder) cache_write(path[i], &out[i]);
-        arena_free(job[i].arena);
+        if (begun[i]) {
+            pthread_join(thread[i], NULL);
+            ok = ok && job_take(&job[i], c, &n, a, &out[i], d);
+            if (ok && folder) cache_write(path[i], &out[i]);
+            arena_free(job[i].arena);
+        }
+        progress_tell(o, arch_option(&arch[i], a), i + 1, count);
     }
     dlclose(n.library);
     return ok;

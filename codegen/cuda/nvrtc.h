@@ -15,6 +15,9 @@ bool cuda_arch_parse(const char *s, size_t n, CudaArch *out);
 typedef struct {
     const char *library; /* path of libnvrtc; NULL: looked for */
     const char *cache;   /* folder for what was compiled; NULL: the user's, "": none */
+    /* Called when compiling begins, then for each architecture that is there ("sm_90a"; NULL: none yet); may be NULL. */
+    void (*progress)(void *user, const char *arch, uint32_t done, uint32_t of);
+    void *user;
 } NvrtcOptions;
 
 typedef struct {

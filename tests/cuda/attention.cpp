@@ -1,10 +1,12 @@
-/* attention.cpp: the three forms of attention over head sizes, groups, windows, soft caps, slopes and sinks, short and long
+/* attention.cpp: the four forms of attention over head sizes, groups, windows, soft caps, slopes and sinks, short and long
  * contexts, rows of one and of several sequences, caches in float and half, through prelude_host.h against plain loops. */
 #include "codegen/cuda/kernels/prelude_host.h"
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/attention_tile.cu"
+#include "codegen/cuda/kernels/attention_matrix.cu"
+#include "codegen/cuda/kernels/attention_rounded.cu"
 
 static int failures, checks;
 static u64 seed = 1;
@@ -149,6 +151,25 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
                       });
               }));
     }
+    /* On matrix units, of 16 bits: values are up to 1. */
+    template <u32 warps> void matrix() {
+        enum { tile_keys = warps == 8 ? 64 : 32 };
+        typedef AttentionTile<warps, tile_keys, dim, vdim> Tile;
+        global<const float> from(q.data()), slope(slopes.data()), sink(sinks.data());
+        global<const C> ks(k.data()), vs(v.data());
+        global<const i32> seq(sequences.data()), pos(positions.data());
+        global<float> to(y.data());
+        const u32 rows = (u32)of.rows.size();
+        check("matrix", host::launch(heads, (rows + Tile::rows - 1) / Tile::rows, 32 * warps, Tile::bytes, 1, [&] {
+                  SHARED_AT_LAUNCH(u8, stage);
+                  SHARED(float, part, 32);
+                  const u32 head = block_index();
+                  const MatrixHead of_head = {heads, kv_heads, head, window, of.scores.scale, of.scores.softcap, of.slopes ? (float)slope[head] : 0.0f};
+                  attention_matrix<C, warps, tile_keys, dim, vdim>(
+                      of_head, from, ks, vs, seq, pos, rows, of.context, of.sinks ? (float)sink[head] : -INFINITY, stage, part,
+                      [&](u32 row, u32 i, float a, float b) { store_pair(to + ((row * heads + head) * vdim + i), a, b); });
+              }), 1.5e-3);
+    }
     void rounds() {
         global<const float> from(q.data()), slope(slopes.data()), sink(sinks.data());
         global<const C> ks(k.data()), vs(v.data());
@@ -176,6 +197,7 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window, u32 many
     a.template spans<many>(3);
     a.tiles();
     a.rounds();
+    if (heads <= 2 && c.context <= 160) a.template matrix<dim <= 128 && vdim <= 128 ? 8 : 4>(); /* slow under sanitizers */
 }
 
 int main() {

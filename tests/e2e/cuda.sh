@@ -51,17 +51,29 @@ fi
 if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
 [ "$level" = -O2 ] || exit 0
 
-# 70 sequences at once are more rows than a tile: a tensor [70, 3], what the CPU says of it, and both kinds of matrix units
+# COUNT token ids as a tensor, whose dimensions and bytes HEADER says, and what the CPU says of them.
 from=$work
-{
-    printf '\010\106\010\003\020\007\112\220\015'
-    i=0
-    while [ $i -lt 210 ]; do
-        printf "\\$(printf %03o $((i * 37 % 29)))\0\0\0\0\0\0\0"
-        i=$((i + 1))
-    done
-} >"$work/tokens_wide.pb"
-"$build/gptc-eval" "$work/model.bin" --tokens "$work/tokens_wide.pb" --stepwise --dump-logits "$work/logits_wide.pb" >/dev/null || fail "the CPU does not run it"
+tokens() { # tokens KIND HEADER COUNT OPTIONS…
+    kind=$1 header=$2 count=$3
+    shift 3
+    {
+        printf "$header"
+        i=0
+        while [ $i -lt "$count" ]; do
+            printf "\\$(printf %03o $((i * 37 % 29)))\0\0\0\0\0\0\0"
+            i=$((i + 1))
+        done
+    } >"$work/tokens$kind.pb"
+    "$build/gptc-eval" "$work/model.bin" --tokens "$work/tokens$kind.pb" "$@" --dump-logits "$work/logits$kind.pb" >/dev/null ||
+        fail "the CPU does not run it"
+}
+# Two sequences of 40 tokens, each whole: attention on matrix units.
+tokens _long '\010\002\010\050\020\007\112\200\005' 80
+export GPTC_TRACE="$work/trace"
+agree _long
+grep -q '_matrix <<<' "$work/trace" || fail "no attention on matrix units"
+# 70 sequences at once are more rows than a tile, [70, 3]: both kinds of matrix units for products.
+tokens _wide '\010\106\010\003\020\007\112\220\015' 210 --stepwise
 for arch in 90 80; do
     export GPTC_ARCH=$arch GPTC_TRACE="$work/trace$arch"
     agree _wide --stepwise

@@ -11,6 +11,7 @@ bad() { echo "FAIL: $*"; status=1; }
 "$build/gptc" -q "$model" --target cpu,cuda:sm_90,cuda:compute_90 --nvrtc "$stand_in" --nvrtc-cache "$work/cache" -o "$work/m.bin" || bad "does not compile"
 [ "$(ls "$work/cache" | wc -l)" = 2 ] || bad "the cache has not two entries"
 "$build/gptc" "$model" --target cuda:sm_90 --nvrtc "$stand_in" --nvrtc-cache "$work/cache" -o "$work/again.bin" 2>&1 | grep -q '1 from the cache' || bad "not from the cache"
+"$build/gptc" -v "$model" --target cuda:sm_80,cuda:sm_90 --nvrtc "$stand_in" --nvrtc-cache '' -o "$work/again.bin" 2>&1 | grep -Ec '^  sm_(80|90a) +[0-9.]+ s$' | grep -q '^2$' || bad "does not say which architectures are compiled"
 "$build/gptc" -q "$model" -o "$work/cpu.bin" || bad "does not compile for the CPU"
 
 # what the kernels are, from the file
