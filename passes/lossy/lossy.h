@@ -8,6 +8,7 @@
  *   format.c  formats, QuantMatrix    sites.c  sites of a graph, reading and replacing them
  *   round.c grid.c palette.c gptq.c  quantising a matrix    quantize.c  a matrix, a graph
  *   structure.c  blocks of a graph    prune.c share.c sparse.c  what shrinks it    shrink.c  which of them pay
+ *   kept.c  moments kept while steps are priced
  *   pick.c  some features alone    removal.c  what goes, and what makes up for it    linalg.c  least squares
  *   cache.c  the KV cache in 8 bits
  *   budget.c allocate.c  the search; plan.c  what was decided, as text */

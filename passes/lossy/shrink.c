@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "passes/lossy/blocks.h"
+#include "passes/lossy/kept.h"
 
 #define PROBE_LOSS 0.02 /* near this loss a block's KL is measured */
 #define BISECTIONS 40
@@ -219,12 +220,11 @@ static const double *dear_errors(const ShrinkTask *t, Arena *a) {
     return dear;
 }
 
-bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
+static bool choose_steps(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
     Block *blocks;
     blocks_find(t->exact, a, &blocks);
     Shrinker s = {.t = t, .a = a, .blocks = blocks, .scale = 1, .d = d};
     LossyStep *steps;
-    *out = (ShrinkResult){0};
     size_t n = steps_offered(t->exact, a, &steps);
     if (!steps_forecast(t->exact, t->sites, t->nsites, t->lab, t->calibration, dear_errors(t, a), steps, n,
                         d))
@@ -235,5 +235,18 @@ bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
     if (!settle(&s, out->kept, out)) return false;
     if (out->nkept == 0) out->predicted_kl = out->predicted_gain = 0;
     report(&s, out->kept, out->nkept, out->predicted_kl, out);
-    return share_choose(t, a, out, d) && sparse_choose(t, a, out, d);
+    return true;
+}
+
+bool shrink_choose(const ShrinkTask *t, Arena *a, ShrinkResult *out, Diag *d) {
+    Arena *moments = arena_new();
+    KeptLab kept;
+    ShrinkTask task = *t;
+    kept_lab_init(&kept, t->lab, t->calibration, t->sites, t->nsites, moments);
+    task.lab = &kept.lab;
+    *out = (ShrinkResult){0};
+    bool ok =
+        choose_steps(&task, a, out, d) && share_choose(&task, a, out, d) && sparse_choose(&task, a, out, d);
+    arena_free(moments);
+    return ok;
 }
