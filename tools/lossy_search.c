@@ -78,17 +78,22 @@ static SiteForecast *forecasts_known(const LossyAttempt *first, const LossyAttem
     return known;
 }
 
+static bool is_smaller(const LossyAttempt *x, const LossyAttempt *than) {
+    return best_trial(x)->bits < LEAST_GAIN * best_trial(than)->bits;
+}
+
 /* When fresh text says no, the search goes on from where it was with less to spend. `known`, may be NULL: forecasts.
- * beat: bits to be below, or 0; what is not is not confirmed. */
-static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, double aim, double beat, Diag *d) {
+ * rival, may be NULL: what is not smaller than it is not confirmed. */
+static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, double aim,
+                           const LossyAttempt *rival, Diag *d) {
     const SearchProgress progress = {l, tell};
     Search s = search_of(l, x, known, aim, &progress);
-    s.beat = beat;
+    s.beat = rival ? LEAST_GAIN * rival->search.expected : 0;
     for (int round = 0; round < ROUNDS; round++) {
         if (!search_formats(&s, l->c->arena, &x->search, d)) return false;
         const Trial *best = best_trial(x);
         x->measured = best->measured, x->guarded = best->guarded;
-        if (beat > 0 && best->bits >= beat) return true;
+        if (rival && !is_smaller(x, rival)) return true;
         if (!lossy_cache(l, x, round < ROUNDS / 2, d)) return false;
         if (x->cache.kept && s.guard &&
             !s.lab->measure_graph(s.lab, x->search.graph, s.guard, &x->guarded, d))
@@ -155,7 +160,7 @@ static const double *sensitivities(const LossyAttempt *x, Arena *a) {
 static bool try_steps(Lossy *l, Diag *d) {
     Arena *a = l->c->arena;
     LossyAttempt *first = &l->at, second;
-    double bits = best_trial(first)->bits;
+    double bits = best_trial(first)->bits, expected = first->search.expected;
     ShrinkTask t = {.exact = l->exact,
                     .sites = first->sites,
                     .nsites = first->nsites,
@@ -178,17 +183,15 @@ static bool try_steps(Lossy *l, Diag *d) {
     Diag why; /* a search that finds nothing here is no error: there is the first */
     diag_init(&why);
     bool ok = attempt_search(l, &second, forecasts_known(first, &second, a),
-                             fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), LEAST_GAIN * bits,
-                             &why);
-    bool smaller = ok && best_trial(&second)->bits < LEAST_GAIN * bits,
-         error = !ok && !second.search.out_of_reach;
+                             fmax(best_trial(first)->predicted_kl - r.measured.mean_kl, 0), first, &why);
+    bool smaller = ok && is_smaller(&second, first), error = !ok && !second.search.out_of_reach;
     if (error) diag_append(d, &why);
     diag_free(&why);
-    note_steps(l, &r,
-               smaller
-                   ? NULL
-                   : arena_printf(a, "with all steps %.3f bits a weight are needed (predicted), without %.3f",
-                                  second.search.expected / (double)l->weights, bits / (double)l->weights));
+    note_steps(
+        l, &r,
+        smaller ? NULL
+                : arena_printf(a, "with all steps %.3f bits a weight are needed, without %.3f (predicted)",
+                               second.search.expected / (double)l->weights, expected / (double)l->weights));
     attempt_close(&second);
     LossyAttempt *loser = smaller ? first : &second;
     arena_free(loser->search.graph_arena);
@@ -275,7 +278,7 @@ bool lossy_compress(Lossy *l, Diag *d) {
     if (ok && l->opt.plan_in) {
         ok = repeat(l, d);
     } else if (ok) {
-        ok = attempt_search(l, &l->at, NULL, 0, 0, d);
+        ok = attempt_search(l, &l->at, NULL, 0, NULL, d);
         if (ok && l->may_shrink && budget_of_quality(l->opt.budget) && l->weights <= LARGE_MODEL)
             ok = try_steps(l, d);
         if (ok) plan_make(l);

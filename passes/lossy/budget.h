@@ -105,7 +105,7 @@ typedef struct {
     uint32_t trials;        /* most times that the whole is quantised and measured; >= 1 */
     SiteForecast *forecast; /* [n], of an earlier search; made where n is 0. NULL: all are made */
     double aim;             /* predicted KL of the first trial; 0: most of the budget */
-    double beat; /* bits that the result must be below, else the search ends early; 0: any will do */
+    double beat;            /* bits: a search that is expected to need more ends early; 0: any will do */
     const SearchProgress *progress; /* may be NULL */
 } Search;
 /* What each site costs in each format: out[n], made in `a` where its n is 0. The lab is as it was afterwards. */

@@ -177,7 +177,8 @@ static bool hunt_quality(Hunt *h) {
         else if (!try_picks(h, pick, &t))
             return false;
         h->r->expected = expected_bits(s, &t);
-        if (t.share <= 1 && t.share >= NEAR_ENOUGH) break;
+        bool near = t.share <= 1 && t.share >= NEAR_ENOUGH;
+        if (near && (s->beat <= 0 || t.bits < s->beat)) break;
         if (s->beat > 0 && h->r->expected > s->beat) break;
         if (h->held > 0 && h->broke / h->held < 1.01) break;
         move_aim(h, t.share);
