@@ -53,6 +53,8 @@ static int check_options(const Options *o) {
     if (o->kv && strcmp(o->kv, "f32") != 0 && strcmp(o->kv, "q8") != 0)
         return cli_usage("gptc", "the cache is f32 or q8", o->kv);
     if (o->kv && o->plan_in) return cli_usage("gptc", "one of them decides", "--cache, --plan-in");
+    if (o->source && !(o->target && strstr(o->target, "cuda")))
+        return cli_usage("gptc", "there is CUDA text in files with --target cpu,cuda alone", "--cuda-source");
     if (asks_lossy(o) && (o->o0 || o->o1 || o->o2 || o->no_cache))
         return cli_usage("gptc", "lossy passes belong to -O3 with a cache, so these do not go together",
                          o->no_cache ? "--no-kv-cache" : "-O0, -O1, -O2");
@@ -418,7 +420,7 @@ int main(int argc, char **argv) {
         {"--logits", NULL, CLI_STRING, &o.import.logits, "NAME", "the logits output"},
         {"--weights", NULL, CLI_STRING, &o.weights, "DIR",
          "where a .gir finds its file(...) constants (default: beside it)"},
-        {"--emit", NULL, CLI_STRING, &o.emit, "KIND", "print instead of writing a model: ir"},
+        {"--emit", NULL, CLI_STRING, &o.emit, "KIND", "print instead of writing a model: ir, or cuda"},
         {"--passes", NULL, CLI_STRING, &o.passes, "A,B", "run these passes instead of the level's"},
         {"--disable", NULL, CLI_STRING, &o.disable, "A,B", "leave these passes out"},
         {"--stop-after", NULL, CLI_STRING, &o.stop_after, "PASS", "stop there and print the graph"},

@@ -27,6 +27,7 @@ echo "not a model" >"$work/text.onnx"
 expect 1 'text.onnx' "$build/gptc" -o "$work/x.bin" "$work/text.onnx"
 expect 1 'bad.json' "$build/gptc" -q -o "$work/x.bin" --tokenizer "$work/bad.json" "$example/model.onnx"
 expect 1 'target' "$build/gptc" --target cuda:sm_9x "$example/model.onnx"
+expect 2 'cuda-source' "$build/gptc" -o "$work/x.bin" --cuda-source "$example/model.onnx"
 [ ! -e "$work/x.bin" ] || { echo "FAIL: a failed compile left a file"; status=1; }
 
 # a text whose logits are for more tokens than it has embeddings
