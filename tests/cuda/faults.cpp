@@ -32,6 +32,14 @@ KERNEL(32) within_warp(global<float> y, bool with_barrier) {
     if (with_barrier) warp_barrier();
     y[lane()] = s[lane() ^ 1];
 }
+KERNEL(64) added_up(global<float> y, bool before, bool after) { /* by all threads, without barriers between them */
+    SHARED(u64, sum, 1);
+    if (thread_index() == 63) sum[0] = 0;
+    if (before) barrier();
+    atomic_add(sum + 0, (u64)thread_index());
+    if (after) barrier();
+    y[thread_index()] = (float)(u64)sum[0];
+}
 KERNEL(64) global_bounds(global<float> y, u32 first) { y[first + thread_index()] = 1; }
 KERNEL(64) shared_bounds(global<float> y) {
     SHARED(float, s, 32);
@@ -125,6 +133,10 @@ int main() {
     expect("no barrier before reuse", "race: ", 1, 64, [&] { overwrite(y, false); });
     expect("a warp barrier", "", 1, 32, [&] { within_warp(y, true); });
     expect("no warp barrier", "nobody wrote it", 1, 32, [&] { within_warp(y, false); });
+    expect("sums that threads add to", "", 1, 64, [&] { added_up(y, true, true); });
+    if (data[5] != 2016) failures++, printf("FAIL: a sum of %g, not 2016\n", (double)data[5]);
+    expect("no barrier before sums", "nobody wrote it", 1, 64, [&] { added_up(y, false, true); });
+    expect("no barrier behind sums", "race: ", 1, 64, [&] { added_up(y, true, false); });
     expect("inside global memory", "", 1, 64, [&] { global_bounds(y, 192); });
     expect("outside of global memory", "global memory: 4 bytes at 1024 of \"data\"", 1, 64, [&] { global_bounds(y, 200); });
     expect("outside of shared memory", "shared memory: an access outside", 1, 64, [&] { shared_bounds(y); });
