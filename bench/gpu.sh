@@ -5,6 +5,7 @@
 #   check     models against stored logits, graph and persistent, prefill and decode    2 minutes
 #   speed     tokens/s of GPT-2 124M and Llama 1B, context 128 to 32k, 1 to 64 sequences, with peers beside them
 #   products  the products of many rows: right, and their rate                          a minute
+#   drawn     text of the example from one seed, greedy and drawn, beside the CPU's      seconds
 #   large     Llama 8B                                                                  8 minutes
 #   sanitize  compute-sanitizer over a small model
 #   profile   ncu of the slowest kernels
@@ -136,6 +137,21 @@ stage_products() {
     put products shapes "[$(paste -sd, "$out/products.out")]"
 }
 
+# Rounding of logits may part the two texts somewhere; before that they are one.
+stage_drawn() {
+    compile examples/shakespeare/model.onnx "$models/example.bin" -O2 --tokenizer examples/shakespeare/tokenizer.json || return
+    for how in '--temp 0' '--temp 0.8 --top-k 40 --top-p 0.95 --min-p 0.01 --seed 7'; do
+        "$build/gptc-run" "$models/example.bin" -q -p KING: -n 200 $how >"$out/text.cpu" || failed=1
+        for form in graph persistent; do
+            "$build/gptc-run" "$models/example.bin" -p KING: -n 200 $how --device "$device" --decode $form >"$out/text.gpu" 2>"$out/err" || failed=1
+            rate=$(sed -n 's/.*decode [0-9]* tokens, \([0-9.]*\) tokens.*/\1/p' "$out/err")
+            parts=$(cmp "$out/text.cpu" "$out/text.gpu" 2>&1 | sed -nE 's/.*(byte|char) ([0-9]+).*/\2/p')
+            cmp -s "$out/text.cpu" "$out/text.gpu" && alike=true || alike=false
+            put drawn "$form $how" "{\"alike\": $alike, \"bytes\": $(wc -c <"$out/text.cpu"), \"parts_at\": ${parts:-0}, \"decode_tps\": ${rate:-0}}"
+        done
+    done
+}
+
 stage_large() {
     [ -z "$rehearse" ] || { echo "   skipped: rehearsal"; return 0; }
     name=llama-8b
@@ -165,9 +181,9 @@ stage_profile() {
     put profile ncu '"profile.*.csv"'
 }
 
-for stage in ${stages:-micro check speed products large sanitize profile}; do
+for stage in ${stages:-micro check speed products drawn large sanitize profile}; do
     case $stage in
-    micro | check | speed | products | large | sanitize | profile) ;;
+    micro | check | speed | products | drawn | large | sanitize | profile) ;;
     *) echo "gpu.sh: no stage $stage" >&2; exit 2 ;;
     esac
     if [ -f "$out/$stage.jsonl" ]; then

@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-STAGES = ["micro", "check", "speed", "products", "large", "sanitize", "profile"]
+STAGES = ["micro", "check", "speed", "products", "drawn", "large", "sanitize", "profile"]
 
 
 def lines(path):

@@ -9,7 +9,8 @@ fail() { echo "FAIL: $*"; exit 1; }
 rehearse() { BUILD=$1 SPEED_MODELS=tiny sh "$2/bench/gpu.sh" --rehearse --out "$work/out" >"$work/log" 2>&1; }
 rehearse "$1" "$2" || fail "does not run: $(cat "$work/log")"
 page=$(ls "$work"/out/gpu-*-rehearsal.md) || fail "no page"
-for line in '| check | .*--decode graph' '| check | .*--decode auto' '| speed | tiny .*--decode persistent .*decode_tps [0-9]' '^0 failed'; do
+for line in '| check | .*--decode graph' '| check | .*--decode auto' '| speed | tiny .*--decode persistent .*decode_tps [0-9]' \
+    '| drawn | persistent --temp 0.8 .*decode_tps [0-9]' '^0 failed'; do
     grep -q "$line" "$page" || fail "no /$line/ in $(cat "$page")"
 done
 rehearse "$1" "$2" && grep -q '^== speed: there already' "$work/log" || fail "measures again: $(cat "$work/log")"
