@@ -145,31 +145,41 @@ static const Stored floats[] = {{"f32", ART_F32, 0, 0}, {"f16", ART_F16, 0, 0}, 
 /* clang-format off */
 static const Stored groups[] = {
     {"q8g32",  ART_U8, ART_F16 | 128u << 16, 32},
+    {"q8",     ART_U8, ART_F16 | 128u << 16, 3072},
     {"f8",     ART_F8E4M3FN, ART_F16 | (uint32_t)ART_GRID_F8 << 24, 3072},
     {"q6g64",  ART_U6, ART_U8 | 32u << 16, 64},
     {"q5g64",  ART_U5, ART_U8 | 16u << 16, 64},
-    {"q4g64",  ART_U4, ART_U8 | 8u << 16, 64},
+    {"n5g64",  ART_U5, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 64},
+    {"q4g32z", ART_U4, ART_U8 | ART_ZERO_BYTE << 8, 32},
     {"q4g32",  ART_U4, ART_U8 | 8u << 16, 32},
+    {"q4g64",  ART_U4, ART_U8 | 8u << 16, 64},
+    {"q4g128", ART_U4, ART_U8 | 8u << 16, 128},
     {"n4g64",  ART_U4, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 64},
+    {"n4",     ART_U4, ART_F16 | (uint32_t)ART_GRID_INT8 << 24, 3072},
+    {"n3g32",  ART_U3, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 32},
     {"n3g64",  ART_U3, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 64},
-    {"n2g64",  ART_U2, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 64},
+    {"n3g128", ART_U3, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 128},
     {"q2g32z", ART_U2, ART_U6 | ART_ZERO_HIGH << 8, 32},
+    {"n2g32",  ART_U2, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 32},
+    {"n2g64",  ART_U2, ART_U8 | (uint32_t)ART_GRID_INT8 << 24, 64},
     {"p8v2",   ART_U8, ART_F16 | (uint32_t)ART_GRID_PAIRS << 24, 3072},
     {"p8v4",   ART_U8, ART_F16 | (uint32_t)ART_GRID_QUADS << 24, 3072},
 };
 /* clang-format on */
 
 static void linear_line(Bench *b, const void *weights, uint32_t rows, uint32_t k, uint32_t n, const Stored *s,
-                        uint32_t act) {
+                        uint32_t act, bool round) {
     float *x = memory((size_t)rows * k * 4), *out = memory((size_t)rows * n * 4);
-    ArtGroups g = s->group ? art_groups(s->dtype, s->flags, s->group) : (ArtGroups){0};
-    ArtTensor t = {.dtype = s->dtype, .rank = 2, .flags = s->flags, .dim = {n, k}, .group = s->group};
+    uint32_t group = s->group < k ? s->group : k; /* all of a shorter row */
+    ArtGroups g = group ? art_groups(s->dtype, s->flags, group) : (ArtGroups){0};
+    ArtTensor t = {.dtype = s->dtype, .rank = 2, .flags = s->flags, .dim = {n, k}, .group = group};
     CpuLinear l = {.rows = rows,
                    .k = k,
                    .n = n,
                    .dtype = s->dtype,
-                   .groups = {g.bits, s->group, g.scale, g.zeros, (float)g.zero, g.grid},
+                   .groups = {g.bits, group, g.scale, g.zeros, (float)g.zero, g.grid},
                    .act = act,
+                   .round = round ? group : 0,
                    .x = x,
                    .w = weights,
                    .x_stride = k,
@@ -179,8 +189,12 @@ static void linear_line(Bench *b, const void *weights, uint32_t rows, uint32_t k
     double all = (double)k * n, time = seconds(b, &j), flops = 2.0 * rows * all;
     double bytes = s->group ? (double)art_groups_bytes(&t) : all * (s->dtype == ART_F32 ? 4 : 2);
     printf("linear %4u x %5u x %5u %-6s%-5s %9.3f ms %7.1f GFLOP/s %5.1f %%  %6.2f GB/s %5.1f %%\n", rows, k,
-           n, s->name, act ? " gelu" : "", time * 1e3, flops / time * 1e-9, flops / time * 1e-7 / b->gflops,
-           bytes / time * 1e-9, bytes / time * 1e-7 / b->gbytes);
+           n, s->name,
+           act     ? " gelu"
+           : round ? " int8"
+                   : "",
+           time * 1e3, flops / time * 1e-9, flops / time * 1e-7 / b->gflops, bytes / time * 1e-9,
+           bytes / time * 1e-7 / b->gbytes);
     free(x), free(out);
 }
 
@@ -253,25 +267,30 @@ int main(int argc, char **argv) {
     printf("%s, %u threads: %.1f GFLOP/s in registers, reads %.2f GB/s, a barrier %.2f us\n", b.k->name,
            pool_workers(b.pool), b.gflops, b.gbytes, seconds(&b, &none) * 1e6);
     for (uint32_t rows = 1; rows <= 5; rows += rows == 2 ? 2 : 1) {
-        linear_line(&b, w, rows, 768, 50257, &floats[0], 0);
+        linear_line(&b, w, rows, 768, 50257, &floats[0], 0, false);
     }
-    linear_line(&b, w, 1, 3072, 12288, &floats[0], 0);
-    linear_line(&b, w, 1, 768, 50257, &floats[1], 0);
-    linear_line(&b, w, 1, 768, 50257, &floats[2], 0);
-    linear_line(&b, w, 1, 768, 768, &floats[0], 0);
-    linear_line(&b, w, 1, 768, 3072, &floats[0], ART_ACT_GELU_TANH);
-    for (uint32_t rows = 8; rows <= 512; rows *= 2) { linear_line(&b, w, rows, 768, 768, &floats[0], 0); }
-    linear_line(&b, w, 64, 768, 3072, &floats[0], 0);
-    linear_line(&b, w, 256, 768, 3072, &floats[0], 0);
-    linear_line(&b, w, 256, 768, 3072, &floats[0], ART_ACT_GELU_TANH);
-    linear_line(&b, w, 256, 3072, 768, &floats[0], 0);
-    linear_line(&b, w, 256, 1024, 1024, &floats[0], 0);
-    linear_line(&b, w, 256, 2048, 8192, &floats[0], 0);
-    linear_line(&b, w, 256, 768, 3072, &floats[1], 0);
-    linear_line(&b, w, 256, 768, 3072, &floats[2], 0);
+    linear_line(&b, w, 1, 3072, 12288, &floats[0], 0, false);
+    linear_line(&b, w, 1, 768, 50257, &floats[1], 0, false);
+    linear_line(&b, w, 1, 768, 50257, &floats[2], 0, false);
+    linear_line(&b, w, 1, 768, 768, &floats[0], 0, false);
+    linear_line(&b, w, 1, 768, 3072, &floats[0], ART_ACT_GELU_TANH, false);
+    for (uint32_t rows = 8; rows <= 512; rows *= 2) {
+        linear_line(&b, w, rows, 768, 768, &floats[0], 0, false);
+    }
+    linear_line(&b, w, 64, 768, 3072, &floats[0], 0, false);
+    linear_line(&b, w, 256, 768, 3072, &floats[0], 0, false);
+    linear_line(&b, w, 256, 768, 3072, &floats[0], ART_ACT_GELU_TANH, false);
+    linear_line(&b, w, 256, 3072, 768, &floats[0], 0, false);
+    linear_line(&b, w, 256, 1024, 1024, &floats[0], 0, false);
+    linear_line(&b, w, 256, 2048, 8192, &floats[0], 0, false);
+    linear_line(&b, w, 256, 768, 3072, &floats[1], 0, false);
+    linear_line(&b, w, 256, 768, 3072, &floats[2], 0, false);
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-        linear_line(&b, w, 1, 3072, 12288, &groups[i], 0);
-        linear_line(&b, w, 128, 3072, 768, &groups[i], 0);
+        linear_line(&b, w, 1, 3072, 12288, &groups[i], 0, false);
+        linear_line(&b, w, 1, 3072, 12288, &groups[i], 0, true);
+        linear_line(&b, w, 1, 768, 3072, &groups[i], 0, false);
+        linear_line(&b, w, 1, 768, 3072, &groups[i], 0, true);
+        linear_line(&b, w, 128, 3072, 768, &groups[i], 0, false);
     }
     for (uint32_t kept = ART_STATE_F32; kept < ART_STATE_COUNT; kept++) {
         attention_line(&b, 1, 12, 12, 64, 1024, kept);

@@ -15,7 +15,7 @@ typedef struct {
     bool o0, o1, o2, o3, time_passes, verbose, no_cache, dry_run, quiet, embed_ir, source;
     const char *out, *target, *nvrtc, *cache, *tokenizer, *emit, *passes, *disable, *dump_ir, *dump_dir,
         *stop_after, *chat_template;
-    const char *calibrate, *budget, *bits, *size, *kv, *plan_in, *plan_out, *report, *weights;
+    const char *calibrate, *budget, *bits, *size, *kv, *rows, *plan_in, *plan_out, *report, *weights;
     int64_t ctx, eos, seed, threads;
     ImportOptions import;
 } Options;
@@ -38,7 +38,13 @@ static int fail(const Compile *c) {
 }
 
 static bool asks_lossy(const Options *o) {
-    return o->calibrate || o->kv || o->budget || o->bits || o->size || o->plan_in || o->plan_out || o->report;
+    return o->calibrate || o->kv || o->rows || o->budget || o->bits || o->size || o->plan_in || o->plan_out ||
+           o->report;
+}
+
+static bool is_narrow(const char *text) { return !text || !strcmp(text, "f32") || !strcmp(text, "q8"); }
+static NarrowChoice narrow_choice(const char *text) {
+    return !text ? NARROW_AUTO : strcmp(text, "q8") ? NARROW_F32 : NARROW_INT8;
 }
 
 /* What cannot be honoured ends the run before any work is done. */
@@ -50,9 +56,10 @@ static int check_options(const Options *o) {
         fprintf(stderr, "gptc: --emit=%s: this version emits ir and cuda\n", o->emit);
         return strcmp(o->emit, "ptx") ? EXIT_USAGE : EXIT_MACHINE;
     }
-    if (o->kv && strcmp(o->kv, "f32") != 0 && strcmp(o->kv, "q8") != 0)
-        return cli_usage("gptc", "the cache is f32 or q8", o->kv);
-    if (o->kv && o->plan_in) return cli_usage("gptc", "one of them decides", "--cache, --plan-in");
+    if (!is_narrow(o->kv) || !is_narrow(o->rows))
+        return cli_usage("gptc", "f32 or q8", is_narrow(o->kv) ? "--activations" : "--cache");
+    if ((o->kv || o->rows) && o->plan_in)
+        return cli_usage("gptc", "one of them decides", "--cache or --activations, --plan-in");
     if (o->source && !(o->target && strstr(o->target, "cuda")))
         return cli_usage("gptc", "there is CUDA text in files with --target cpu,cuda alone", "--cuda-source");
     if (asks_lossy(o) && (o->o0 || o->o1 || o->o2 || o->no_cache))
@@ -213,10 +220,10 @@ static bool outputs_check(Compile *c, const char *path, const Options *o, const 
 /* What was asked for was done, or this says why not. */
 static bool lossy_honoured(const Options *o, const Lossy *l, bool writes, Diag *d) {
     if (!writes || l->done || !asks_lossy(o)) return true;
-    return diag_error(
-        d, loc_none(),
-        "nothing was compressed, so --budget, --cache, --plan-out, --report and the like cannot be honoured: "
-        "pass quantize did not run or found no matrix; hint: leave out --passes and --disable");
+    return diag_error(d, loc_none(),
+                      "nothing was compressed, so --budget, --cache, --activations, --plan-out, --report and "
+                      "the like cannot be honoured: "
+                      "pass quantize did not run or found no matrix; hint: leave out --passes and --disable");
 }
 
 static bool lossy_options(const Options *o, LossyOptions *to, Diag *d) {
@@ -290,18 +297,17 @@ static void job_passes(Job *j) {
 static bool job_lossy(Job *j) {
     const Options *o = j->o;
     j->show = (LossyShow){.lines = !j->bar, .start = j->start};
-    LossyOptions lo = {.calibrate = o->calibrate,
-                       .plan_in = o->plan_in,
-                       .cache = !o->kv                ? CACHE_AUTO
-                                : strcmp(o->kv, "q8") ? CACHE_F32
-                                                      : CACHE_INT8,
-                       .model_path = j->path,
-                       .out = j->out ? j->out : "model.bin",
-                       .ctx = o->ctx,
-                       .seed = o->seed,
-                       .threads = (int)o->threads,
-                       .progress = j->bar || o->verbose ? show_lossy : NULL,
-                       .user = &j->show};
+    LossyOptions lo = {
+        .calibrate = o->calibrate,
+        .plan_in = o->plan_in,
+        .narrow = {[NARROW_CACHE] = narrow_choice(o->kv), [NARROW_ROWS] = narrow_choice(o->rows)},
+        .model_path = j->path,
+        .out = j->out ? j->out : "model.bin",
+        .ctx = o->ctx,
+        .seed = o->seed,
+        .threads = (int)o->threads,
+        .progress = j->bar || o->verbose ? show_lossy : NULL,
+        .user = &j->show};
     bool understood = lossy_options(o, &lo, &j->c.diag);
     lossy_init(&j->lossy, &j->c, &lo, &j->write);
     j->hook = lossy_hook(&j->lossy);
@@ -437,6 +443,8 @@ int main(int argc, char **argv) {
         {"--cache", NULL, CLI_STRING, &o.kv, "F",
          "the KV cache in f32, or in 8 bits (q8) whatever it costs within the budget (default: where it "
          "pays)"},
+        {"--activations", NULL, CLI_STRING, &o.rows, "F",
+         "the rows that products read, the same way; for the CPU"},
         {"--calibrate", NULL, CLI_STRING, &o.calibrate, "FILE",
          "text or token ids like those the model will see (default: sampled from the model itself)"},
         {"--threads", NULL, CLI_INT, &o.threads, "N", "that measure compression (default: all cores)"},

@@ -7,14 +7,16 @@
 #include "tools/driver.h"
 #include "tools/report.h"
 
-typedef enum { CACHE_AUTO, CACHE_F32, CACHE_INT8 } CacheChoice;
+/* What may take 8 bits beside the weights: the KV cache; the rows that products read. */
+typedef enum { NARROW_CACHE, NARROW_ROWS, NARROW_COUNT } NarrowKind;
+typedef enum { NARROW_AUTO, NARROW_F32, NARROW_INT8 } NarrowChoice;
 
 typedef struct {
     Budget budget;         /* of BUDGET_NONE kl=0.01, as -O3 alone has it */
     const char *calibrate; /* text or token ids; NULL: sampled from the model itself */
     const char *plan_in;   /* NULL: searched for */
     const char *model_path, *out;
-    CacheChoice cache;
+    NarrowChoice narrow[NARROW_COUNT];
     int64_t ctx, seed;
     int threads;                                                 /* 0 = all cores */
     void (*progress)(void *user, const char *what, double done); /* may be NULL */
@@ -39,13 +41,14 @@ typedef struct {
     bool kept;
 } LossyNote;
 
-/* What came of the cache in 8 bits. */
+/* What came of it. */
 typedef struct {
     bool tried, kept;
     const char *why;
-    uint64_t bits[2]; /* of a position, in fp32 and in 8 bits */
-    double kl, worth; /* measured: what it added; what as many bits of weights would add */
-} LossyCache;
+    double before,
+        after; /* bytes of a position of the cache; or 1, and how much faster products get, predicted */
+    double kl, worth; /* measured: what it added; what as much off the weights would add */
+} LossyNarrow;
 
 /* A graph whose matrices get formats: the exact one, or what steps left of it. */
 typedef struct {
@@ -57,7 +60,7 @@ typedef struct {
     size_t nsteps;
     Lab *lab;            /* of this graph; measures against the exact one */
     SearchResult search; /* no trials where a plan was given */
-    LossyCache cache;
+    LossyNarrow narrow[NARROW_COUNT];
     Quality measured, confirmed, guarded; /* on evaluation, confirmation and guard */
 } LossyAttempt;
 
@@ -93,10 +96,11 @@ LossyGate lossy_gate(Lossy *l); /* of a compile whose hook changed the graph */
 /* lossy_search.c: fills in `at` and `plan`, by search or from the plan given. */
 bool lossy_compress(Lossy *l, Diag *d);
 
-/* lossy_cache.c: tries the cache in 8 bits on what x's search found, measured on evaluation; `room`: when it breaks the
- * budget, the search can still make room for it. */
-bool lossy_cache(Lossy *l, LossyAttempt *x, bool room, Diag *d);
-bool lossy_cache_apply(Lossy *l, LossyAttempt *x, Diag *d); /* as a plan says */
+/* lossy_narrow.c: tries 8 bits on what x's search found, measured on evaluation and guard; `room`: when it breaks the budget, the
+ * search can still make room for it. A plan that was given says it all. */
+bool lossy_narrow(Lossy *l, LossyAttempt *x, NarrowKind kind, bool room, Diag *d);
+double lossy_share(const Lossy *l,
+                   const LossyAttempt *x); /* of the budget, on evaluation and guard: the larger */
 
 /* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
  * `artifact` is the exact program. */

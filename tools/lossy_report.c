@@ -71,24 +71,31 @@ static void add_trials(const Lossy *l, Report *r) {
     }
 }
 
-static double cache_bytes(const Lossy *l, bool rounded) {
-    return (double)l->at.cache.bits[rounded] / 8 * (double)l->context;
+static const char *narrow_verdict(const LossyNarrow *n, Arena *a) {
+    return arena_printf(a, "%s%s%s",
+                        n->kept    ? "kept"
+                        : n->tried ? "rolled back"
+                                   : "not tried",
+                        n->why ? ": " : "", n->why ? n->why : "");
 }
 
-static void add_cache(const Lossy *l, Report *r) {
-    const LossyCache *c = &l->at.cache;
-    double saves = c->kept ? cache_bytes(l, false) - cache_bytes(l, true) : 0;
-    report_row(r);
-    report_text(r, "technique", "cache in 8 bits");
-    report_number(r, "saves", saves, "%s of a full context, not of the file", report_bytes(r->arena, saves));
-    report_number(r, "operations", 0, "none");
-    if (c->tried)
-        report_number(r, "KL", c->kl, "KL %.2e measured; as many bits of weights %.2e", c->kl, c->worth);
-    report_text(r, "verdict", "%s%s%s",
-                c->kept    ? "kept"
-                : c->tried ? "rolled back"
-                           : "not tried",
-                c->why ? ": " : "", c->why ? c->why : "");
+static void add_narrow(const Lossy *l, Report *r) {
+    for (NarrowKind k = 0; k < NARROW_COUNT; k++) {
+        const LossyNarrow *n = &l->at.narrow[k];
+        double saves = n->kept && k == NARROW_CACHE ? (n->before - n->after) * (double)l->context : 0;
+        report_row(r);
+        report_text(r, "technique", k == NARROW_CACHE ? "cache in 8 bits" : "activations in 8 bits");
+        if (k == NARROW_CACHE)
+            report_number(r, "saves", saves, "%s of a full context, not of the file",
+                          report_bytes(r->arena, saves));
+        else
+            report_number(r, "saves", 0, "products of one row %.2f times as fast on a CPU, predicted",
+                          n->after);
+        report_number(r, "operations", 0, "none");
+        if (n->tried)
+            report_number(r, "KL", n->kl, "KL %.2e measured; as much off the weights %.2e", n->kl, n->worth);
+        report_text(r, "verdict", "%s", narrow_verdict(n, r->arena));
+    }
 }
 
 /* Bytes that each technique saved; quantising is what its formats save on what the steps left. */
@@ -115,7 +122,7 @@ static void add_techniques(const Lossy *l, const CompileResult *res, Report *r) 
     report_number(r, "KL", l->at.confirmed.mean_kl - kl, "KL %.2e, what remains of all that was measured",
                   l->at.confirmed.mean_kl - kl);
     report_text(r, "verdict", "kept");
-    add_cache(l, r);
+    add_narrow(l, r);
 }
 
 static void add_steps(const Lossy *l, Report *r) {
@@ -140,9 +147,10 @@ void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
                   bits / weights, (double)l->exact_bits / weights, l->weights);
     report_number(r, "weights", bits / 8, "%s, before %s", report_bytes(r->arena, bits / 8),
                   report_bytes(r->arena, (double)l->exact_bits / 8));
-    report_number(r, "cache", (double)l->at.cache.bits[l->at.cache.kept] / 8, "%s a token, before %s",
-                  report_bytes(r->arena, (double)l->at.cache.bits[l->at.cache.kept] / 8),
-                  report_bytes(r->arena, (double)l->at.cache.bits[0] / 8));
+    const LossyNarrow *cache = &l->at.narrow[NARROW_CACHE];
+    double token = cache->kept ? cache->after : cache->before;
+    report_number(r, "cache", token, "%s a token, before %s", report_bytes(r->arena, token),
+                  report_bytes(r->arena, cache->before));
     if (l->speed[0] > 0 && l->speed[1] > 0)
         report_number(r, "decode", l->speed[1], "%.1f tokens/s, before %.1f, measured on this CPU",
                       l->speed[1], l->speed[0]);
@@ -172,6 +180,21 @@ const char *lossy_record(const Lossy *l, Arena *a) {
     return t.data;
 }
 
+static void print_narrow(const Lossy *l, Text *t) {
+    for (NarrowKind k = 0; k < NARROW_COUNT; k++) {
+        const LossyNarrow *n = &l->at.narrow[k];
+        if (k == NARROW_CACHE)
+            text_printf(t, "  cache     %.1f KB a token, before %.1f KB: 8 bits ",
+                        (n->kept ? n->after : n->before) / 1e3, n->before / 1e3);
+        else
+            text_printf(t, "  rows      products of one row %.2f times as fast (predicted): 8 bits ",
+                        n->after);
+        text_add(t, narrow_verdict(n, t->arena));
+        if (n->tried) text_printf(t, "; KL %.2e measured, as much off the weights %.2e", n->kl, n->worth);
+        text_add(t, "\n");
+    }
+}
+
 void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
     double weights = (double)l->weights, bits = 8 * (double)r->pack.weight_bytes;
     const Quality *q = &l->at.confirmed;
@@ -192,15 +215,7 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
     text_printf(t, "  budget    %s: held%s; %zu trials\n", budget_text(t->arena, l->plan.budget),
                 budget_of_quality(l->plan.budget) ? ", with two standard errors" : "",
                 l->at.search.trials.count);
-    const LossyCache *c = &l->at.cache;
-    text_printf(t, "  cache     %.1f KB a token, before %.1f KB: 8 bits %s%s%s",
-                (double)c->bits[c->kept] / 8e3, (double)c->bits[0] / 8e3,
-                c->kept    ? "kept"
-                : c->tried ? "rolled back"
-                           : "not tried",
-                c->why ? ": " : "", c->why ? c->why : "");
-    if (c->tried) text_printf(t, "; KL %.2e measured, as many bits of weights %.2e", c->kl, c->worth);
-    text_add(t, "\n");
+    print_narrow(l, t);
     for (size_t i = 0; i < l->notes.count; i++)
         text_printf(t, "  step      %s: %s%s%s\n", l->notes.data[i].what,
                     l->notes.data[i].kept ? "kept" : "rolled back", *l->notes.data[i].why ? ": " : "",

@@ -94,12 +94,9 @@ static bool attempt_search(Lossy *l, LossyAttempt *x, SiteForecast *known, doubl
         const Trial *best = best_trial(x);
         x->measured = best->measured, x->guarded = best->guarded;
         if (rival && !is_smaller(x, rival)) return true;
-        if (!lossy_cache(l, x, round < ROUNDS / 2, d)) return false;
-        if (x->cache.kept && s.guard &&
-            !s.lab->measure_graph(s.lab, x->search.graph, s.guard, &x->guarded, d))
-            return false;
-        double share = budget_share(l->opt.budget, &x->measured, LOSSY_ERRORS);
-        if (s.guard) share = fmax(share, budget_share(l->opt.budget, &x->guarded, LOSSY_ERRORS));
+        for (NarrowKind k = 0; k < NARROW_COUNT; k++)
+            if (!lossy_narrow(l, x, k, round < ROUNDS / 2, d)) return false;
+        double share = lossy_share(l, x);
         tell(l, "confirm", 0);
         if (share <= 1) {
             if (!s.lab->measure_graph(s.lab, x->search.graph, &l->text.confirmation, &x->confirmed, d))
@@ -211,7 +208,8 @@ static void plan_make(Lossy *l) {
     *p = (LossyPlan){.model = graph_fingerprint(l->exact),
                      .budget = l->opt.budget,
                      .calibration = windows_fingerprint(&l->text.calibration),
-                     .cache = x->cache.kept};
+                     .cache = x->narrow[NARROW_CACHE].kept,
+                     .activations = x->narrow[NARROW_ROWS].kept};
     for (size_t i = 0; i < x->nsteps; i++) VEC_PUSH(a, &p->steps, step_text(a, &x->steps[i]));
     for (size_t i = 0; i < x->nsites; i++) {
         const Site *s = &x->sites[i];
@@ -252,7 +250,7 @@ static bool repeat_formats(Lossy *l, LossyAttempt *x, Diag *d) {
     for (size_t i = 0; i < x->nsites; i++) chosen[i] = l->plan.sites.data[i].format;
     x->search.graph_arena = arena_new();
     if (!search_apply(&s, chosen, x->search.graph_arena, &x->search.graph, &x->measured, &x->guarded, d) ||
-        (l->plan.cache && !lossy_cache_apply(l, x, d)) ||
+        !lossy_narrow(l, x, NARROW_CACHE, false, d) || !lossy_narrow(l, x, NARROW_ROWS, false, d) ||
         !s.lab->measure_graph(s.lab, x->search.graph, &l->text.confirmation, &x->confirmed, d))
         return false;
     double share = fmax(budget_share(l->plan.budget, &x->measured, LOSSY_ERRORS),

@@ -57,7 +57,7 @@ typedef struct {
     Budget budget;
     PlanText calibration;
     VEC(const char *) steps; /* as step_print has them; applied first */
-    bool cache;              /* in 8 bits (cache_round) */
+    bool cache, activations; /* in 8 bits (cache_round, site_round) */
     VEC(PlanSite) sites;     /* in the order of sites_find on what the steps leave */
 } LossyPlan;
 uint64_t graph_fingerprint(Graph *g); /* of ops, operands and constants */

@@ -6,6 +6,7 @@
  *   calibration 128 x 256 00ff00ff00ff00ff
  *   step neurons block=5 amount=64          (step_print)
  *   cache q8                                (cache_round)
+ *   activations q8                          (site_round)
  *   site 1024 x 256 q6g64 "wte"             (keep = stays as it is)
  *
  * The text comes from outside: lines and numbers are checked before they are used, and the whole is checked against
@@ -61,6 +62,7 @@ void plan_print(Text *t, const LossyPlan *p) {
                 p->calibration.length, p->calibration.hash);
     for (size_t i = 0; i < p->steps.count; i++) text_printf(t, "step %s\n", p->steps.data[i]);
     if (p->cache) text_add(t, "cache q8\n");
+    if (p->activations) text_add(t, "activations q8\n");
     for (size_t i = 0; i < p->sites.count; i++) {
         const PlanSite *s = &p->sites.data[i];
         text_printf(t, "site %" PRId64 " x %" PRId64 " %s ", s->rows, s->cols,
@@ -165,6 +167,9 @@ static bool parse_line(Reader *r, LossyPlan *p) {
         ok = parse_step(r, p);
     } else if (!strcmp(what, "cache")) {
         ok = p->cache = is_word(r, "q8") || fail(r, "a cache other than in fp32 is: cache q8");
+    } else if (!strcmp(what, "activations")) {
+        ok = p->activations =
+            is_word(r, "q8") || fail(r, "activations other than in fp32 are: activations q8");
     } else {
         ok = !strcmp(what, "site") ? parse_site(r, p) : fail(r, "no such line in a plan");
     }

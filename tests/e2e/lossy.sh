@@ -33,7 +33,7 @@ head -c -4000 text >seen
 # a budget, its record, and its plan again
 "$build/gptc" model.onnx --threads 1 --ctx 128 --budget kl=0.03 --calibrate seen --plan-out plan --report page.html -o small.bin 2>err ||
     { fail "--budget kl=0.03"; cat err; exit 1; }
-grep -q 'cache .*8 bits kept.*measured' err && grep -q '^cache q8$' plan || { fail "the cache was not tried"; cat err; }
+grep -q 'cache .*8 bits kept.*measured' err && grep -q '^cache q8$' plan && grep -q 'rows .*8 bits kept.*measured' err && grep -q '^activations q8$' plan || { fail "8 bits beside the weights were not tried"; cat err; }
 grep -q 'budget .*kl=0.03.* held' err || { fail "no word of the budget"; cat err; }
 "$build/gptc-inspect" small.bin --report >record || fail "no record in the model"
 head -n "$(wc -l <plan)" record | cmp -s - plan || fail "the record does not begin with the plan"
@@ -48,7 +48,7 @@ if grep -qE '(src|href)=|https?://' page.html; then fail "the page needs more th
 # sizes, and the cache in fp32 where nothing else is asked for
 "$build/gptc" -q model.onnx --threads 1 --ctx 128 --bits 4.5 --calibrate seen -o bits.bin || fail "--bits 4.5"
 "$build/gptc-inspect" bits.bin --report | grep -q '^budget bits=4.5' || fail "no budget of bits in the record"
-"$build/gptc-inspect" bits.bin --report | grep -q '^cache' && fail "a cache in 8 bits unasked, for a budget of bits"
+"$build/gptc-inspect" bits.bin --report | grep -qE '^(cache|activations) ' && fail "8 bits beside the weights unasked, for a budget of bits"
 
 # refused before or after the work, never written
 refused 1 'budget kl=never' model.onnx --budget kl=never
@@ -56,6 +56,7 @@ refused 1 'smallest formats take' model.onnx --ctx 128 --size 1kB --calibrate se
 refused 2 'one of them decides' model.onnx --budget kl=0.01 --bits 4
 refused 2 'one of them decides' model.onnx --cache q8 --plan-in plan
 refused 2 'f32 or q8' model.onnx --cache q3
+refused 2 'f32 or q8' model.onnx --activations 8
 refused 2 'belong to -O3' model.onnx -O1 --budget kl=0.01
 refused 2 'belong to -O3' model.onnx --no-kv-cache --bits 4
 head -c 300 seen >short

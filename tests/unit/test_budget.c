@@ -147,7 +147,7 @@ static LossyPlan a_plan(Arena *a) {
     PlanSite s[] = {{"wte \"odd\"\n", 1024, 256, format_find("q6g64")}, {"h.0", 256, 1024, NULL}};
     for (size_t i = 0; i < COUNT_OF(s); i++) VEC_PUSH(a, &p.sites, s[i]);
     VEC_PUSH(a, &p.steps, "neurons block=5 amount=64");
-    p.cache = true;
+    p.cache = p.activations = true;
     return p;
 }
 
@@ -162,7 +162,7 @@ static void test_plans_repeat_themselves(void) {
     plan_print(&second, &again);
     CU_ASSERT_STRING_EQUAL(first.data, second.data);
     CU_ASSERT_EQUAL(again.sites.count, 2);
-    CU_ASSERT_TRUE(again.cache);
+    CU_ASSERT_TRUE(again.cache && again.activations);
     CU_ASSERT_EQUAL_FATAL(again.steps.count, 1);
     CU_ASSERT_STRING_EQUAL(again.steps.data[0], p.steps.data[0]);
     CU_ASSERT_PTR_EQUAL(again.sites.data[0].format, format_find("q6g64"));
@@ -190,6 +190,7 @@ static void test_hostile_plans_are_refused(void) {
                                       "step",
                                       "cache",
                                       "cache q4",
+                                      "activations f8",
                                       "what is this"};
     Arena *a = arena_new();
     for (size_t i = 0; i < COUNT_OF(bad); i++) {

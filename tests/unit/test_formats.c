@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "codegen/cpu/cost.h"
 #include "tests/unit/formats_check.h"
 #include "tests/unit/unit.h"
 #include "tools/driver.h"
@@ -53,6 +54,18 @@ static Graph *parse(const char *text) {
     CU_ASSERT_PTR_NOT_NULL_FATAL(g);
     CU_ASSERT_TRUE(graph_verify(g, &diag));
     return g;
+}
+
+/* What takes 8 bits where that is faster: known of every format, and nothing is said of no format. */
+static void test_costs(void) {
+    CU_ASSERT_PTR_NULL(cpu_cost(NULL));
+    for (const Format *f = format_table; f->name; f++) {
+        const CpuCost *c = cpu_cost(f);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+        CU_ASSERT_TRUE(c->plain > 0 && c->rounded > 0);
+        if (f->vector > 1 || f->grid == GRID_F8)
+            CU_ASSERT_TRUE(c->rounded >= c->plain); /* no kernel in integers */
+    }
 }
 
 static void test_sites(void) {
@@ -233,6 +246,7 @@ int main(void) {
     if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("formats", NULL, NULL);
     CU_add_test(s, "the table and stored bits", test_table);
+    CU_add_test(s, "what products cost", test_costs);
     CU_add_test(s, "sites are found and read", test_sites);
     CU_add_test(s, "every format in the graph", test_graph);
     CU_add_test(s, "what is none is refused", test_refused);
