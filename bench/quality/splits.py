@@ -6,8 +6,9 @@ usage: splits.py --gptc BUILD_DIR --text TEXT --new TEXT --work DIR --out FILE.j
                  [--budgets 0.003,0.01,0.03] [--threads 1] NAME=FOLDER ...
 
 A FOLDER has model.onnx and ../tokenizer.json. Split i holds the i-th part of TEXT back; gptc sees the rest alone, and
-gptc-eval measures the KL against the exact build on the part that was held back, and on the i-th part of the --new text,
-which may be of another kind: text that the model was not trained on. Uniform builds have all matrices in one format, with
+gptc-eval measures the KL against the exact build on the part that was held back (as much of it as the --new text is
+long), and on the i-th part of the --new text, which may be of another kind: text that the model was not trained on. The
+builds of split 0 are measured on every part of it. Uniform builds have all matrices in one format, with
 the same error feedback; they see what split 0 does and are measured on all of the new text. One meets a budget when its
 mean KL there does. Results are kept in DIR (splits.json); what is there is not measured again."""
 import argparse
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 
-FORMATS = ["q8", "q6g64", "n5g64", "q4g32z", "n4g64", "n4", "n3g32", "n3g64", "n3g128", "n2g32"]
+FORMATS = ["q8", "q6g64", "n5g64", "q4g32z", "n4g64", "n4", "p8v2", "n3g32", "n3g64", "n3g128", "n2g32"]
 
 
 def run(command):
@@ -74,9 +75,10 @@ class Splits:
         held, seen = part(self.text, i, self.o.splits)
         out, start = os.path.join(self.o.work, name + "-split.bin"), time.monotonic()
         bits = self.compile(model, out, "--budget", f"kl={budget}", "--calibrate", self.file("seen.txt", seen))
-        row = {"budget": budget, "split": i, "bits": bits, "seconds": round(time.monotonic() - start, 1)}
-        for kind, text in ("held", held), ("new", part(self.new, i, self.o.splits)[0]):
-            row[kind] = self.score(out, exact, self.file(kind + ".txt", text))
+        row = {"budget": budget, "split": i, "bits": bits, "seconds": round(time.monotonic() - start, 1),
+               "held": self.score(out, exact, self.file("held.txt", held[:len(self.new)]))}
+        parts = range(self.o.splits) if i == 0 else [i]
+        row["new"] = [self.score(out, exact, self.file("new.txt", part(self.new, k, self.o.splits)[0])) for k in parts]
         return row
 
     def uniform(self, name, model, exact, form):
@@ -93,16 +95,16 @@ class Splits:
     def model(self, name, model):
         exact = os.path.join(self.o.work, name + ".bin")
         self.compile(model, exact)
+        splits = [self.keep(name, f"kl={budget} split {i}", lambda b=budget, i=i: self.split(name, model, exact, b, i))
+                  for i in range(self.o.splits) for budget in map(float, self.o.budgets.split(","))]
         uniforms = {f: self.keep(name, f"uniform {f}", lambda f=f: self.uniform(name, model, exact, f)) for f in FORMATS}
         rows = []
-        for i in range(self.o.splits):
-            for budget in map(float, self.o.budgets.split(",")):
-                row = self.keep(name, f"kl={budget} split {i}",
-                                lambda b=budget, i=i: self.split(name, model, exact, b, i))
-                within = [u["bits"] for u in uniforms.values() if u["mean_kl"] <= budget]
-                rows.append({**row, "uniform_bits": min(within, default=None),
-                             "holds": row["held"]["mean_kl"] <= budget, "holds_on_new": row["new"]["mean_kl"] <= budget,
-                             "smaller": not within or row["bits"] < min(within)})
+        for row in splits:
+            within = [u["bits"] for u in uniforms.values() if u["mean_kl"] <= row["budget"]]
+            rows.append({**row, "uniform_bits": min(within, default=None),
+                         "holds": row["held"]["mean_kl"] <= row["budget"],
+                         "holds_on_new": all(x["mean_kl"] <= row["budget"] for x in row["new"]),
+                         "smaller": not within or row["bits"] < min(within)})
         return {"uniform": uniforms, "splits": rows}
 
 
