@@ -52,7 +52,7 @@ void kernel_begin(Emit *e) {
     e->body = text_new(e->arena);
     e->launch = (ArtCudaLaunch){.step = e->step, .when = e->when, .grid = ART_GRID_ROWS, .blocks = 1};
     e->shared_bytes = 0;
-    e->alone = false;
+    e->resident = 0;
 }
 
 void kernel_param(Emit *e, const char *type, const char *name, uint32_t kind, uint64_t value) {
@@ -112,7 +112,8 @@ void kernel_finish(Emit *e, const char *name, uint32_t threads, const char *what
         text_printf(
             &c->source,
             "\n/* %s. First for %s.\n * Expected: %.4g KB, %.4g kilo-operations a row. */\nKERNEL(%u%s) %s%s",
-            what, step_place(e), bytes / 1024, ops / 1e3, threads, e->alone ? ", 1" : "", unique, body);
+            what, step_place(e), bytes / 1024, ops / 1e3, threads,
+            e->resident ? arena_printf(e->arena, ", %u", e->resident) : "", unique, body);
     }
     e->launch.function = f;
     VEC_PUSH(e->arena, &c->launches, e->launch);

@@ -28,7 +28,7 @@ typedef struct {
     Text params, body;
     ArtCudaLaunch launch;
     uint32_t shared_bytes; /* asked for at the launch */
-    bool alone;            /* one block a multiprocessor */
+    uint32_t resident;     /* blocks that a multiprocessor is to hold, which bounds registers; 0: unsaid */
 } Emit;
 
 /* ---- emit.c ---- */

@@ -95,6 +95,8 @@ static void write_tiles(Emit *e) {
     const ArtStep *s = e->s;
     const ArtAttention *u = &s->u.attention;
     kernel_begin(e);
+    const uint32_t width = u->dim > u->vdim ? u->dim : u->vdim;
+    e->resident = width <= 32 ? 3 : width <= 128 ? 2 : 1; /* so nothing spills: docs/kernels.md */
     e->launch.grid = ART_GRID_TILES;
     e->launch.blocks = u->heads;
     read_rows(e);

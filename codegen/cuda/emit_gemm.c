@@ -89,7 +89,7 @@ static void write_product(Emit *e, const Gemm *m, const char *type) {
     e->launch.grid = m->grid;
     e->launch.blocks = (u->n + m->outputs - 1) / m->outputs;
     e->shared_bytes = m->shared_bytes;
-    e->alone = groups;
+    e->resident = groups ? 1 : 0;
     kernel_param(e, arena_printf(e->arena, "global<const %s>", type), "x", ART_CUDA_SCRATCH, 0);
     emit_operands(e);
     text_add(&e->body, "    SHARED_AT_LAUNCH(u8, ring);\n");
