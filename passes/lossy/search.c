@@ -17,6 +17,7 @@
 #define WANTED 0.96     /* of it: where the next trial is aimed at */
 #define FIRST_AIM 0.6   /* of the budget: the sum of forecasts is below what errors cost together */
 #define GROWTH 1.2      /* KL grows with this power of the forecast, about */
+#define MORE_TRIALS 3   /* when none has held yet: a smaller file late is better than none */
 
 typedef struct {
     const Search *s;
@@ -24,6 +25,7 @@ typedef struct {
     SearchResult *r;
     double aim, held, broke;        /* in predicted KL: the next, the most that held, the least that broke */
     double held_share, broke_share; /* of the budget */
+    double last_aim, last_share;    /* of the trial before; 0: there was none */
     uint32_t breaks;
     Diag *diag;
 } Hunt;
@@ -153,7 +155,10 @@ static void move_aim(Hunt *h, double share) {
         h->aim = h->held * pow(h->broke / h->held, fmin(fmax(part, 0.1), 0.9));
         return;
     }
-    double power = h->s->budget.kind == BUDGET_TOP1 ? 0.5 * GROWTH : GROWTH;
+    double usual = h->s->budget.kind == BUDGET_TOP1 ? 0.5 * GROWTH : GROWTH, power = usual;
+    if (h->last_aim > 0 && h->last_aim != h->aim)
+        power = fmin(fmax(log(share / h->last_share) / log(h->aim / h->last_aim), usual / 3), usual * 2);
+    h->last_aim = h->aim, h->last_share = share;
     double wanted = share > 1 ? WANTED * pow(NEAR_ENOUGH, h->breaks++) : WANTED;
     h->aim *= pow(fmin(fmax(wanted / fmax(share, 1e-9), 0.1), 8.0), 1 / power);
 }
@@ -167,7 +172,7 @@ static double expected_bits(const Search *s, const Trial *t) {
 static bool hunt_quality(Hunt *h) {
     const Search *s = h->s;
     h->aim = s->aim > 0 ? s->aim : first_aim(s->budget), h->held = 0, h->broke = INFINITY;
-    for (uint32_t i = 0; i < s->trials; i++) {
+    for (uint32_t i = 0; i < s->trials + (h->held > 0 ? 0 : MORE_TRIALS); i++) {
         uint32_t *pick = arena_array_of(h->arena, s->n, uint32_t);
         Trial t;
         if (!allocate_kl(h, h->aim, pick)) return true;
