@@ -197,7 +197,7 @@ static void check_model(size_t first_format) {
         if (first_format == 0) site_round(c.graph, &s[i], f->group ? f->group : s[i].cols);
     }
     c.imported = graph_copy(c.graph, c.arena);
-    Program *p;
+    Program *p = NULL;
     CU_ASSERT_TRUE_FATAL(compile_passes(&c, &rest) && compile_lower(&c, compile_context(&c, 0), &p));
     for (size_t i = 0; i < p->tensors.count; i++)
         if (p->tensors.data[i].groups) bits -= 8 * p->tensors.data[i].art.bytes;
