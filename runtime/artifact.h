@@ -259,7 +259,10 @@ typedef struct {
 /* KERNELS: the plan's steps as CUDA kernels. ArtCuda, then images, functions, launches, places, then text (the functions'
  * names, NUL-terminated) and the images' bytes, at offsets in the section. A step becomes launches in order; a
  * launch is made when the number of rows is in its range. */
+#define ART_CUDA_INTERFACE 0x10001      /* raised when what the runtime hands to `decode` and `draw` changes, or these
+                                           tables do; never as small as a number of images, which once stood first */
 typedef struct {
+    uint32_t interface, draw;           /* ART_CUDA_INTERFACE; the function that draws tokens behind a graph */
     uint32_t n_images, n_functions, n_launches, text_bytes;
     uint64_t scratch_row_bytes;         /* of a row, times the spans that keys are split into */
     uint64_t source_offset, source_bytes;   /* the CUDA text; 0 bytes when it was left out */
@@ -267,7 +270,7 @@ typedef struct {
     uint32_t decode_bytes, decode_first;/* its shared memory before the ring (without one: where in text it says why; 0:
                                            nowhere); whether it is predicted to be faster */
     uint64_t decode_words;              /* of 8 bytes, that its blocks hand values to each other in */
-} ArtCuda;                              /* 64 bytes */
+} ArtCuda;                              /* 72 bytes */
 typedef struct { uint32_t kind, value; } ArtCudaPlace;  /* ART_CUDA_TENSOR or _STATE; after the launches */
 typedef struct {
     uint32_t arch, kind;                /* 80 = sm_80, … */
@@ -328,7 +331,7 @@ ART_ASSERT(sizeof(ArtInsn) == 20, "format");
 ART_ASSERT(sizeof(ArtFunction) == 48, "format");
 ART_ASSERT(sizeof(ArtTerm) == 16, "format");
 ART_ASSERT(sizeof(ArtValue) == 56, "format");
-ART_ASSERT(sizeof(ArtCuda) == 64, "format");
+ART_ASSERT(sizeof(ArtCuda) == 72, "format");
 ART_ASSERT(sizeof(ArtCudaPlace) == 8, "format");
 ART_ASSERT(sizeof(ArtCudaImage) == 24, "format");
 ART_ASSERT(sizeof(ArtCudaFunction) == 40, "format");

@@ -29,12 +29,40 @@ gptc_status gptc_decode(const gptc_model *m, const int32_t *ids, size_t n, char 
     return GPTC_OK;
 }
 
-static bool is_stop(const gptc_model *m, int32_t id) {
-    for (uint32_t i = 0; i < m->meta->n_stop_tokens; i++)
-        if (m->meta->stop_tokens[i] == id) return true;
-    return false;
+/* ---- steps that draw ---- */
+static bool all_there(gptc_sampler *const *samplers, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        if (!samplers[i]) return false;
+    return true;
 }
 
+/* What is asked of row i: rows before it may draw from the same sampler. */
+static SampleOptions row_asked(gptc_sampler *const *samplers, int32_t i) {
+    uint32_t before = 0;
+    for (int32_t k = 0; k < i; k++) before += samplers[k] == samplers[i];
+    return sampler_later(samplers[i], before);
+}
+
+gptc_status gptc_step_sample(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n,
+                             gptc_sampler *const *samplers, int32_t *next) {
+    SampleOptions asked[CUDA_DRAWN];
+    if (!s || n < 0 || (uint32_t)n > s->n_sequences || (n && (!samplers || !next)) || !all_there(samplers, n))
+        return GPTC_E_ARGUMENT;
+    bool there = n <= session_most_drawn(s);
+    for (int32_t i = 0; there && i < n; i++) asked[i] = row_asked(samplers, i);
+    gptc_status st = session_step(s, sequences, tokens, n, there ? asked : NULL, next);
+    for (int32_t i = 0; i < n && !st; i++) {
+        if (!there) {
+            next[i] = gptc_sample(s, sequences ? sequences[i] : i, samplers[i]);
+        } else {
+            sampler_drawn(samplers[i], 1);
+            if (next[i] < 0) next[i] = GPTC_E_NO_LOGITS;
+        }
+    }
+    return st;
+}
+
+/* ---- generation ---- */
 /* What a run ahead on a GPU gives out. */
 typedef struct {
     gptc_session *s;
@@ -60,7 +88,7 @@ static bool give(Ahead *a, int32_t id) {
 static int give_next(void *user, int32_t id) {
     Ahead *a = user;
     a->next = id; /* the launch ends by itself when it gives no more out */
-    if (a->given == a->most || id < 0 || is_stop(a->s->model, id)) return 0;
+    if (a->given == a->most || id < 0 || model_stops(a->s->model, id)) return 0;
     a->next = -1;
     return give(a, id);
 }
@@ -94,7 +122,7 @@ gptc_status gptc_generate(gptc_session *s, int32_t sequence, gptc_sampler *p, in
         else
             sampler_drawn(p, 1);
         if (id < 0) return (gptc_status)id;
-        if (is_stop(s->model, id)) break;
+        if (model_stops(s->model, id)) break;
         if ((uint32_t)gptc_length(s, sequence) >= s->context) return GPTC_E_CONTEXT;
         uint32_t room = s->context - (uint32_t)gptc_length(s, sequence), left = (uint32_t)(n - made);
         a.most = session_most_ahead(s);

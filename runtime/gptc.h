@@ -114,7 +114,8 @@ gptc_status gptc_step(gptc_session *s, const int32_t *tokens, int32_t n);
 gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n);
 
 /* vocab floats of the last computed position of a sequence, valid until the next call on the session;
- * NULL when there are none. */
+ * NULL when there are none. Those of a step on a GPU are brought over when they are first asked for; NULL too when that
+ * fails. */
 const float *gptc_logits(const gptc_session *s, int32_t sequence);
 int32_t gptc_length(const gptc_session *s, int32_t sequence); /* tokens held; -1 = no such sequence */
 /* Forgets the tokens from length on, and the logits if there were any such token. */
@@ -137,10 +138,16 @@ typedef struct {
  * random state, so it belongs to one thread at a time. options may be NULL: greedy. */
 gptc_status gptc_sampler_new(const gptc_model *m, const gptc_sampler_options *options, gptc_sampler **out);
 void gptc_sampler_free(gptc_sampler *p);
-/* Picks from the sequence's logits; negative = a gptc_status (GPTC_E_NO_LOGITS also when all are NaN). */
+/* Picks from the sequence's logits; negative = a gptc_status (GPTC_E_NO_LOGITS also when all are NaN, which counts
+ * as a draw). */
 int32_t gptc_sample(gptc_session *s, int32_t sequence, gptc_sampler *p);
 /* The same from vocab floats of the caller's, at most the model's vocabulary. */
 int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab);
+/* gptc_step_sequences (sequences NULL: 0..n-1), then next[i] = gptc_sample of the i-th by samplers[i], which may be one for
+ * several and then draws in that order. On a GPU, those of up to 64 sequences are drawn there, and only tokens come back. next may
+ * be tokens. A status but GPTC_OK: nothing was stepped or drawn. */
+gptc_status gptc_step_sample(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n,
+                             gptc_sampler *const *samplers, int32_t *next);
 
 /* ---- text ---- */
 /* With the tokenizer's prefix (bos …) where it has one. Writes at most cap ids and sets *count to the number

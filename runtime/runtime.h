@@ -196,8 +196,20 @@ struct gptc_session {
     struct CudaSession *cuda; /* on a GPU; then states, launches and rows are not here */
 };
 
-/* session.c: tokens that a call may append without coming back (CUDA_AHEAD with a persistent kernel, else 1), and such a
- * call: token and what follows it, at most `most`; see cuda_decode_ahead. */
+/* Whether a token ends the text. */
+static inline bool model_stops(const gptc_model *m, int32_t id) {
+    for (uint32_t i = 0; i < m->meta->n_stop_tokens; i++)
+        if (m->meta->stop_tokens[i] == id) return true;
+    return false;
+}
+
+/* session.c: as gptc_step_sequences; with asked, of each row, next is what is drawn after it, -1: nothing can be. That is
+ * for up to session_most_drawn rows, 0 where the CPU draws. */
+gptc_status session_step(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n,
+                         const SampleOptions *asked, int32_t *next);
+int32_t session_most_drawn(const gptc_session *s);
+/* Tokens that a call may append without coming back (CUDA_AHEAD on a GPU, else 1), and such a call: token and what follows
+ * it, at most `most`; see cuda_ahead. */
 uint32_t session_most_ahead(const gptc_session *s);
 gptc_status session_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t most,
                           const SampleOptions *sampling, int (*fn)(void *user, int32_t next), void *user,

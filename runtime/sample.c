@@ -65,11 +65,15 @@ void gptc_sampler_free(gptc_sampler *p) {
 
 const SampleOptions *sampler_options(const gptc_sampler *p) { return &p->o; }
 
+SampleOptions sampler_later(const gptc_sampler *p, uint32_t draws) {
+    SampleOptions o = p->o;
+    o.draws[0] += draws;
+    o.draws[1] += o.draws[0] < draws;
+    return o;
+}
+
 void sampler_drawn(gptc_sampler *p, uint32_t draws) {
-    if (!p->o.scale) return;
-    uint32_t before = p->o.draws[0];
-    p->o.draws[0] += draws;
-    p->o.draws[1] += p->o.draws[0] < before;
+    if (p->o.scale) p->o = sampler_later(p, draws);
 }
 
 static int32_t largest(const float *logits, int32_t n) {
@@ -134,7 +138,7 @@ static int32_t draw(gptc_sampler *p, int32_t vocab, int32_t last) {
 int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab) {
     if (!p || !logits || vocab <= 0 || vocab > p->vocab) return GPTC_E_ARGUMENT;
     int32_t best = largest(logits, vocab), n = 0;
-    if (best < 0) return GPTC_E_NO_LOGITS;
+    if (best < 0) return sampler_drawn(p, 1), GPTC_E_NO_LOGITS;
     if (!p->o.scale) return best;
     if (isinf(logits[best])) return sampler_drawn(p, 1), best;
     float scale;

@@ -11,6 +11,7 @@ typedef uint64_t u64;
 #undef DEVICE
 
 const SampleOptions *sampler_options(const gptc_sampler *p);
+SampleOptions sampler_later(const gptc_sampler *p, uint32_t draws); /* of the one after so many more */
 /* So many draws were made elsewhere. */
 void sampler_drawn(gptc_sampler *p, uint32_t draws);
 

@@ -233,6 +233,7 @@ static Sequence *sequence_of(const gptc_session *s, int32_t sequence) {
 
 const float *gptc_logits(const gptc_session *s, int32_t sequence) {
     const Sequence *q = sequence_of(s, sequence);
+    if (q && q->has_logits && s->cuda && cuda_logits_bring(s, sequence)) return NULL;
     return q && q->has_logits ? s->logits + (size_t)sequence * s->model->meta->vocab : NULL;
 }
 
@@ -253,7 +254,8 @@ gptc_status gptc_fork(gptc_session *s, int32_t from, int32_t to) {
     if (!a || !b) return GPTC_E_ARGUMENT;
     if (a == b) return GPTC_OK;
     if (s->cuda && a->length) {
-        gptc_status st = cuda_fork(s, (uint32_t)from, (uint32_t)to);
+        gptc_status st = cuda_logits_bring(s, -1);
+        if (!st) st = cuda_fork(s, (uint32_t)from, (uint32_t)to);
         if (st) return st;
     }
     for (uint32_t i = 0; s->states && i < s->model->plan->n_states && a->length; i++) {
@@ -354,45 +356,67 @@ static gptc_status step_check(gptc_session *s, const int32_t *sequences, const i
     return st;
 }
 
-gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n) {
-    if (!s) return GPTC_E_ARGUMENT;
+/* One token of each of the first sequences in s->body, which are all wanted. */
+static gptc_status rows_step(gptc_session *s, uint32_t rows, const SampleOptions *asked, int32_t *next) {
+    gptc_status st;
+    for (uint32_t i = 0; i < rows; i++) s->wanted[i] = i;
+    if (s->cuda) {
+        step_rows(s, rows, rows);
+        st = cuda_step_later(s, rows, asked, next);
+    } else {
+        st = step_run(s, rows, rows);
+    }
+    if (st) return st;
+    for (uint32_t i = 0; i < rows; i++) {
+        int32_t q = s->body.sequences[i];
+        if (!s->cuda) logits_keep(s, q, step_logits(s) + (size_t)i * s->model->meta->vocab);
+        s->sequences[q].length++;
+        s->sequences[q].has_logits = true;
+    }
+    return GPTC_OK;
+}
+
+gptc_status session_step(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n,
+                         const SampleOptions *asked, int32_t *next) {
     gptc_status st = step_check(s, sequences, tokens, n);
     if (st) return st;
     if (s->function) return history_step(s, sequences, tokens, n);
-    size_t vocab = s->model->meta->vocab;
     for (int32_t done = 0; done < n;) {
         int32_t rows = (uint32_t)(n - done) < s->chunk ? n - done : (int32_t)s->chunk;
         for (int32_t i = 0; i < rows; i++) {
             int32_t q = chosen(sequences, done + i);
             row_set(s, (uint32_t)i, tokens[done + i], s->sequences[q].length, q);
-            s->wanted[i] = (uint32_t)i;
         }
-        st = step_run(s, (uint32_t)rows, (uint32_t)rows);
+        st = rows_step(s, (uint32_t)rows, asked, next);
         if (st) return st;
-        for (int32_t i = 0; i < rows; i++) {
-            int32_t q = s->body.sequences[i];
-            logits_keep(s, q, step_logits(s) + (size_t)i * vocab);
-            s->sequences[q].length++;
-            s->sequences[q].has_logits = true;
-        }
         done += rows;
     }
     return GPTC_OK;
+}
+
+gptc_status gptc_step_sequences(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n) {
+    return s ? session_step(s, sequences, tokens, n, NULL, NULL) : GPTC_E_ARGUMENT;
 }
 
 gptc_status gptc_step(gptc_session *s, const int32_t *tokens, int32_t n) {
     return gptc_step_sequences(s, NULL, tokens, n);
 }
 
-uint32_t session_most_ahead(const gptc_session *s) { return s->cuda && s->cuda->decode ? CUDA_AHEAD : 1; }
+int32_t session_most_drawn(const gptc_session *s) {
+    return !s->cuda ? 0 : s->chunk < CUDA_DRAWN ? (int32_t)s->chunk : CUDA_DRAWN;
+}
+
+uint32_t session_most_ahead(const gptc_session *s) { return s->cuda ? CUDA_AHEAD : 1; }
 
 gptc_status session_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t most,
                           const SampleOptions *sampling, int (*fn)(void *user, int32_t next), void *user,
                           uint32_t *done) {
     Sequence *q = &s->sequences[sequence];
-    gptc_status st = cuda_decode_ahead(s, sequence, token, most, sampling, fn, user, done);
+    row_set(s, 0, token, q->length, sequence);
+    s->wanted[0] = 0;
+    step_rows(s, 1, 1);
+    gptc_status st = cuda_ahead(s, most, sampling, fn, user, done);
     if (st) return st;
-    logits_keep(s, sequence, s->cuda->logits);
     q->length += (int32_t)*done;
     q->has_logits = true;
     return GPTC_OK;

@@ -1,7 +1,7 @@
 /* gptc-bench: how fast a compiled model loads, reads a prompt and generates, beside the rate at which the
  * same threads read memory: decoding one sequence has to read every weight once a token, so bytes/s over
- * that rate tells how near to the limit it is. Of the runtime it uses
- * gptc.h alone. */
+ * that rate tells how near to the limit it is. On a GPU a step ends when its tokens are here, drawn greedily. Of
+ * the runtime it uses gptc.h alone. */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
 #include <sched.h>
@@ -155,7 +155,8 @@ static int32_t random_token(uint64_t *state, int32_t vocab) {
 typedef struct {
     const Options *o;
     gptc_session *s;
-    int32_t vocab, *tokens;
+    int32_t vocab, *tokens, *next;
+    gptc_sampler *greedy, **samplers; /* of each sequence, the same; on a GPU */
     uint64_t random;
 } Bench;
 
@@ -186,7 +187,9 @@ static gptc_status measure(Bench *b, double *prefill_rate, double *decode_rate) 
     t = cli_seconds();
     for (int64_t i = 0; i < o->count && !st; i++) {
         for (int32_t q = 0; q < o->batch; q++) b->tokens[q] = random_token(&b->random, b->vocab);
-        st = gptc_step(b->s, b->tokens, (int32_t)o->batch);
+        int32_t n = (int32_t)o->batch;
+        st = b->greedy ? gptc_step_sample(b->s, NULL, b->tokens, n, b->samplers, b->next)
+                       : gptc_step(b->s, b->tokens, n);
     }
     *decode_rate = per_second(o->count * o->batch, t);
     return st;
@@ -215,7 +218,11 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
     r->session_seconds = cli_seconds() - t;
     size_t room = (size_t)(most > o->depth ? most : o->depth) + (size_t)o->batch + 1;
     b.tokens = malloc(room * sizeof *b.tokens);
-    if (!st && !b.tokens) st = GPTC_E_MEMORY;
+    b.next = malloc((size_t)o->batch * sizeof *b.next);
+    b.samplers = malloc((size_t)o->batch * sizeof *b.samplers);
+    if (!st && !(b.tokens && b.next && b.samplers)) st = GPTC_E_MEMORY;
+    if (!st && so.device == GPTC_CUDA) st = gptc_sampler_new(m, NULL, &b.greedy);
+    for (int64_t q = 0; q < o->batch && !st; q++) b.samplers[q] = b.greedy;
     for (int64_t i = -1; i < o->repeat && !st; i++) /* the first one warms the caches */
         st = measure(&b, &prefills[i < 0 ? 0 : i], &decodes[i < 0 ? 0 : i]);
     if (!st) {
@@ -227,6 +234,9 @@ static gptc_status run(const Options *o, Result *r, gptc_detail *why) {
         r->decode_bytes = (double)info.step_bytes + held * (double)info.state_bytes_per_token;
     }
     free(b.tokens);
+    free(b.next);
+    free(b.samplers);
+    gptc_sampler_free(b.greedy);
     gptc_session_free(b.s);
     gptc_close(m);
     return st;

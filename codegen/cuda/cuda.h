@@ -28,6 +28,7 @@ typedef struct {
     VEC(CudaFunction) functions;
     VEC(ArtCudaLaunch) launches;
     uint64_t scratch_row_bytes; /* of a row, times the spans that keys are split into */
+    uint32_t draw;              /* the function that draws the next tokens, last in a graph */
     CudaDecode decode;
 } CudaProgram;
 
@@ -38,7 +39,7 @@ typedef struct {
 /* emit.c. g names nodes in comments. False with the diag set when a step has no CUDA kernel. */
 bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d);
 
-/* Launches of a step of one row. */
+/* Launches of a step of one row, with that which draws its token. */
 uint32_t cuda_launches(const CudaProgram *c);
 
 /* kernels.c, made at build time from kernels/. */

@@ -167,7 +167,7 @@ static bool weights_known(const Emit *e) {
 }
 
 uint32_t cuda_launches(const CudaProgram *c) {
-    uint32_t n = 0;
+    uint32_t n = 1;
     for (size_t i = 0; i < c->launches.count; i++) n += (c->launches.data[i].when & ART_ROWS_1) != 0;
     return n;
 }
@@ -204,6 +204,25 @@ void emit_texts(Emit *e, const CudaText *t) {
     }
 }
 
+/* The last kernel of a graph of steps (kernels/draw.cu), which the runtime launches by itself. */
+static void write_draw(Emit *e) {
+    CudaProgram *c = e->out;
+    uint32_t vocab = e->p->meta.vocab;
+    CudaFunction f = {.name = "draw", .threads = 256, .body = "", .bytes = 4.0 * vocab, .ops = vocab};
+    c->draw = (uint32_t)c->functions.count;
+    VEC_PUSH(e->arena, &c->functions, f);
+    text_printf(
+        &c->source,
+        "\n/* The tokens that follow the rows of a step, by blocks that share a row. Expected: %.4g KB a "
+        "row. */\n"
+        "KERNEL(256) draw(global<const float> logits, global<u32> asked, global<u64> words, global<i32> "
+        "info, u32 chunk, global<u32> mail) {\n"
+        "    SHARED(float, part, 2 * SAMPLE_BINS + 4);\n    SHARED(float, bests, 2 * RING_WARPS);\n"
+        "    grid_wait();\n"
+        "    draw_row<%u>(logits, asked, words, info, chunk, mail, part, bests);\n}\n",
+        f.bytes / 1024, vocab);
+}
+
 bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaProgram *out, Diag *d) {
     Emit e = {.g = g, .p = p, .out = out, .arena = a, .diag = d, .halves = o->halves};
     FusePlan fused;
@@ -221,6 +240,7 @@ bool cuda_emit(Graph *g, const Program *p, const CudaOptions *o, Arena *a, CudaP
             write_products(&e, &fused.groups.data[group]);
         rounded_forget(&e);
     }
+    write_draw(&e);
     write_decode(&e);
     return true;
 }

@@ -183,9 +183,8 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
                 "        const Next next = token_next<%u>(best, local + %u, words, sums, mail, logits, row + "
                 "3, place "
                 "+ %zu, %u, step, epoch);\n"
-                "        if (block_index() == 0 && thread_index() == 0) {\n"
-                "            publish_host(mail + (2 + step), next.token);\n"
-                "            publish_host(mail + 1, step + 1);\n        }\n"
+                "        if (block_index() == 0 && thread_index() == 0) publish_host(mail + (1 + step), "
+                "next.token);\n"
                 "        token = next.token;\n"
                 "        if (!next.go_on) break;\n    }\n"
                 "    if (thread_index() == 0) mbarrier_arrive(ring.over);\n}\n",

@@ -16,7 +16,9 @@ static uint64_t put_aligned(Text *t, const void *data, size_t bytes) {
 void cuda_section(const CudaProgram *c, const CudaImage *images, uint32_t n, bool source, Arena *a,
                   const void **data, size_t *bytes) {
     Text t = text_new(a), names = text_new(a);
-    ArtCuda head = {.n_images = n,
+    ArtCuda head = {.interface = ART_CUDA_INTERFACE,
+                    .draw = c->draw,
+                    .n_images = n,
                     .n_functions = (uint32_t)c->functions.count,
                     .n_launches = (uint32_t)c->launches.count,
                     .scratch_row_bytes = c->scratch_row_bytes,

@@ -57,6 +57,11 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
         return status_fail(why, GPTC_E_FORMAT, "KERNELS: they run the steps of a PLAN, and there is none");
     k->head = m->cuda;
     k->bytes = data;
+    if (k->head->interface != ART_CUDA_INTERFACE)
+        return status_fail(
+            why, GPTC_E_VERSION,
+            "the file's CUDA kernels are made for another version of this library; hint: compile it "
+            "again");
     const ArtCuda *h = k->head;
     if (!table(data, bytes, &at, h->n_images, sizeof *k->images, &k->images) ||
         !table(data, bytes, &at, h->n_functions, sizeof *k->functions, &k->functions) ||
@@ -76,6 +81,8 @@ gptc_status cuda_kernels_check(const gptc_model *m, CudaKernels *k, gptc_detail 
         if (k->functions[i].name_offset >= h->text_bytes || !k->functions[i].threads ||
             k->functions[i].threads > 1024 || k->functions[i].launch_bytes > 1 << 20)
             return status_fail(why, GPTC_E_FORMAT, "KERNELS: function %u is out of range", i);
+    if (h->draw >= h->n_functions)
+        return status_fail(why, GPTC_E_FORMAT, "KERNELS: no function draws tokens");
     for (uint32_t i = 0; i < h->n_launches; i++) {
         gptc_status st = launch_check(m, k, i, why);
         if (st) return st;

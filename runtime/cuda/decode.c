@@ -1,11 +1,10 @@
 /* decode.c: the persistent kernel: several steps of one row in one launch (codegen/cuda/kernels/ring.cu).
  *
  * All its blocks must run at once, so the launch is cooperative and has a block for every SM. Words between blocks
- * carry the number of the step they belong to, counted over the session's life and never reset; they begin as zeros. A
- * word of host memory asks it to stop, others bring tokens. */
+ * carry the number of the step they belong to, counted over the session's life and never reset; they begin as zeros.
+ * What it draws it puts into the session's mail (tokens.c). */
 #include "runtime/cuda/cuda.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,11 +15,7 @@
     } while (0)
 
 enum { STAGE_BYTES = 16384, MOST_STAGES = 14, LEAST_STAGES = 3, MOST_BLOCKS = 256, STOPS = 8, UNIT = 64 };
-enum { MAIL_STOP, MAIL_COUNT, MAIL_TOKENS };
-enum {
-    SAMPLE_BINS = 256,
-    SAMPLE_PASSES = 20
-}; /* of sample.cu: words of a meeting, twice; sums of each pass */
+/* Words to meet by, twice; sums of each pass of each step. */
 #define SUMS_BYTES ((size_t)(2 + CUDA_AHEAD * SAMPLE_PASSES) * SAMPLE_BINS * sizeof(uint64_t))
 
 typedef struct {
@@ -28,16 +23,12 @@ typedef struct {
     SampleOptions sampling;
 } Row;
 
-typedef struct {
-    int sms, cooperative, shared;
-} Chip;
-
-static const char *why_not(const CudaModel *m, const Chip *c, uint32_t *stages) {
+static const char *why_not(const CudaModel *m, int shared, uint32_t *stages) {
     const ArtCuda *h = m->kernels.head;
     if (m->arch < 90) return "it needs bulk copies, of sm_90 and above";
-    if (!c->cooperative || c->sms < 1 || c->sms > MOST_BLOCKS)
+    if (!m->together || m->sms < 1 || m->sms > MOST_BLOCKS)
         return "the device cannot run its blocks together";
-    uint32_t room = (uint32_t)c->shared > h->decode_bytes ? (uint32_t)c->shared - h->decode_bytes : 0;
+    uint32_t room = (uint32_t)shared > h->decode_bytes ? (uint32_t)shared - h->decode_bytes : 0;
     *stages = room / STAGE_BYTES < MOST_STAGES ? room / STAGE_BYTES : MOST_STAGES;
     return *stages < LEAST_STAGES ? "the device has too little shared memory" : NULL;
 }
@@ -86,10 +77,6 @@ static gptc_status decode_reserve(const gptc_session *s, CudaDecode *e, gptc_det
     e->row = e->memory + table_bytes;
     e->words = e->memory + at;
     e->sums = e->memory + words_end;
-    void *mail;
-    TRY(d->host_new(&mail, (MAIL_TOKENS + CUDA_AHEAD) * sizeof(uint32_t), 0), "cuMemHostAlloc");
-    e->mail = mail;
-    TRY(d->host_address(&e->mail_there, mail, 0), "cuMemHostGetDevicePointer");
     return GPTC_OK;
 }
 
@@ -98,20 +85,18 @@ gptc_status cuda_decode_new(gptc_session *s, gptc_decode_form form, gptc_detail 
     const CudaModel *m = c->model;
     const CudaDriver *d = &m->driver;
     const ArtCuda *h = m->kernels.head;
-    Chip chip = {0};
+    int shared = 0;
     uint32_t stages = 0;
     bool none = h->decode == ART_NO_INDEX;
     if (form == GPTC_DECODE_GRAPH || (form == GPTC_DECODE_AUTO && (none || !h->decode_first))) return GPTC_OK;
     if (none) return none_in_file(&m->kernels, why);
-    TRY(d->device_attribute(&chip.sms, CU_SMS, m->device), "cuDeviceGetAttribute");
-    TRY(d->device_attribute(&chip.cooperative, CU_COOPERATIVE, m->device), "cuDeviceGetAttribute");
-    TRY(d->device_attribute(&chip.shared, CU_SHARED_BYTES, m->device), "cuDeviceGetAttribute");
-    const char *not = why_not(m, &chip, &stages);
+    TRY(d->device_attribute(&shared, CU_SHARED_BYTES, m->device), "cuDeviceGetAttribute");
+    const char *not = why_not(m, shared, &stages);
     if (not &&form == GPTC_DECODE_AUTO) return GPTC_OK;
     if (not ) return status_fail(why, GPTC_E_UNSUPPORTED, "no persistent kernel on %s: %s", m->name, not );
     CudaDecode *e = c->decode = calloc(1, sizeof *e);
     if (!e) return status_fail(why, GPTC_E_MEMORY, "%zu bytes for the session", sizeof *e);
-    e->blocks = (uint32_t)chip.sms;
+    e->blocks = (uint32_t)m->sms;
     e->stages = stages;
     e->shared_bytes = h->decode_bytes + stages * STAGE_BYTES;
     TRY(d->function_set(m->functions[h->decode], CU_MOST_SHARED, (int)e->shared_bytes), "cuFuncSetAttribute");
@@ -121,22 +106,22 @@ gptc_status cuda_decode_new(gptc_session *s, gptc_decode_form form, gptc_detail 
 void cuda_decode_free(CudaSession *c) {
     CudaDecode *e = c->decode;
     if (!e) return;
-    if (e->mail) c->model->driver.host_free(e->mail);
     if (e->memory) c->model->driver.memory_free(e->memory);
     free(e);
     c->decode = NULL;
 }
 
-/* Starts `steps` steps from a token at a position of a sequence. */
-static CuResult decode_launch(const gptc_session *s, const Row *row, uint32_t steps) {
+CuResult cuda_decode_start(const gptc_session *s, const SampleOptions *sampling, uint32_t steps) {
     const CudaSession *c = s->cuda;
     const CudaModel *m = c->model;
     CudaDecode *e = c->decode;
+    Row row = {
+        .token = s->body.tokens[0], .position = s->body.positions[0], .sequence = s->body.sequences[0]};
     CuPointer logits = c->rows + s->model->plan->logits_offset * s->chunk, weights = m->weights,
-              cache = c->block;
+              cache = c->block, mail = c->mail_there;
     uint32_t context = s->context, epoch = e->epoch + 1;
-    void *arguments[] = {&weights,       &cache,  &e->memory, &e->words, &e->sums, &logits,
-                         &e->mail_there, &e->row, &context,   &epoch,    &steps,   &e->stages};
+    void *arguments[] = {&weights, &cache,  &e->memory, &e->words, &e->sums, &logits,
+                         &mail,    &e->row, &context,   &epoch,    &steps,   &e->stages};
     CuAttribute together = {.id = CU_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
     CuLaunch config = {.grid = {e->blocks, 1, 1},
                        .block = {m->kernels.functions[m->kernels.head->decode].threads, 1, 1},
@@ -144,40 +129,9 @@ static CuResult decode_launch(const gptc_session *s, const Row *row, uint32_t st
                        .stream = c->stream,
                        .attributes = &together,
                        .n_attributes = 1};
+    if (sampling) row.sampling = *sampling;
     e->epoch += steps;
-    e->mail[MAIL_STOP] = e->mail[MAIL_COUNT] = 0;
-    CuResult r = m->driver.upload(e->row, row, sizeof *row, c->stream);
-    if (!r && row->sampling.scale) r = m->driver.memory_set(e->sums, 0, SUMS_BYTES, c->stream);
+    CuResult r = m->driver.upload(e->row, &row, sizeof row, c->stream);
+    if (!r && row.sampling.scale) r = m->driver.memory_set(e->sums, 0, SUMS_BYTES, c->stream);
     return r ? r : m->driver.launch(&config, m->functions[m->kernels.head->decode], arguments, NULL);
-}
-
-CuResult cuda_decode_step(const gptc_session *s) {
-    const RowInfo *b = &s->body;
-    return decode_launch(s, &(Row){b->tokens[0], b->positions[0], b->sequences[0], {0}}, 1);
-}
-
-gptc_status cuda_decode_ahead(gptc_session *s, int32_t sequence, int32_t token, uint32_t steps,
-                              const SampleOptions *sampling, gptc_ahead_fn fn, void *user, uint32_t *done) {
-    CudaSession *c = s->cuda;
-    const CudaDriver *d = &c->model->driver;
-    volatile uint32_t *mail = c->decode->mail;
-    const Row row = {token, s->sequences[sequence].length, sequence, *sampling};
-    uint32_t seen = 0;
-    *done = 0;
-    CuResult r = d->context_current(c->model->context), under_way;
-    if (!r) r = decode_launch(s, &row, steps);
-    if (r) return GPTC_E_DEVICE;
-    do { /* tokens are given on while the kernel makes the next ones */
-        under_way = d->stream_query(c->stream);
-        for (uint32_t count = mail[MAIL_COUNT]; seen < count && seen < steps; seen++)
-            if (!mail[MAIL_STOP] && fn(user, (int32_t)mail[MAIL_TOKENS + seen])) mail[MAIL_STOP] = 1;
-        if (under_way == CU_NOT_READY) sched_yield();
-    } while (under_way == CU_NOT_READY);
-    if (under_way) return GPTC_E_DEVICE;
-    r = d->download(c->logits, c->rows + s->model->plan->logits_offset * s->chunk,
-                    s->model->meta->vocab * sizeof(float), c->stream);
-    if (!r) r = d->stream_wait(c->stream);
-    *done = seen;
-    s->rows_computed += seen;
-    return r ? GPTC_E_DEVICE : GPTC_OK;
 }

@@ -84,7 +84,7 @@ static gptc_status weights_load(CudaModel *c, const gptc_model *m, gptc_detail *
 }
 
 static gptc_status model_init(CudaModel *c, const gptc_model *m, const char *driver, gptc_detail *why) {
-    int count = 0, major = 0, minor = 0;
+    int count = 0, major = 0, minor = 0, together = 0;
     gptc_status st = cuda_kernels_check(m, &c->kernels, why);
     if (st || (st = cuda_driver_open(&c->driver, driver, why))) return st;
     TRY(c->driver.init(0), "cuInit");
@@ -96,6 +96,8 @@ static gptc_status model_init(CudaModel *c, const gptc_model *m, const char *dri
     TRY(c->driver.device_attribute(&major, CU_MAJOR, c->device), "cuDeviceGetAttribute");
     TRY(c->driver.device_attribute(&minor, CU_MINOR, c->device), "cuDeviceGetAttribute");
     TRY(c->driver.device_attribute(&c->sms, CU_SMS, c->device), "cuDeviceGetAttribute");
+    TRY(c->driver.device_attribute(&together, CU_COOPERATIVE, c->device), "cuDeviceGetAttribute");
+    c->together = together != 0;
     c->arch = major * 10 + minor;
     TRY(c->driver.context_retain(&c->context, c->device), "cuDevicePrimaryCtxRetain");
     TRY(c->driver.context_current(c->context), "cuCtxSetCurrent");

@@ -1,9 +1,10 @@
 /* session.c: steps of a session on the device (see cuda.h).
  *
  * All memory is one allocation, made when the session is. A step uploads token, position and sequence of its
- * rows, runs the launches, and brings back the logits that are wanted. Steps of up to eight rows, all of them
- * wanted, are captured as a graph once and replayed: what differs from step to step is data. Kernels begin
- * before the one before has ended (programmatic dependent launch) and wait for it themselves. */
+ * rows and runs the launches. Steps of up to eight rows, all of them wanted, are captured as a graph once and
+ * replayed: what differs from step to step is data. Kernels begin before the one before has ended (programmatic
+ * dependent launch) and wait for it themselves. A prefill brings back the logits that are wanted; what comes back of
+ * a step is in tokens.c. */
 #include "runtime/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -19,7 +20,7 @@ enum { FEW = 8, SPAN_KEYS = 256, MOST_SPANS = 64, ALIGN = 256 };
 
 /* ---- memory ---- */
 typedef struct {
-    uint64_t cache, rows, scratch, info, total;
+    uint64_t cache, rows, scratch, info, draw, total;
 } Need;
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
@@ -41,8 +42,8 @@ static bool need_of(const gptc_session *s, Need *n) {
         ok = need_add(&n->cache, c->state_bytes[i], s->n_sequences);
     ok = ok && need_add(&n->rows, p->row_bytes, s->chunk) &&
          need_add(&n->scratch, c->model->kernels.head->scratch_row_bytes, spread) &&
-         need_add(&n->info, 6 * 4, s->chunk);
-    n->total = n->cache + n->rows + n->scratch + n->info;
+         need_add(&n->info, 6 * 4, s->chunk) && need_add(&n->draw, cuda_draw_bytes(), 1);
+    n->total = n->cache + n->rows + n->scratch + n->info + n->draw;
     return ok && n->cache < UINT64_MAX / 4;
 }
 
@@ -70,7 +71,9 @@ static gptc_status memory_reserve(gptc_session *s, gptc_detail *why) {
     c->rows = c->block;
     c->scratch = c->rows + n.rows;
     c->info = c->scratch + n.scratch;
-    CuPointer at = c->info + n.info;
+    c->asked = c->info + n.info;
+    c->words = c->asked + cuda_draw_words_at();
+    CuPointer at = c->asked + n.draw;
     for (uint32_t i = 0; i < p->n_states; i++) {
         c->states[i] = at;
         at += aligned(c->state_bytes[i] * s->n_sequences);
@@ -91,7 +94,8 @@ gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_decode_fo
     c->states = calloc(p->n_states + 1, sizeof *c->states);
     c->state_bytes = calloc(p->n_states + 1, sizeof *c->state_bytes);
     c->logits = malloc((size_t)s->chunk * s->model->meta->vocab * sizeof(float));
-    if (!c->states || !c->state_bytes || !c->logits)
+    c->waiting = malloc(s->chunk * sizeof *c->waiting);
+    if (!c->states || !c->state_bytes || !c->logits || !c->waiting)
         return status_fail(why, GPTC_E_MEMORY, "no memory for the session's tables");
     for (uint32_t i = 0; i < p->n_states; i++)
         c->state_bytes[i] =
@@ -100,6 +104,10 @@ gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_decode_fo
     if (c->spans > MOST_SPANS) c->spans = MOST_SPANS;
     TRY(d->context_current(c->model->context), "cuCtxSetCurrent");
     TRY(d->stream_new(&c->stream, 1), "cuStreamCreate");
+    void *mail;
+    TRY(d->host_new(&mail, CUDA_MAIL_WORDS * sizeof(uint32_t), 0), "cuMemHostAlloc");
+    c->mail = mail;
+    TRY(d->host_address(&c->mail_there, mail, 0), "cuMemHostGetDevicePointer");
     st = memory_reserve(s, why);
     return st ? st : cuda_decode_new(s, form, why);
 }
@@ -110,15 +118,19 @@ void cuda_session_free(gptc_session *s) {
     if (c->model) {
         const CudaDriver *d = &c->model->driver;
         d->context_current(c->model->context);
-        for (int i = 0; i < CUDA_GRAPHS; i++)
-            if (c->graph[i]) d->graph_free(c->graph[i]);
+        for (int i = 0; i < 2 * CUDA_GRAPHS; i++) {
+            CuGraphExec graph = c->graph[i / CUDA_GRAPHS][i % CUDA_GRAPHS];
+            if (graph) d->graph_free(graph);
+        }
         cuda_decode_free(c);
+        if (c->mail) d->host_free(c->mail);
         if (c->block) d->memory_free(c->block);
         if (c->stream) d->stream_free(c->stream);
     }
     free(c->states);
     free(c->state_bytes);
     free(c->logits);
+    free(c->waiting);
     free(c);
     s->cuda = NULL;
 }
@@ -242,44 +254,68 @@ static CuResult launches_run(const gptc_session *s, uint32_t n, uint32_t wanted)
 }
 
 /* Replays the graph of n rows; the first time it is made. */
-static CuResult graph_run(const gptc_session *s, uint32_t n) {
+static CuResult graph_run(gptc_session *s, uint32_t n, bool drawn) {
     CudaSession *c = s->cuda;
     const CudaDriver *d = &c->model->driver;
+    CuGraphExec *graph = &c->graph[drawn][n - 1];
     CuGraph text = NULL;
     CuResult e = 0;
-    if (!c->graph[n - 1]) {
+    if (!*graph) {
         e = d->capture_begin(c->stream, CU_CAPTURE_THREAD);
         if (e) return e;
         e = launches_run(s, n, n);
+        if (!e && drawn) e = cuda_draw_launch(s, n);
         CuResult end = d->capture_end(c->stream, &text);
         if (!e) e = end;
-        if (!e) e = d->graph_make(&c->graph[n - 1], text, 0);
+        if (!e) e = d->graph_make(graph, text, 0);
         if (text) d->graph_text_free(text);
         if (e) return e;
     }
-    return d->graph_launch(c->graph[n - 1], c->stream);
+    return d->graph_launch(*graph, c->stream);
 }
+
+static CuResult drawn_run(gptc_session *s, uint32_t n) {
+    CuResult e = n <= CUDA_GRAPHS ? graph_run(s, n, true) : launches_run(s, n, n);
+    if (!e && n > CUDA_GRAPHS) e = cuda_draw_launch(s, n);
+    for (uint32_t i = 0; i < n && !e; i++) s->cuda->draws[i]++;
+    return e;
+}
+
+static void mail_empty(volatile uint32_t *mail) {
+    mail[CUDA_MAIL_STOP] = 0;
+    for (uint32_t i = CUDA_MAIL_TOKENS; i < CUDA_MAIL_WORDS; i++) mail[i] = CUDA_NO_MAIL;
+}
+
+CuResult cuda_rows_run(gptc_session *s, uint32_t n, uint32_t n_wanted, const SampleOptions *asked,
+                       uint32_t steps) {
+    CudaSession *c = s->cuda;
+    const CudaDriver *d = &c->model->driver;
+    bool ready = n == n_wanted && n <= CUDA_GRAPHS;
+    CuResult e = d->context_current(c->model->context);
+    mail_empty(c->mail);
+    if (!e && n == 1 && ready && c->decode) return cuda_decode_start(s, asked, steps);
+    /* tokens, positions and sequences of body and head follow each other, here and there */
+    if (!e) e = d->upload(c->info, s->body.tokens, 6 * 4 * (size_t)s->chunk, c->stream);
+    if (!e && asked) e = cuda_draw_ask(s, n, asked);
+    if (e) return e;
+    if (asked) return drawn_run(s, n);
+    return ready ? graph_run(s, n, false) : launches_run(s, n, n_wanted);
+}
+
+CuResult cuda_row_again(gptc_session *s) { return drawn_run(s, 1); }
 
 gptc_status cuda_step(gptc_session *s, uint32_t n, uint32_t n_wanted) {
     CudaSession *c = s->cuda;
     const CudaDriver *d = &c->model->driver;
-    const ArtPlan *p = s->model->plan;
-    size_t vocab = s->model->meta->vocab;
-    /* tokens, positions and sequences of body and head follow each other, here and there */
-    CuResult e = d->context_current(c->model->context);
-    if (!e) e = d->upload(c->info, s->body.tokens, 6 * 4 * (size_t)s->chunk, c->stream);
-    bool ready = n == n_wanted && n <= CUDA_GRAPHS;
-    if (!e && n == 1 && ready && c->decode)
-        e = cuda_decode_step(s);
-    else if (!e)
-        e = ready ? graph_run(s, n) : launches_run(s, n, n_wanted);
+    gptc_status st = cuda_logits_bring(s, -1);
+    if (st) return st;
+    CuResult e = cuda_rows_run(s, n, n_wanted, NULL, 1);
     if (!e && n_wanted)
-        e = d->download(c->logits, c->rows + p->logits_offset * s->chunk, n_wanted * vocab * sizeof(float),
-                        c->stream);
+        e = d->download(c->logits, c->rows + s->model->plan->logits_offset * s->chunk,
+                        n_wanted * sizeof(float) * s->model->meta->vocab, c->stream);
     if (!e) e = d->stream_wait(c->stream);
-    if (e) return e == CU_OUT_OF_MEMORY ? GPTC_E_MEMORY : GPTC_E_DEVICE;
-    s->rows_computed += n;
-    return GPTC_OK;
+    if (!e) s->rows_computed += n;
+    return cuda_status(e);
 }
 
 gptc_status cuda_fork(gptc_session *s, uint32_t from, uint32_t to) {

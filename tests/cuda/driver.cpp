@@ -5,7 +5,8 @@
  * takes the calls, checks their order and every pointer, and runs nothing.
  *
  * What is wrong is printed and returned as an error (719, launch failed). With the variable GPTC_TRACE, a file,
- * every launch is written there: kernel, grid, and where in which allocation its arguments point. */
+ * every launch is written there: kernel, grid, and where in which allocation its arguments point; and of downloads the
+ * bytes. */
 #include "codegen/cuda/kernels/prelude_host.h"
 
 #include <tuple>
@@ -97,9 +98,12 @@ bool inside(CuPointer p, size_t bytes) {
     return p - it->first <= it->second && bytes <= it->second - (p - it->first);
 }
 
-void trace(const Launch &l) {
+FILE *trace_open() {
     const char *path = getenv("GPTC_TRACE");
-    FILE *f = path ? fopen(path, "a") : nullptr;
+    return path ? fopen(path, "a") : nullptr;
+}
+void trace(const Launch &l) {
+    FILE *f = trace_open();
     if (!f) return;
     const Kernel &k = kernels()[l.kernel];
     fprintf(f, "%s <<<%u x %u, %u>>>", k.name.c_str(), l.config.grid[0], l.config.grid[1], l.config.block[0]);
@@ -130,7 +134,7 @@ int run(const Launch &l) {
     for (const uint64_t &s : l.slots) slots.push_back((void *)&s);
     if (l.together && l.config.grid[0] * l.config.grid[1] > sms()) return fail(k.name.c_str(), "more blocks than can run at once");
     std::string fault = host::launch(l.config.grid[0], l.config.grid[1], l.config.block[0], l.config.shared_bytes,
-                                     l.together ? l.config.grid[0] : 1,
+                                     l.together ? l.config.grid[0] * l.config.grid[1] : 1,
                                      [&] { k.run(slots.data()); });
     if (fault.empty()) return OK;
     fprintf(stderr, "driver: %s: %s\n", k.name.c_str(), fault.c_str());
@@ -227,6 +231,10 @@ API cuMemcpyHtoDAsync_v2(CuPointer to, const void *from, size_t n, CuStream) {
 }
 API cuMemcpyDtoHAsync_v2(void *to, CuPointer from, size_t n, CuStream) {
     if (!inside(from, n)) return fail("cuMemcpyDtoHAsync", "outside of the allocation");
+    if (FILE *f = trace_open()) {
+        fprintf(f, "download %zu\n", n);
+        fclose(f);
+    }
     memcpy(to, (const void *)from, n);
     return OK;
 }

@@ -40,6 +40,14 @@ KERNEL(64) added_up(global<float> y, bool before, bool after) { /* by all thread
     if (after) barrier();
     y[thread_index()] = (float)(u64)sum[0];
 }
+KERNEL(96) added_by_two(global<float> y) { /* the second to add meets the reader, the first does not */
+    SHARED(u64, sum, 1);
+    if (thread_index() == 0) sum[0] = 0;
+    barrier();
+    if (warp() != 2) atomic_add(sum + 0, (u64)1);
+    if (warp() != 0) barrier_some(1, 64);
+    if (warp() == 2) y[lane()] = (float)(u64)sum[0];
+}
 KERNEL(64) global_bounds(global<float> y, u32 first) { y[first + thread_index()] = 1; }
 KERNEL(64) shared_bounds(global<float> y) {
     SHARED(float, s, 32);
@@ -137,6 +145,7 @@ int main() {
     if (data[5] != 2016) failures++, printf("FAIL: a sum of %g, not 2016\n", (double)data[5]);
     expect("no barrier before sums", "nobody wrote it", 1, 64, [&] { added_up(y, false, true); });
     expect("no barrier behind sums", "race: ", 1, 64, [&] { added_up(y, true, false); });
+    expect("no barrier behind the first of two that add", "race: reads what warp 0 adds to", 1, 96, [&] { added_by_two(y); });
     expect("inside global memory", "", 1, 64, [&] { global_bounds(y, 192); });
     expect("outside of global memory", "global memory: 4 bytes at 1024 of \"data\"", 1, 64, [&] { global_bounds(y, 200); });
     expect("outside of shared memory", "shared memory: an access outside", 1, 64, [&] { shared_bounds(y); });

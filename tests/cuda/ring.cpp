@@ -6,6 +6,7 @@
 #include "codegen/cuda/kernels/weights.cu"
 #include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/codes.cu"
+#include "codegen/cuda/kernels/words.cu"
 #include "codegen/cuda/kernels/ring.cu"
 #include "codegen/cuda/kernels/ring_codes.cu"
 

@@ -1,14 +1,17 @@
-/* sample.cpp: tokens drawn by 1 to 4 blocks (kernels/sample.cu, as decode.cu calls it) are those that the runtime's sampler
- * draws: every filter alone and together, many equal logits, NaN and infinity, vocabularies of odd sizes. */
+/* sample.cpp: tokens drawn by 1 to 4 blocks (kernels/sample.cu, as decode.cu calls it, and draw.cu) are those that the
+ * runtime's sampler draws: every filter alone and together, many equal logits, NaN and infinity, vocabularies of odd sizes;
+ * rows of a batch, each in its own way, in launches of 1 to 8 of them that follow each other. */
 #include "tests/cuda/expect.h"
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
 #include "codegen/cuda/kernels/rope.cu"
 #include "codegen/cuda/kernels/attention.cu"
-#include "codegen/cuda/kernels/ring.cu"
+#include "codegen/cuda/kernels/words.cu"
 #include "runtime/sample_math.h"
 #include "codegen/cuda/kernels/sample.cu"
+#include "codegen/cuda/kernels/draw.cu"
+#include "codegen/cuda/kernels/ring.cu"
 #include "codegen/cuda/kernels/decode.cu"
 
 extern "C" {
@@ -16,7 +19,7 @@ extern "C" {
 void sampler_reference(int32_t vocab, const float *logits, const gptc_sampler_options *options, int32_t draws, int32_t *tokens, uint32_t words[8]);
 }
 
-enum { STEPS = 2, BLOCKS = 4, MOST = 70000, SUMS = (2 + STEPS * SAMPLE_PASSES) * SAMPLE_BINS };
+enum { STEPS = 2, BLOCKS = 4, MOST = 70000, SUMS = SAMPLE_MEET + STEPS * SAMPLE_SUMS };
 static float logits[MOST];
 static u64 words[2 * (2 * BLOCKS + 2)], sums[SUMS];
 static u32 asked[8], mail[1], drawn[BLOCKS][STEPS];
@@ -74,12 +77,77 @@ template <u32 vocab> static void all(const char *name, u32 blocks) {
     }
 }
 
+/* ---- rows of a batch ---- */
+enum { ROWS = 8, CHUNK = 10, LAUNCHES = 7, DRAWS = LAUNCHES + 1 };
+static u32 slots[ROWS * ASKED_WORDS], letters[1 + 2 * ROWS];
+static u64 slot_words[ROWS * DRAW_WORDS];
+static i32 info[6 * CHUNK], follows[ROWS][DRAWS];
+
+template <u32 vocab> KERNEL(256) draw_rows(global<const float> from, global<u32> wish, global<u64> at, global<i32> of, global<u32> mail_at) {
+    SHARED(float, part, 2 * SAMPLE_BINS + 4);
+    SHARED(float, bests, 2 * RING_WARPS);
+    draw_row<vocab>(from, wish, at, of, CHUNK, mail_at, part, bests);
+}
+
+static gptc_sampler_options row_options(u32 row) {
+    static const gptc_sampler_options table[ROWS] = {{0, 0, 0, 1, 0, 0},      {0, 1, 0, 1, 0, 3},        {0, 0.8f, 7, 1, 0, 4}, {0, 1, 0, 0.7f, 0, 5},
+                                                     {0, 1, 9, 0.9f, 0.1f, 3}, {0, 2, 1 << 20, 1, 0.2f, 0}, {0, 0, 0, 1, 0, 1},    {0, 1, 0, 1, 0, 9}};
+    return table[row];
+}
+
+/* draws[row]: those that the row's slot has made; `again` times in a row, as replays of a graph. */
+template <u32 vocab> static void draw_launch(u32 n, u32 blocks, u32 again, u32 *draws) {
+    u64 before = 0;
+    for (u32 r = 0; r < n; r++) {
+        i32 unused[1];
+        const gptc_sampler_options o = row_options(r);
+        u32 *slot = slots + r * ASKED_WORDS;
+        sampler_reference(vocab, logits, &o, 0, unused, slot);
+        memcpy(&before, slot + 6, sizeof before);
+        before += draws[r];
+        memcpy(slot + 6, &before, sizeof before);
+        slot[ASKED_EPOCH] = draws[r] + 1, slot[ASKED_PLACE] = 1 + r;
+    }
+    for (u32 k = 0; k < again; k++) {
+        memset(info, 0, sizeof info);
+        const std::string fault = host::launch(blocks, n, 256, 0, blocks * n, [&] {
+            draw_rows<vocab>(global<const float>(logits), global<u32>(slots), global<u64>(slot_words), global<i32>(info), global<u32>(letters));
+        });
+        for (u32 r = 0; r < n; r++) {
+            const i32 want = follows[r][draws[r]++], got = (i32)letters[1 + r + k], next = want < 0 ? 0 : want;
+            const bool is_left = info[r] == next && info[3 * CHUNK + r] == next && info[CHUNK + r] == 1 && info[4 * CHUNK + r] == 1;
+            if (fault.empty() && is_left && (want < 0 ? got == -1 : got == want)) continue;
+            failures++;
+            printf("FAIL: row %u of %u of %u, by %u blocks: %d, not %d; the next step takes %d at %d %s\n", r, n, vocab, blocks, got, want, info[r],
+                   info[CHUNK + r], fault.c_str());
+        }
+    }
+}
+template <u32 vocab> static void batches() {
+    u32 draws[ROWS] = {}, unused[8];
+    memset(slot_words, 0, sizeof slot_words);
+    for (u32 i = 0; i < vocab; i++) logits[7 * vocab + i] = NAN;
+    for (u32 r = 0; r < ROWS; r++) {
+        const gptc_sampler_options o = row_options(r);
+        sampler_reference(vocab, logits + r * vocab, &o, DRAWS, follows[r], unused);
+    }
+    draw_launch<vocab>(8, 1, 1, draws), draw_launch<vocab>(1, 4, 1, draws), draw_launch<vocab>(8, 2, 1, draws);
+    draw_launch<vocab>(3, 3, 1, draws), draw_launch<vocab>(5, 1, 2, draws), draw_launch<vocab>(8, 1, 1, draws);
+    draw_launch<vocab>(1, 3, 1, draws);
+}
+
 int main() {
     host::region_add(logits, sizeof logits, "logits");
     host::region_add(words, sizeof words, "words");
     host::region_add(sums, sizeof sums, "sums");
     host::region_add(asked, sizeof asked, "asked");
     host::region_add(mail, sizeof mail, "mail");
+    host::region_add(slots, sizeof slots, "slots");
+    host::region_add(letters, sizeof letters, "letters");
+    host::region_add(slot_words, sizeof slot_words, "slot_words");
+    host::region_add(info, sizeof info, "info");
+    for (float &x : logits) x = 6 * random_unit();
+    batches<1>(), batches<301>();
     for (float &x : logits) x = 6 * random_unit();
     all<1>("one candidate", 1);
     all<333>("odd sizes", 3);

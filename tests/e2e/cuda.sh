@@ -46,12 +46,20 @@ if grep -q '^KERNEL(288, 1) decode(' "$work/model.cu"; then # one kernel a step,
     counts='2 3'
     [ -z "${CUDA_SANITIZE:-}" ] || counts=2 # 45 s of fibers for the other
     for sms in $counts; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
-    if [ -z "${CUDA_SANITIZE:-}" ]; then # minutes of fibers; the prelude checks memory and barriers by itself
-        GPTC_SMS=2 "$build/tests/cuda-generate" "$work/model.bin" "$work/driver.so" || fail "generates something else"
-    fi
+    forms='graph persistent'
 else
     echo "no persistent kernel"
+    forms=graph
 fi
+if [ -z "${CUDA_SANITIZE:-}" ]; then # minutes of fibers; the prelude checks memory and barriers by itself
+    for form in $forms; do
+        GPTC_SMS=2 "$build/tests/cuda-generate" "$work/model.bin" "$work/driver.so" $form || fail "generates something else, $form"
+    done
+fi
+# only tokens come back: of the prompt, and of the last step nothing
+GPTC_TRACE=$work/generated "$build/gptc-run" "$work/model.bin" --tokens 1,2,3 -n 6 --decode graph --device "cuda:$work/driver.so" >/dev/null || fail "does not generate"
+[ "$(grep -c '^draw <<<3 x 1, 256>>>' "$work/generated")" -ge 4 ] || fail "tokens are not drawn at the end of a graph"
+[ "$(grep -c '^download' "$work/generated")" = 1 ] || fail "more comes back than tokens: $(grep '^download' "$work/generated")"
 if [ -f "$model/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
 [ "$level" = -O2 ] || exit 0
 

@@ -30,10 +30,14 @@ joint=$source/tests/models/joint/model.onnx
 "$build/gptc-run" "$work/joint.bin" --tokens 1 -n 1 --device "cuda:$null" >/dev/null 2>&1 || bad "the graph does not run in its place"
 grep -q 'persistent kernel, predicted to be faster' "$work/kernels" || bad "does not show the persistent kernel"
 
-# a step is one graph: the same launches every time, each kernel's arguments inside the allocation
+# a step is one graph, with the draw of its token behind it: the same launches every time, each kernel's arguments inside the
+# allocation, and no logits come back
 GPTC_TRACE=$work/trace "$build/gptc-bench" "$work/m.bin" -p 3 -n 3 -r 1 --decode graph --device "cuda:$null" >/dev/null 2>"$work/err" || bad "does not run: $(cat "$work/err")"
+[ "$(grep -c '^draw <<<3 x 1, 256>>>' "$work/trace")" -ge 3 ] || bad "the tokens of steps are not drawn"
+awk '/^draw/ { drawn = 1 } /^download/ && drawn { exit 1 } /^gather_token/ { drawn = 0 }' "$work/trace" || bad "logits come back of a step that draws"
+grep -v '^draw\|^download' "$work/trace" >"$work/launches"
 awk '/^gather_token/ { n++; one[n] = / 1 x 1,|<<<1 x 1/ } { step[n] = step[n] $0 "\n" }
-     END { for (i = 1; i <= n; i++) if (one[i]) { seen++; if (first && step[i] != first) exit 2; first = step[i] } exit seen < 3 }' "$work/trace" ||
+     END { for (i = 1; i <= n; i++) if (one[i]) { seen++; if (first && step[i] != first) exit 2; first = step[i] } exit seen < 3 }' "$work/launches" ||
     bad "steps of one row differ, or are too few"
 grep -q '_many <<<\|rows4 <<<' "$work/trace" || bad "the prompt did not run as several rows"
 awk '/^gather_token/ { one = /<<<1 x 1/ } one' "$work/trace" | grep -q '_many\|rows4\|rows8' && bad "a step of one row runs kernels for several"

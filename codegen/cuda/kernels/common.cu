@@ -41,7 +41,7 @@ template <> struct Pack<bf16> {
 };
 
 DEVICE float sigmoid(float x) { return 1 / (1 + expf(-x)); }
-DEVICE float silu(float x, float alpha) { return x * sigmoid(alpha * x); }
+DEVICE float silu(float x, float alpha) { return x == -INFINITY && alpha > 0 ? 0.0f : x * sigmoid(alpha * x); }
 DEVICE float gelu_erf(float x) { return 0.5f * x * (1 + erff(x * 0.70710678f)); }
 DEVICE float gelu_tanh(float x) { return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
 DEVICE float relu(float x) { return x != x || x > 0 ? x : 0.0f; }

@@ -285,59 +285,13 @@ DEVICE void attend(Ring &r, u32 &turn, const Keys &k, const Attend &a, global<co
 }
 
 /* ---- the next token ---- */
-/* The largest logit that a thread has seen, the first one of equals; NaN is none. */
-struct Best {
-    float value;
-    u32 token; /* NO_TOKEN: none yet */
-};
-enum : u32 { NO_TOKEN = 0xffffffffu };
-DEVICE void best_take(Best &b, float value, u32 token) {
-    const bool better = b.token == NO_TOKEN || value > b.value || (value == b.value && token < b.token);
-    if (token == NO_TOKEN || value != value || !better) return;
-    b.value = value;
-    b.token = token;
-}
-DEVICE void best_of_warp(Best &b) {
-    UNROLL for (u32 m = 16; m; m /= 2) best_take(b, lane_xor(b.value, m), lane_xor(b.token, m));
-}
-/* Every block tells its best and learns the best of all; block 0 tells too whether to go on after this step. All of
- * a step's writes are known to all blocks afterwards. part: 2 floats a block and 2 more. words: 2 a block and 2 more,
- * of odd and of even epochs. mail: the host's wish to stop. */
-struct Next {
-    u32 token;
-    float largest;
-    bool go_on;
-};
-DEVICE Next tokens_exchange(Best best, shared<float> part, global<u64> words, global<u32> mail, u32 epoch) {
-    const global<u64> mine = words + (epoch & 1) * (2 * block_count() + 2);
-    if (warp() == 0) {
-        best_of_warp(best);
-        warp_barrier();
-        if (lane() == 0) {
-            device_fence();
-            publish_word(mine + 2 * block_index(), bits_of_float(best.value), epoch);
-            publish_word(mine + (2 * block_index() + 1), best.token, epoch);
-            if (block_index() == 0) publish_word(mine + 2 * block_count(), observe_host(mail), epoch);
-        }
-    }
-    words_gather(part, mine, 2 * block_count() + 1, epoch);
-    device_fence();
-    Best all = {0, NO_TOKEN};
-    for (u32 i = lane(); i < block_count(); i += 32) best_take(all, part[2 * i], bits_of_float(part[2 * i + 1]));
-    best_of_warp(all);
-    const Next next = {all.token, all.value, bits_of_float(part[2 * block_count()]) == 0 && all.token != NO_TOKEN};
-    consumers_meet();
-    return next;
-}
-/* The token after a step of the launch: the best one, or the one that is drawn. asked: SampleOptions, as words. */
+/* That after a step of the launch: the best one, or the one that is drawn. asked: SampleOptions, as words. sums: to meet by,
+ * then the sums of each step. */
 template <u32 vocab>
 DEVICE Next token_next(const Best &best, shared<float> part, global<u64> words, global<u64> sums, global<u32> mail, global<const float> logits,
                        global<const u32> asked, shared<u32> stops, u32 n_stops, u32 step, u32 epoch) {
     Next next = tokens_exchange(best, part, words, mail, epoch);
-    if (asked[0] != 0 && next.token != NO_TOKEN && fabsf(next.largest) < INFINITY) {
-        const SampleOptions o = {asked[0], asked[1], asked[2], asked[3], {asked[4], asked[5]}, {asked[6], asked[7]}};
-        next.token = sample_token(o, logits, vocab, next.largest, (shared<u64>)part, sums, step, epoch);
-    }
+    next.token = token_choose(next, sample_options(asked), step, logits, vocab, part, sums, sums + SAMPLE_MEET + step * SAMPLE_SUMS, epoch);
     for (u32 i = 0; i < n_stops; i++) next.go_on = next.go_on && stops[i] != next.token;
     return next;
 }

@@ -6,11 +6,9 @@
  * (cp.async.bulk, mbarriers). What it brings depends on no activation, so while the others wait for a value the ring
  * fills: stages * 16 KB of every SM are the time that a wait may take and cost nothing.
  *
- * Values between phases are words of 8 bytes, the number and the epoch (step) that it belongs to, written and read as
- * one: who needs it polls the value itself, so a hop is one trip through L2, with no flag, no fence and no reset (the
- * form of NCCL's LL protocol). Every place is written once an epoch. */
+ * Values between phases are words (words.cu). */
 
-enum { RING_WARPS = 8, RING_THREADS = RING_WARPS * 32, STAGE_BYTES = 16384, MOST_STAGES = 14, PATIENCE = 1 << 22 };
+enum { STAGE_BYTES = 16384, MOST_STAGES = 14 };
 
 struct Ring {
     shared<u8> bytes;
@@ -54,7 +52,6 @@ DEVICE void ring_drain(Ring &r) {
 }
 
 /* ---- the warps that compute ---- */
-DEVICE void consumers_meet() { barrier_some(1, RING_THREADS); }
 /* The next tile, there; ring_give returns its stage. */
 DEVICE shared<u8> ring_take(Ring &r) {
     mbarrier_wait(r.full + r.at, r.parity);
@@ -70,34 +67,6 @@ DEVICE u32 turn_take(u32 &turn, u32 count) {
     const u32 blocks = block_count(), first = (block_index() + blocks - turn) % blocks;
     turn = (turn + count) % blocks;
     return first;
-}
-
-/* ---- values of other blocks ---- */
-DEVICE bool words_there(const Quad &q, u32 epoch, bool both) { return q.word[1] == epoch && (!both || q.word[3] == epoch); }
-/* Two words, the second one only if `both`; q: what was seen of them. */
-DEVICE void words_wait(Quad &q, global<const u64> from, u32 epoch, bool both) {
-    for (u32 polls = 0; !words_there(q, epoch, both); polls++) {
-        if (polls == PATIENCE) give_up();
-        relax();
-        q = observe_words(from);
-    }
-}
-/* to[count] = values of `epoch`, for all warps that compute. */
-DEVICE void words_gather(shared<float> to, global<const u64> from, u32 count, u32 epoch) {
-    enum { at_once = 4 };
-    for (u32 first = thread_index() * 2; first < count; first += RING_THREADS * 2 * at_once) {
-        Quad q[at_once];
-        UNROLL for (u32 i = 0; i < at_once; i++)
-            if (first + i * RING_THREADS * 2 < count) q[i] = observe_words(from + (first + i * RING_THREADS * 2));
-        UNROLL for (u32 i = 0; i < at_once; i++) {
-            const u32 at = first + i * RING_THREADS * 2;
-            if (at >= count) continue;
-            words_wait(q[i], from + at, epoch, at + 1 < count);
-            to[at] = float_of_bits(q[i].word[0]);
-            if (at + 1 < count) to[at + 1] = float_of_bits(q[i].word[2]);
-        }
-    }
-    consumers_meet();
 }
 
 /* ---- products: panels of 16 outputs, [k][16] (ART_PANEL16), in tiles of whole rows of k ----

@@ -4,6 +4,7 @@
 
 #include "codegen/cuda/kernels/host/order.h"
 
+#include <algorithm>
 #include <type_traits>
 
 namespace host {
@@ -32,29 +33,54 @@ inline bool ordered(const Word &w) {
     return w.epoch < own.clock[of];
 }
 
+/* A warp whose lanes read the word, or added to it, and of whom this thread does not know that they are done; or none. */
+constexpr u32 NO_WARP = ~0u;
+inline u32 lanes_behind(const Lanes *of) {
+    u32 me = self().index, own = me / WARP;
+    const Warp &mine = own_warp();
+    for (u32 v = 0; v < block().warps.size(); v++) {
+        bool late = v == own ? of[v].meeting >= mine.meetings : of[v].epoch >= mine.clock[v];
+        if ((v == own ? of[v].lanes & ~(1u << me % WARP) : of[v].lanes) && late) return v;
+    }
+    return NO_WARP;
+}
+inline void lanes_mark(Lanes &l) {
+    u32 me = self().index;
+    const Warp &mine = own_warp();
+    l = Lanes{mine.clock[me / WARP], mine.meetings,
+              (l.meeting == mine.meetings ? l.lanes : 0) | 1u << me % WARP};
+}
+
 /* Marks a write of the whole or a part of a word; who reads or writes it elsewhere must be ordered before. */
 inline void word_write(SharedBlock *m, size_t i, bool part, Site s) {
     u32 me = self().index, own = me / WARP, warps = (u32)block().warps.size();
     Word &w = m->words[i];
-    Reads *reads = &m->reads[i * warps];
+    Lanes *reads = &m->reads[i * warps];
     const Warp &mine = own_warp();
     if (w.products) fault(s, "race: writes over what a matrix unit reads; its product is not waited for");
-    for (u32 v = 0; v < warps && !part; v++) {
-        bool late = v == own ? reads[v].meeting >= mine.meetings : reads[v].epoch >= mine.clock[v];
-        if ((v == own ? reads[v].lanes & ~(1u << me % WARP) : reads[v].lanes) && late)
-            fault(s, "race: writes over what warp %u reads, with no barrier between", v);
-        reads[v] = Reads();
+    if (!part) {
+        u32 behind = lanes_behind(reads);
+        if (behind != NO_WARP)
+            fault(s, "race: writes over what warp %u reads, with no barrier between", behind);
+        std::fill(reads, reads + warps, Lanes());
     }
     w.epoch = mine.clock[own], w.meeting = mine.meetings, w.when = ++grid->now;
     w.writer = (u16)me, w.written = true, w.added = false, w.where = s;
 }
 
 inline void word_read(SharedBlock *m, size_t i, Site s) {
-    u32 me = self().index, own = me / WARP;
-    const Warp &mine = own_warp();
-    Reads &r = m->reads[i * block().warps.size() + own];
     if (!m->words[i].written) fault(s, "shared memory: byte %zu is read, nobody wrote it", 4 * i);
-    r = Reads{mine.clock[own], mine.meetings, (r.meeting == mine.meetings ? r.lanes : 0) | 1u << me % WARP};
+    lanes_mark(m->reads[i * block().warps.size() + self().index / WARP]);
+}
+
+/* Who touches a sum otherwise than by adding knows of all who added. */
+inline void sums_settled(SharedBlock *m, size_t i, bool write, Site s) {
+    Lanes *adds = &m->adds[i * block().warps.size()];
+    u32 behind = lanes_behind(adds);
+    if (behind != NO_WARP)
+        fault(s, "race: %s what warp %u adds to, with no barrier between", write ? "writes over" : "reads",
+              behind);
+    if (write) std::fill(adds, adds + block().warps.size(), Lanes());
 }
 
 inline void shared_access(const void *p, size_t bytes, bool write, Site s) {
@@ -73,6 +99,7 @@ inline void shared_access(const void *p, size_t bytes, bool write, Site s) {
             fault(s, "race: %s what thread %u wrote at line %d, with no barrier between",
                   write ? "writes over" : "reads", w.writer, w.where.line);
         }
+        if (w.added) sums_settled(m, i, write, s);
         if (write)
             word_write(m, i, part, s);
         else
@@ -84,6 +111,7 @@ inline void shared_access(const void *p, size_t bytes, bool write, Site s) {
 inline void shared_add(void *p, size_t bytes, Site s) {
     SharedBlock *m = shared_of(p, bytes, s);
     size_t first = (size_t)((const u8 *)p - m->data) / 4;
+    m->adds.resize(m->reads.size());
     for (size_t i = first; i < first + bytes / 4; i++) {
         Word &w = m->words[i];
         if (!w.written) fault(s, "shared memory: byte %zu is added to, nobody wrote it", 4 * i);
@@ -92,6 +120,7 @@ inline void shared_add(void *p, size_t bytes, Site s) {
                   w.where.line);
         word_write(m, i, false, s);
         w.added = true;
+        lanes_mark(m->adds[i * block().warps.size() + self().index / WARP]);
     }
 }
 
@@ -199,7 +228,7 @@ template <class T> shared<T> declare(const void *key, size_t count, Site s) {
         if (posix_memalign((void **)&m.data, 1024, m.bytes ? m.bytes : 1)) fault(s, "no memory");
         memset(m.data, 0xff, m.bytes);
         m.words.assign((m.bytes + 3) / 4, Word());
-        m.reads.assign(m.words.size() * block().warps.size(), Reads());
+        m.reads.assign(m.words.size() * block().warps.size(), Lanes());
     }
     return shared<T>{(T *)m.data};
 }

@@ -82,7 +82,7 @@ struct Word { /* of shared memory, 4 bytes: its last writer */
     Site where = {"", 0};
 };
 constexpr u16 NOBODY = 0xffff, ENGINE = 0xfffe;
-struct Reads { /* of a word by a warp: the lanes that read it since the epoch and meeting */
+struct Lanes { /* of a warp, that read a word, or added to it, since the epoch and meeting */
     u32 epoch = 0, meeting = 0, lanes = 0;
 };
 
@@ -90,7 +90,9 @@ struct SharedBlock {
     u8 *data = nullptr;
     size_t bytes = 0;
     std::vector<Word> words;
-    std::vector<Reads> reads; /* words x warps */
+    std::vector<Lanes> reads; /* words x warps */
+    std::vector<Lanes>
+        adds; /* the same, when there was an addition: since the word was last written otherwise */
     ~SharedBlock() { free(data); }
 };
 
