@@ -49,7 +49,8 @@ static const char *not_tried(const Lossy *l, const LossyAttempt *x, NarrowKind k
     if (kind == NARROW_CACHE && x->narrow[kind].before <= 0) return "the model keeps none";
     if (kind == NARROW_ROWS && x->narrow[kind].after <= 1) return "no product of these formats gains by it";
     if (asked == NARROW_INT8) return NULL;
-    if (l->write->targets && l->write->targets->n_cuda) return "CUDA kernels read fp32";
+    if (kind == NARROW_ROWS && l->write->targets && l->write->targets->n_cuda)
+        return "CUDA kernels read rows in fp32";
     if (!budget_of_quality(l->opt.budget))
         return arena_printf(l->c->arena, "a budget of size is for weights; %s q8 asks for it", options[kind]);
     return NULL;

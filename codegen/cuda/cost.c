@@ -58,6 +58,7 @@ CostPlan cost_plan(const Program *p, uint32_t context, Arena *a) {
     return (CostPlan){.steps = p->steps.data,
                       .n_steps = (uint32_t)p->steps.count,
                       .tensors = tensors,
+                      .states = p->states.data,
                       .cache_element = sizeof(float),
                       .rows = 1,
                       .context = context};
@@ -74,6 +75,12 @@ static double linear_bytes(const ArtTensor *t) { return (double)t->bytes; }
 
 static double attention_keys(const ArtAttention *u, uint32_t context) {
     return u->window && u->window < context ? u->window : context;
+}
+
+/* Of a position of a head in the cache. */
+static double head_bytes(const CostPlan *p, const ArtArg *state, uint32_t dim) {
+    if (p->states && p->states[state->value].kept == ART_STATE_INT8) return dim + sizeof(uint16_t);
+    return dim * p->cache_element;
 }
 
 static Work step_work(const CostPlan *p, const ArtStep *s) {
@@ -96,7 +103,8 @@ static Work step_work(const CostPlan *p, const ArtStep *s) {
     } else if (s->kernel == ART_K_ATTENTION) {
         const ArtAttention *u = &s->u.attention;
         double keys = attention_keys(u, p->context) * rows;
-        w.cache = keys * u->kv_heads * (u->dim + u->vdim) * p->cache_element;
+        w.cache =
+            keys * u->kv_heads * (head_bytes(p, &s->arg[1], u->dim) + head_bytes(p, &s->arg[2], u->vdim));
         w.ops = 2.0 * keys * u->heads * (u->dim + u->vdim);
     }
     return w;

@@ -54,17 +54,21 @@ static bool write_local_rope(Decode *d, uint32_t step) {
     return true;
 }
 
+static const ArtState *state_of(const Decode *d, uint32_t step, uint32_t arg) {
+    return &d->e->p->states.data[step_of(d, step)->arg[arg].value];
+}
+
 static const char *state_text(Decode *d, uint32_t step, uint32_t arg) {
-    const ArtState *s = &d->e->p->states.data[step_of(d, step)->arg[arg].value];
-    return arena_printf(d->e->arena, "state_at<float>(cache, %s, sequence, %u, context)",
-                        decode_place(d, step, arg), s->heads * s->dim);
+    const ArtState *s = state_of(d, step, arg);
+    return arena_printf(d->e->arena, "state_at<%s, %u, %u>(cache, %s, sequence, context)", emit_kept(s),
+                        s->heads, s->dim, decode_place(d, step, arg));
 }
 
 static bool write_local_store(Decode *d, uint32_t step) {
     const ArtStore *u = &step_of(d, step)->u.store;
     uint32_t x = decode_local(d, decode_source(d, step, 0));
-    text_printf(&d->body, "        store_local<float, %u, %u>(local + %u, %s, position, context);\n",
-                u->heads, u->dim, x, state_text(d, step, 1));
+    text_printf(&d->body, "        store_local<%s, %u, %u>(local + %u, %s, position, context);\n",
+                emit_kept(state_of(d, step, 1)), u->heads, u->dim, x, state_text(d, step, 1));
     return true;
 }
 
@@ -133,13 +137,14 @@ bool decode_small(Decode *d, uint32_t step) {
 }
 
 /* ---- attention ---- */
-static bool attention_fits(Decode *d, const ArtStep *s) {
-    const ArtAttention *u = &s->u.attention;
-    const ArtState *k = &d->e->p->states.data[s->arg[1].value], *v = &d->e->p->states.data[s->arg[2].value];
+static bool attention_fits(Decode *d, uint32_t step) {
+    const ArtAttention *u = &step_of(d, step)->u.attention;
+    const ArtState *k = state_of(d, step, 1), *v = state_of(d, step, 2);
+    uint32_t piece = k->kept == ART_STATE_INT8 ? 16 : 4; /* numbers in 16 bytes */
     if (u->rounding[0][0] > 0 || u->rounding[1][0] > 0) return unable(d, "attention that rounds its scores");
     if (k->heads != u->kv_heads || v->heads != u->kv_heads || k->dim != u->dim || v->dim != u->vdim)
         return unable(d, "keys and values in one cache");
-    if (u->dim % 4 || u->vdim % 4) return unable(d, "heads that are no multiple of 16 bytes");
+    if (u->dim % piece || u->vdim % piece) return unable(d, "heads that are no multiple of 16 bytes");
     return true;
 }
 
@@ -148,7 +153,7 @@ bool decode_attention(Decode *d, uint32_t step) {
     const ArtAttention *u = &s->u.attention;
     uint32_t group = u->heads / u->kv_heads, heads = emit_attention_heads(group), parts = group / heads;
     uint32_t own[2] = {decode_store(d, step, 1), decode_store(d, step, 2)};
-    if (!attention_fits(d, s)) return false;
+    if (!attention_fits(d, step)) return false;
     if (own[0] == NO_STEP || own[1] == NO_STEP)
         return unable(d, "attention over a cache that no step before it writes");
     uint32_t q = decode_local(d, decode_source(d, step, 0)),
@@ -156,15 +161,15 @@ bool decode_attention(Decode *d, uint32_t step) {
              value = decode_local(d, decode_source(d, own[1], 0));
     const char *keys = state_text(d, step, 1), *values = state_text(d, step, 2),
                *out = decode_new_words(d, step), *slopes = decode_tensor(d, step, 3),
-               *sinks = decode_tensor(d, step, 4);
+               *sinks = decode_tensor(d, step, 4), *kept = emit_kept(state_of(d, step, 1));
     const char *head = arena_printf(
         d->e->arena, "        {\n            const Keys keys = keys_of(position, old, %u, %u);\n", u->window,
         u->kv_heads * parts);
     text_printf(
         &d->bring,
-        "%s            if (!bring_keys<float, %u, %u, %u, %u>(ring, turn, keys, %s, %s, context)) return "
+        "%s            if (!bring_keys<%s, %u, %u, %u, %u>(ring, turn, keys, %s, %s, context)) return "
         "ring_drain(ring);\n        }\n",
-        head, u->kv_heads, parts, u->dim, u->vdim, keys, values);
+        head, kept, u->kv_heads, parts, u->dim, u->vdim, keys, values);
     const char *index = d->region == DECODE_LAYER
                             ? arena_printf(d->e->arena, "layer_attentions + %u", d->attentions)
                             : arena_printf(d->e->arena, "%u", d->attentions);
@@ -172,9 +177,9 @@ bool decode_attention(Decode *d, uint32_t step) {
         &d->body,
         "%s            const Attend a = {local + %u, local + %u, local + %u, local + %u, {%s, %s}, %s, %s,\n"
         "                              words + %u, %s, epoch, epoch * ATTENTIONS + %s};\n"
-        "            attend<float, %u, %u, %u, %u, %u>(ring, turn, keys, a, %s, %s, context);\n        }\n",
+        "            attend<%s, %u, %u, %u, %u, %u>(ring, turn, keys, a, %s, %s, context);\n        }\n",
         head, q, key, value, DECODE_SCRATCH, emit_literal(d->e, u->scale), emit_literal(d->e, u->softcap),
-        slopes, sinks, 2 * (2 * DECODE_MOST_BLOCKS + 2), out, index, u->kv_heads, parts, heads, u->dim,
+        slopes, sinks, 2 * (2 * DECODE_MOST_BLOCKS + 2), out, index, kept, u->kv_heads, parts, heads, u->dim,
         u->vdim, keys, values);
     d->attentions++;
     return true;

@@ -126,12 +126,6 @@ static bool emit_step(Emit *e) {
         return diag_error(e->diag, loc_none(),
                           "step %u rounds activations, which no CUDA kernel does; hint: --target cpu",
                           e->step);
-    if (e->s->kernel == ART_K_STORE && e->p->states.data[e->s->arg[1].value].kept != ART_STATE_F32)
-        return diag_error(
-            e->diag, loc_none(),
-            "step %u keeps the cache in 8 bits, which no CUDA kernel reads; hint: --cache f32, or "
-            "--target cpu",
-            e->step);
     switch (e->s->kernel) {
     case ART_K_GATHER: return write_gather(e);
     case ART_K_NORM: return write_norm(e);
@@ -197,6 +191,7 @@ void emit_texts(Emit *e, const CudaText *t) {
         bool used = (!strstr(t->name, "code_") && !strstr(t->name, "codes")) || has_codes(e->p);
         if (!strncmp(t->name, "gemm", 4)) used = used && e->halves;
         if (!strcmp(t->name, "experts.cu")) used = has_routed(e->p);
+        if (!strcmp(t->name, "cache_int8.cu")) used = emit_has_int8(e->p);
         if (!strcmp(t->name, "attention_tile.cu")) used = has_attention(e, ATTENTION_TILES);
         if (!strcmp(t->name, "attention_matrix.cu")) used = has_attention(e, ATTENTION_MATRIX);
         if (!strcmp(t->name, "attention_rounded.cu")) used = has_attention(e, ATTENTION_ROUNDED);

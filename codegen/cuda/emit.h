@@ -45,6 +45,17 @@ uint32_t emit_threads(uint64_t work);
 /* Heads that a block takes of the group that shares a key head: the largest divisor up to 4. */
 uint32_t emit_attention_heads(uint32_t group);
 
+/* ---- emit_cache.c ---- */
+/* The prelude's name for a number of a state; the state that a store writes; whether one is in 8 bits. */
+const char *emit_kept(const ArtState *s);
+const ArtState *emit_state(const Emit *e, uint32_t store);
+bool emit_has_int8(const Program *p);
+/* Floats of a row of the scratch memory that lie there before what a product of the group leaves for its state in 8 bits;
+ * product g->n: all. */
+uint32_t emit_fresh(const Emit *e, const Fused *g, uint32_t product);
+/* The launch that takes them to the cache. */
+void write_fresh(Emit *e, const Fused *g);
+
 /* How many rows of a sequence attend: in float, on matrix units where activations may be rounded to 16 bits and shapes are
  * such that these can, or (any rows) with rounded scores. */
 typedef enum { ATTENTION_TILES, ATTENTION_MATRIX, ATTENTION_ROUNDED } AttentionForm;
@@ -87,7 +98,7 @@ bool write_pointwise(Emit *e); /* emit_pointwise.c */
 bool write_gather(Emit *e);    /* emit_rows.c, and those below */
 bool write_norm(Emit *e);
 bool write_rope(Emit *e);
-bool write_store(Emit *e);
+bool write_store(Emit *e);  /* emit_cache.c */
 bool write_reduce(Emit *e); /* softmax too */
 bool write_move(Emit *e);
 bool write_topk(Emit *e); /* emit_experts.c */

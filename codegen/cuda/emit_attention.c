@@ -15,11 +15,15 @@ AttentionForm emit_attention_form(const Emit *e, const ArtAttention *u) {
     return e->halves && fits && u->scale > 0 ? ATTENTION_MATRIX : ATTENTION_TILES;
 }
 
+/* Of keys and values. */
+static const char *kept(const Emit *e) { return emit_kept(&e->p->states.data[e->s->arg[1].value]); }
+
 static void read_rows(Emit *e) {
     const ArtStep *s = e->s;
     kernel_read(e, "q", &s->arg[0]);
-    kernel_param(e, "global<const float>", "k", ART_CUDA_STATE, s->arg[1].value);
-    kernel_param(e, "global<const float>", "v", ART_CUDA_STATE, s->arg[2].value);
+    const char *type = arena_printf(e->arena, "global<const %s>", kept(e));
+    kernel_param(e, type, "k", ART_CUDA_STATE, s->arg[1].value);
+    kernel_param(e, type, "v", ART_CUDA_STATE, s->arg[2].value);
     if (s->arg[3].kind) kernel_read(e, "slopes", &s->arg[3]);
     kernel_param(e, "global<const i32>", "sequences", ART_CUDA_SEQUENCES, 0);
     kernel_param(e, "global<const i32>", "positions", ART_CUDA_POSITIONS, 0);
@@ -50,17 +54,18 @@ static void write_spans(Emit *e) {
         "    const u32 position = (u32)positions[row];\n"
         "    const Span span = key_span(position, %u, split, splits);\n"
         "    const u64 head = (u64)(u32)sequences[row] * %u + first_head / %u;\n"
-        "    attention_span<float, %u, %u, %u>(q + (row * %u + first_head) * %u, k + head * context * %u, v "
-        "+ head * context * %u,\n"
+        "    attention_span<%s, %u, %u, %u>(q + (row * %u + first_head) * %u,\n"
+        "        k + head * Cache<%s, %u>::stride(context), v + head * Cache<%s, %u>::stride(context), "
+        "context,\n"
         "        span.first, span.last, position, %s, %s, part,\n"
         "        [&](u32 h, u32 i, float largest, float total, float sum) {\n"
         "            global<float> to = parts + ((row * %u + first_head + h) * splits + split) * %u;\n"
         "            to[i] = sum;\n"
         "            if (i == 0) to[%u] = largest, to[%u] = total;\n"
         "        });\n",
-        heads, u->vdim + 2, heads, u->window, u->kv_heads, group, heads, u->dim, u->vdim, u->heads, u->dim,
-        u->dim, u->vdim, scores_text(e), s->arg[3].kind ? "slopes + first_head" : "nullptr", u->heads,
-        u->vdim + 2, u->vdim, u->vdim + 1);
+        heads, u->vdim + 2, heads, u->window, u->kv_heads, group, kept(e), heads, u->dim, u->vdim, u->heads,
+        u->dim, kept(e), u->dim, kept(e), u->vdim, scores_text(e),
+        s->arg[3].kind ? "slopes + first_head" : "nullptr", u->heads, u->vdim + 2, u->vdim, u->vdim + 1);
     kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_spans", u->heads, u->dim), 128,
                   arena_printf(e->arena, "Attention of %u heads on %u, %u wide, a span of the keys a block",
                                u->heads, u->kv_heads, u->dim),
@@ -105,12 +110,12 @@ static void write_tiles(Emit *e) {
     kernel_param(e, "u32", "rows", ART_CUDA_COUNT, 0);
     text_printf(&e->body,
                 "    const u32 head = block_index();\n"
-                "    attention_tile<float, %u, %u, %u, %u, %u>(q, k, v, sequences, positions, rows, context, "
+                "    attention_tile<%s, %u, %u, %u, %u, %u>(q, k, v, sequences, positions, rows, context, "
                 "%s, %s,\n"
                 "        [&](u32 row, u32 i, float largest, float total, float sum) {\n"
                 "            y[(row * %u + head) * %u + i] = attention_mean(largest, total, sum, %s);\n"
                 "        });\n",
-                u->heads, u->heads / u->kv_heads, u->dim, u->vdim, u->window, scores_text(e),
+                kept(e), u->heads, u->heads / u->kv_heads, u->dim, u->vdim, u->window, scores_text(e),
                 s->arg[3].kind ? "slopes[head]" : "0.0f", u->heads, u->vdim,
                 s->arg[4].kind ? "true, sinks[head]" : "false, 0.0f");
     kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_tiles", u->heads, u->dim), 256,
@@ -139,12 +144,12 @@ static void write_matrix(Emit *e) {
         "    SHARED_AT_LAUNCH(u8, stage);\n    SHARED(float, part, 32);\n"
         "    const u32 head = block_index();\n"
         "    const MatrixHead of = {%u, %u, head, %u, %s, %s, %s};\n"
-        "    attention_matrix<float, %u, %u, %u, %u>(of, q, k, v, sequences, positions, rows, context, "
+        "    attention_matrix<%s, %u, %u, %u, %u>(of, q, k, v, sequences, positions, rows, context, "
         "%s, stage, part,\n"
         "        [&](u32 row, u32 i, float a, float b) { store_pair(y + ((row * %u + head) * %u + i), a, "
         "b); });\n",
         u->heads, u->kv_heads, u->window, emit_literal(e, u->scale), emit_literal(e, u->softcap),
-        s->arg[3].kind ? "slopes[head]" : "0.0f", warps, keys, u->dim, u->vdim,
+        s->arg[3].kind ? "slopes[head]" : "0.0f", kept(e), warps, keys, u->dim, u->vdim,
         s->arg[4].kind ? "sinks[head]" : "-INFINITY", u->heads, u->vdim);
     kernel_finish(e, arena_printf(e->arena, "attention_%ux%u_matrix", u->heads, u->dim), 32 * warps,
                   arena_printf(e->arena,
@@ -170,23 +175,30 @@ static void write_rounded(Emit *e) {
                 "    SHARED(float, part, 64);\n    SHARED(float, weights, 128);\n"
                 "    const u32 row = block_row(), head = block_index();\n    grid_wait();\n"
                 "    const u32 position = (u32)positions[row];\n"
-                "    const u64 keys = ((u64)(u32)sequences[row] * %u + head / %u) * context;\n",
+                "    const u64 of = (u64)(u32)sequences[row] * %u + head / %u;\n",
                 u->kv_heads, u->heads / u->kv_heads);
-    text_printf(
-        &e->body,
-        "    attention_rounded<float, %u, %u>(q + (row * %u + head) * %u, k + keys * %u, v + keys * "
-        "%u,\n        key_span(position, %u, 0, 1).first, position, %s, %s,\n        %s, %s, %s, part, "
-        "weights,\n        [&](u32 i, float sum) { y[(row * %u + head) * %u + i] = sum; });\n",
-        u->dim, u->vdim, u->heads, u->dim, u->dim, u->vdim, u->window, scores_text(e),
-        s->arg[3].kind ? "slopes[head]" : "0.0f", rounding_text(e, u->rounding[0]),
-        rounding_text(e, u->rounding[1]), s->arg[4].kind ? "true, sinks[head]" : "false, 0.0f", u->heads,
-        u->vdim);
+    text_printf(&e->body,
+                "    attention_rounded<%s, %u, %u>(q + (row * %u + head) * %u,\n        k + of * Cache<%s, "
+                "%u>::stride(context), v + of * Cache<%s, %u>::stride(context), context,\n        "
+                "key_span(position, %u, 0, 1).first, position, %s, %s,\n        %s, %s, %s, part, "
+                "weights,\n        [&](u32 i, float sum) { y[(row * %u + head) * %u + i] = sum; });\n",
+                kept(e), u->dim, u->vdim, u->heads, u->dim, kept(e), u->dim, kept(e), u->vdim, u->window,
+                scores_text(e), s->arg[3].kind ? "slopes[head]" : "0.0f", rounding_text(e, u->rounding[0]),
+                rounding_text(e, u->rounding[1]), s->arg[4].kind ? "true, sinks[head]" : "false, 0.0f",
+                u->heads, u->vdim);
     kernel_finish(
         e, arena_printf(e->arena, "attention_%ux%u_rounded", u->heads, u->dim), 128,
         arena_printf(e->arena, "Attention of %u heads whose scores or weights are rounded", u->heads), 0, 0);
 }
 
 bool write_attention(Emit *e) {
+    const ArtState *states = e->p->states.data;
+    if (states[e->s->arg[1].value].kept != states[e->s->arg[2].value].kept)
+        return diag_error(
+            e->diag, loc_none(),
+            "step %u attends to keys and values of which one is in 8 bits and one in fp32, which "
+            "no CUDA kernel does; hint: --target cpu",
+            e->step);
     AttentionForm form = emit_attention_form(e, &e->s->u.attention);
     if (form == ATTENTION_ROUNDED) {
         write_rounded(e);

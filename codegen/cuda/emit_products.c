@@ -24,6 +24,12 @@ static const char *name(const Products *p, const char *base, uint32_t i) {
     return p->g->n == 1 ? base : arena_printf(p->e->arena, "%s_%u", base, i);
 }
 
+/* Outputs that a launch of their own takes to the cache. */
+static bool is_fresh(const Products *p, uint32_t i) {
+    uint32_t store = product(p, i)->store;
+    return store != NO_STEP && emit_state(p->e, store)->kept == ART_STATE_INT8;
+}
+
 /* ---- parameters ---- */
 static void optional(Emit *e, const char *what, const ArtArg *a) {
     if (a->kind) kernel_read(e, what, a);
@@ -42,7 +48,9 @@ static void product_parameters(const Products *p, uint32_t i) {
         optional(e, name(p, "gate", i), &s->arg[3]);
     }
     optional(e, name(p, "residual", i), &s->arg[4]);
-    if (m->store != NO_STEP)
+    if (is_fresh(p, i))
+        kernel_param(e, "global<float>", name(p, "fresh", i), ART_CUDA_SCRATCH, 0);
+    else if (m->store != NO_STEP)
         kernel_param(e, "global<float>", name(p, "cache", i), ART_CUDA_STATE,
                      step(p, m->store)->arg[1].value);
     else if (m->rope != NO_STEP)
@@ -60,7 +68,7 @@ static void parameters(const Products *p) {
     for (uint32_t i = 0; i < p->g->n; i++) {
         product_parameters(p, i);
         if (product(p, i)->rope != NO_STEP) rope = step(p, product(p, i)->rope);
-        store = store || product(p, i)->store != NO_STEP;
+        store = store || (product(p, i)->store != NO_STEP && !is_fresh(p, i));
     }
     if (rope) {
         kernel_read(e, "cosines", &rope->arg[1]);
@@ -197,7 +205,10 @@ static void product_epilogue(const Products *p, uint32_t i, const char *in) {
     }
     add_operand(p, &s->arg[4], name(p, "residual", i), '+', n, in);
     if (m->rope != NO_STEP) rope(p, i, in);
-    if (m->store != NO_STEP)
+    if (is_fresh(p, i))
+        text_printf(&e->body, "%s%s[row * %u + %u + n] = v;\n", in, name(p, "fresh", i),
+                    emit_fresh(e, p->g, p->g->n), emit_fresh(e, p->g, i));
+    else if (m->store != NO_STEP)
         text_printf(&e->body,
                     "%sstore_one<%u, %u>(v, n, %s, (u32)sequences[row], (u32)positions[row], context);\n", in,
                     step(p, m->store)->u.store.heads, step(p, m->store)->u.store.dim, name(p, "cache", i));
@@ -238,7 +249,10 @@ static const char *kernel_name(const Products *p) {
                     m->gate == NO_STEP ? ""
                                        : arena_printf(p->e->arena, "_gated%s",
                                                       emit_activation_name(step(p, m->gate)->u.linear.act)),
-                    m->rope == NO_STEP ? "" : "_rope", m->store == NO_STEP ? "" : "_store");
+                    m->rope == NO_STEP ? "" : "_rope",
+                    is_fresh(p, i)        ? "_fresh"
+                    : m->store == NO_STEP ? ""
+                                          : "_store");
     }
     text_printf(&t, "_rows%u", p->rows);
     return t.data;
@@ -277,4 +291,5 @@ void write_products(Emit *e, const Fused *g) {
     variant(e, g, 1, ART_ROWS_1);
     variant(e, g, 4, ART_ROWS_4);
     variant(e, g, 8, ART_ROWS_8);
+    write_fresh(e, g);
 }

@@ -1,4 +1,4 @@
-/* emit_rows.c: what changes or moves single rows: embedding, norm, rotary, cache write, reduction, copy. */
+/* emit_rows.c: what changes or moves single rows: embedding, norm, rotary, reduction, copy. */
 #include "codegen/cuda/emit.h"
 
 bool write_gather(Emit *e) {
@@ -69,27 +69,6 @@ bool write_rope(Emit *e) {
     kernel_finish(e, arena_printf(e->arena, "rope_%ux%u", u->heads, u->dim), emit_threads(width / 2),
                   arena_printf(e->arena, "Rotates %u of %u in %u heads", u->rotated, u->dim, u->heads),
                   width * 12.0, width * 3.0);
-    return true;
-}
-
-bool write_store(Emit *e) {
-    const ArtStep *s = e->s;
-    const ArtStore *u = &s->u.store;
-    uint32_t width = u->heads * u->dim;
-    kernel_begin(e);
-    kernel_read(e, "x", &s->arg[0]);
-    kernel_param(e, "global<float>", "state", ART_CUDA_STATE, s->arg[1].value);
-    kernel_param(e, "global<const i32>", "sequences", ART_CUDA_SEQUENCES, 0);
-    kernel_param(e, "global<const i32>", "positions", ART_CUDA_POSITIONS, 0);
-    kernel_param(e, "u32", "context", ART_CUDA_CONTEXT, 0);
-    text_printf(&e->body,
-                "    const u32 row = block_row();\n    grid_wait();\n"
-                "    store_row<float, %u, %u>(x + row * %u, state, (u32)sequences[row], (u32)positions[row], "
-                "context);\n",
-                u->heads, u->dim, width);
-    kernel_finish(e, arena_printf(e->arena, "store_%ux%u", u->heads, u->dim), emit_threads(width),
-                  arena_printf(e->arena, "Keys or values of %u heads of %u to the cache", u->heads, u->dim),
-                  width * 8.0, 0);
     return true;
 }
 

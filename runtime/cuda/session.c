@@ -25,6 +25,13 @@ typedef struct {
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
+/* Of one sequence: codegen/cuda/kernels/cache.cu and cache_int8.cu. */
+static size_t state_bytes(const ArtState *s, uint32_t context) {
+    size_t numbers = (size_t)context * s->dim, steps = (size_t)context * sizeof(uint16_t);
+    if (s->kept != ART_STATE_INT8) return s->heads * numbers * sizeof(float);
+    return s->heads * ((numbers + 15) / 16 * 16 + (steps + 15) / 16 * 16);
+}
+
 static bool need_add(uint64_t *sum, uint64_t a, uint64_t b) {
     uint64_t p;
     return !__builtin_mul_overflow(a, b, &p) && p < UINT64_MAX / 4 &&
@@ -98,8 +105,7 @@ gptc_status cuda_session_new(gptc_session *s, const char *driver, gptc_decode_fo
     if (!c->states || !c->state_bytes || !c->logits || !c->waiting)
         return status_fail(why, GPTC_E_MEMORY, "no memory for the session's tables");
     for (uint32_t i = 0; i < p->n_states; i++)
-        c->state_bytes[i] =
-            (size_t)s->model->states[i].heads * s->model->states[i].dim * s->context * sizeof(float);
+        c->state_bytes[i] = state_bytes(&s->model->states[i], s->context);
     c->spans = (s->context + SPAN_KEYS - 1) / SPAN_KEYS;
     if (c->spans > MOST_SPANS) c->spans = MOST_SPANS;
     TRY(d->context_current(c->model->context), "cuCtxSetCurrent");

@@ -1,8 +1,10 @@
 /* attention.cpp: the four forms of attention over head sizes, groups, windows, soft caps, slopes and sinks, short and long
- * contexts, rows of one and of several sequences, caches in float and half, through prelude_host.h against plain loops. */
+ * contexts, rows of one and of several sequences, caches in float, half and 8 bits, through prelude_host.h against plain loops. */
 #include "codegen/cuda/kernels/prelude_host.h"
 
 #include "codegen/cuda/kernels/common.cu"
+#include "codegen/cuda/kernels/cache.cu"
+#include "codegen/cuda/kernels/cache_int8.cu"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/attention_tile.cu"
 #include "codegen/cuda/kernels/attention_matrix.cu"
@@ -34,11 +36,33 @@ static double rounded_to(const Rounding &r, double x) {
     return (v < r.low ? r.low : v > r.high ? r.high : v) * r.step;
 }
 
+/* Random numbers for `heads` heads of a state, and what it keeps of them. */
+template <class C, u32 dim> static void fill(u32 heads, u32 context, std::vector<C> &state, std::vector<float> &values) {
+    state.resize((size_t)heads * Cache<C, dim>::stride(context));
+    values.resize((size_t)heads * context * dim);
+    for (size_t i = 0; i < values.size(); i++) {
+        if constexpr (sizeof(C) == 1) {
+            const size_t head = i / dim / context, position = i / dim % context;
+            u8 *at = (u8 *)state.data() + head * Cache<C, dim>::stride(context);
+            half step;
+            from_float(1.0f / 127 / (float)(1 + position % 3), step);
+            memcpy(at + ((size_t)context * dim + 15) / 16 * 16 + position * 2, &step, 2);
+            const int code = (int)std::nearbyint(127 * random_unit());
+            at[i % ((size_t)context * dim)] = (u8)(code + 128);
+            values[i] = (float)code * to_float(step);
+        } else {
+            from_float(random_unit(), state[i]);
+            values[i] = to_float(state[i]);
+        }
+    }
+}
+
 template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct Attention {
     enum { kv_heads = heads / group, most_sequences = 3 };
     const Case &of;
     std::vector<float> q, y, slopes, sinks, parts;
     std::vector<C> k, v;
+    std::vector<float> keys_kept, values_kept;
     std::vector<i32> sequences, positions;
     std::vector<double> want;
 
@@ -46,13 +70,11 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
         u32 rows = (u32)c.rows.size();
         q.resize((size_t)rows * heads * dim);
         y.resize((size_t)rows * heads * vdim);
-        k.resize((size_t)most_sequences * kv_heads * c.context * dim);
-        v.resize((size_t)most_sequences * kv_heads * c.context * vdim);
         parts.resize((size_t)rows * heads * 3 * (vdim + 2));
         for (u32 i = 0; i < heads; i++) slopes.push_back(0.02f * (float)(i + 1)), sinks.push_back(random_unit());
         for (float &x : q) x = random_unit();
-        for (C &x : k) from_float(random_unit(), x);
-        for (C &x : v) from_float(random_unit(), x);
+        fill<C, dim>(most_sequences * kv_heads, c.context, k, keys_kept);
+        fill<C, vdim>(most_sequences * kv_heads, c.context, v, values_kept);
         for (const Row &r : c.rows) sequences.push_back(r.sequence), positions.push_back(r.position);
         want.resize(y.size());
         for (u32 r = 0; r < rows; r++)
@@ -69,7 +91,7 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
         double largest = of.sinks ? sinks[h] : -1e30, total = 0;
         for (u32 key = first; key <= last; key++) {
             double x = 0;
-            for (u32 d = 0; d < dim; d++) x += (double)q[((size_t)r * heads + h) * dim + d] * to_float(k[(keys + key) * dim + d]);
+            for (u32 d = 0; d < dim; d++) x += (double)q[((size_t)r * heads + h) * dim + d] * keys_kept[(keys + key) * dim + d];
             x = rounded_to(of.rounding[0], x * of.scores.scale);
             if (of.scores.softcap > 0) x = of.scores.softcap * std::tanh(x / of.scores.softcap);
             if (of.slopes) x -= slopes[h] * (double)(last - key);
@@ -81,7 +103,7 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
         for (u32 e = 0; e < vdim; e++) {
             double sum = 0;
             for (size_t i = 0; i < s.size(); i++)
-                sum += rounded_to(of.rounding[1], s[i] / total) * to_float(v[(keys + first + i) * vdim + e]);
+                sum += rounded_to(of.rounding[1], s[i] / total) * values_kept[(keys + first + i) * vdim + e];
             want[((size_t)r * heads + h) * vdim + e] = sum;
         }
     }
@@ -115,8 +137,8 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
             const u32 position = (u32)pos[row];
             const Span span = key_span(position, window, split, splits);
             const u64 head = (u64)(u32)seq[row] * kv_heads + first / group;
-            attention_span<C, many, dim, vdim>(from + (row * heads + first) * dim, ks + head * context * dim,
-                                               vs + head * context * vdim, span.first, span.last, position, scores,
+            attention_span<C, many, dim, vdim>(from + (row * heads + first) * dim, ks + head * Cache<C, dim>::stride(context),
+                                               vs + head * Cache<C, vdim>::stride(context), context, span.first, span.last, position, scores,
                                                has_slopes ? slope + first : global<const float>(nullptr), part,
                                                [&](u32 h, u32 i, float largest, float total, float sum) {
                                                    global<float> p = part_of + ((row * heads + first + h) * splits + split) * (vdim + 2);
@@ -180,9 +202,9 @@ template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct A
                   SHARED(float, part, 64);
                   SHARED(float, weights, 128);
                   const u32 row = block_row(), head = block_index(), position = (u32)pos[row];
-                  const u64 keys = ((u64)(u32)seq[row] * kv_heads + head / group) * of.context;
-                  attention_rounded<C, dim, vdim>(from + (row * heads + head) * dim, ks + keys * dim, vs + keys * vdim,
-                                                  key_span(position, window, 0, 1).first, position, of.scores,
+                  const u64 kept = (u64)(u32)seq[row] * kv_heads + head / group;
+                  attention_rounded<C, dim, vdim>(from + (row * heads + head) * dim, ks + kept * Cache<C, dim>::stride(of.context),
+                                                  vs + kept * Cache<C, vdim>::stride(of.context), of.context, key_span(position, window, 0, 1).first, position, of.scores,
                                                   of.slopes ? (float)slope[head] : 0.0f, of.rounding[0], of.rounding[1], of.sinks,
                                                   of.sinks ? (float)sink[head] : 0.0f, part, weights,
                                                   [&](u32 i, float sum) { to[(row * heads + head) * vdim + i] = sum; });
@@ -210,6 +232,7 @@ int main() {
     const Case plain = {"a prompt", 80, prompt, {0.125f, 0}, false, false, {off, off}};
     const Case capped = {"later rows, soft cap and sinks", 160, later, {0.2f, 5.0f}, false, true, {off, off}};
     const Case sloped = {"rows of three sequences, slopes", 64, ragged, {0.1f, 0}, true, false, {off, off}};
+    const Case odd = {"a prompt, a context of 71", 71, prompt, {0.125f, 0}, false, false, {off, off}};
     const Case far = {"a long context", 700, {{2, 699}, {0, 513}}, {0.1f, 0}, false, false, {off, off}};
     const Case grid = {"rounded scores and weights", 64, ragged, {0.1f, 0}, false, false, {{0.03f, -128, 127}, {1.0f / 255, 0, 255}}};
     for (const Case *c : {&one, &plain, &capped, &sloped, &far}) {
@@ -226,6 +249,14 @@ int main() {
     all<half, 2, 2, 64, 64, 33, 2>(capped);
     all<float, 2, 1, 16, 16, 100, 1>(far);
     all<float, 2, 1, 16, 16, 0, 1>(grid);
+    all<Int8, 4, 2, 64, 64, 0, 2>(odd);
+    all<Int8, 2, 2, 128, 128, 0, 2>(sloped);
+    all<Int8, 2, 1, 80, 80, 0, 1>(capped);
+    all<Int8, 1, 1, 96, 64, 0, 1>(odd);
+    all<Int8, 1, 1, 256, 256, 0, 1>(sloped);
+    all<Int8, 2, 1, 24, 40, 33, 1>(capped);
+    all<Int8, 2, 1, 16, 16, 100, 1>(far);
+    all<Int8, 2, 1, 16, 16, 0, 1>(grid);
     printf("%d runs, %d wrong\n", checks, failures);
     return failures != 0;
 }

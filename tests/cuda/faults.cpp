@@ -8,6 +8,7 @@
 #include "codegen/cuda/kernels/linear.cu"
 #include "codegen/cuda/kernels/codes.cu"
 #include "codegen/cuda/kernels/rope.cu"
+#include "codegen/cuda/kernels/cache.cu"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/rows.cu"
 

@@ -6,6 +6,7 @@
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
 #include "codegen/cuda/kernels/rope.cu"
+#include "codegen/cuda/kernels/cache.cu"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/words.cu"
 #include "runtime/sample_math.h"

@@ -6,6 +6,7 @@
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
 #include "codegen/cuda/kernels/linear.cu"
+#include "codegen/cuda/kernels/cache.cu"
 #include "codegen/cuda/kernels/rows.cu"
 #include "codegen/cuda/kernels/experts.cu"
 

@@ -91,6 +91,9 @@ static void test_context_and_window(void) {
         if (steps[i].kernel == ART_K_ATTENTION) steps[i].u.attention.window = 128;
     cost_step(t, &p, &window);
     CU_ASSERT_DOUBLE_EQUAL(window.cache_bytes, little.cache_bytes, 1);
+    p.states = (const ArtState[]){{.kept = ART_STATE_INT8}};
+    cost_step(t, &p, &window);
+    CU_ASSERT_DOUBLE_EQUAL(window.cache_bytes, 16.0 * 128 * 8 * (128 + 2 * 2), 1);
 }
 
 static void test_rows_share_weights(void) {

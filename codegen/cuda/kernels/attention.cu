@@ -1,13 +1,12 @@
 /* attention.cu: causal attention over the cache, online softmax (Milakov and Gimelshein 2018), keys split over
  * blocks as in Flash-Decoding (Dao et al. 2023).
  *
- * The cache of one state: [sequence][key head][context][dim], so a head's keys follow each other. A block takes
- * one row, one key head, up to `heads` of the query heads that share it, and one span of the keys. Its warps
+ * The cache: cache.cu. A block takes one row, one key head, up to `heads` of the query heads that share it, and one span of the keys. Its warps
  * take four keys at a time, eight lanes each; lane a of eight holds elements a, a + 8, … of the head, or, when the
- * head is made of whole 16-byte pieces, pieces a, a + 8, … Each eight lanes keep a maximum, a sum and dim / 8
+ * head is made of such pieces (of 16 bytes; where numbers are bytes of 8 or 4 too), pieces a, a + 8, … Each eight lanes keep a maximum, a sum and dim / 8
  * weighted values of their own; they are joined at the end.
  *
- * Expected of a span: 2 * span * dim * sizeof(C) bytes, 4 * heads * span * dim operations. */
+ * Expected of a span: 2 * span * dim * sizeof(C) bytes and its steps, 4 * heads * span * dim operations. */
 
 /* What the keys are worth to a query. */
 struct Scores {
@@ -27,12 +26,16 @@ DEVICE Span key_span(u32 position, u32 window, u32 split, u32 splits) {
 
 /* Elements of a head that one of eight lanes holds, and where the e-th of them lies. */
 template <class C, u32 dim> struct HeadLane {
-    enum { wide = dim % (8 * Pack<C>::count) == 0 ? Pack<C>::count : 1, count = (dim + 7) / 8 };
+    enum {
+        bytes = sizeof(C) == 1 && dim % 128 != 0 ? dim % 64 == 0 ? 8 : 4 : 16,
+        wide = dim * sizeof(C) % (8 * bytes) == 0 ? bytes / sizeof(C) : 1,
+        count = (dim + 7) / 8
+    };
     DEVICE u32 at(u32 e) { return (e / wide * 8 + lane() % 8) * wide + e % wide; }
     template <class P> DEVICE void load(float (&to)[count], P from) {
         if constexpr (wide > 1) {
             UNROLL for (u32 e = 0; e < count; e += wide) {
-                Quad q = load_quad(from + at(e));
+                Quad q = load_bytes<bytes>(from + at(e));
                 UNROLL for (u32 i = 0; i < wide; i++) to[e + i] = Pack<C>::get(q, i);
             }
         } else {
@@ -56,14 +59,16 @@ template <u32 count> DEVICE void seen_join(Seen<count> &a, float largest, float 
     UNROLL for (u32 e = 0; e < count; e++) a.value[e] = a.value[e] * keep + value[e] * take;
 }
 
-/* Eight lanes take a key: their elements of it and of its value; inside: there is one. distance: positions between. */
+/* Eight lanes take a key: their elements of it and of its value, and both steps; inside: there is one. distance: positions
+ * between. */
 template <u32 heads, u32 dims, u32 vdims>
-DEVICE void key_take(const float (&query)[heads][dims], Seen<vdims> (&seen)[heads], const float (&key)[dims], const float (&value)[vdims], bool inside,
-                     u32 distance, const Scores &scores, global<const float> slopes) {
+DEVICE void key_take(const float (&query)[heads][dims], Seen<vdims> (&seen)[heads], const float (&key)[dims], const float (&value)[vdims],
+                     float key_step, float value_step, bool inside, u32 distance, const Scores &scores, global<const float> slopes) {
     UNROLL for (u32 h = 0; h < heads; h++) {
         float s = 0;
         UNROLL for (u32 e = 0; e < dims; e++) s += query[h][e] * key[e];
         UNROLL for (u32 m = 4; m; m /= 2) s += lane_xor(s, m);
+        s *= key_step;
         if (scores.softcap > 0) s = scores.softcap * tanhf(s / scores.softcap);
         if (slopes != nullptr) s -= slopes[h] * (float)distance;
         if (!inside) s = -INFINITY;
@@ -72,6 +77,7 @@ DEVICE void key_take(const float (&query)[heads][dims], Seen<vdims> (&seen)[head
         float take = top == -INFINITY ? 0.0f : expf(s - top);
         seen[h].largest = top;
         seen[h].total = seen[h].total * keep + take;
+        take *= value_step;
         UNROLL for (u32 e = 0; e < vdims; e++) seen[h].value[e] = seen[h].value[e] * keep + value[e] * take;
     }
 }
@@ -101,13 +107,13 @@ DEVICE void warps_join(shared<float> part, u32 warps, u32 h, u32 e, float &large
     }
 }
 
-/* q: the row's queries of `heads` heads, dim apart. k, v: the key head's cache of the row's sequence. Keys
+/* q: the row's queries of `heads` heads, dim apart. k, v: the key head's cache of the row's sequence (Cache). Keys
  * first..last (last not included) are looked at; position is the row's. slopes (or null): a slope a head.
  * part: heads * (vdim + 2) floats a warp. Afterwards thread 0..vdim of the block gets its element of head h's sum through
  * out(h, element, largest, total, sum). */
 template <class C, u32 heads, u32 dim, u32 vdim, class Out>
-DEVICE void attention_span(global<const float> q, global<const C> k, global<const C> v, u32 first, u32 last, u32 position,
-                           const Scores &scores, global<const float> slopes, shared<float> part, Out out) {
+DEVICE void attention_span(global<const float> q, global<const C> k, global<const C> v, u32 context, u32 first, u32 last,
+                           u32 position, const Scores &scores, global<const float> slopes, shared<float> part, Out out) {
     typedef HeadLane<C, dim> Key;
     typedef HeadLane<C, vdim> Value;
     const u32 warps = thread_count() / 32;
@@ -122,10 +128,12 @@ DEVICE void attention_span(global<const float> q, global<const C> k, global<cons
     for (u32 base = first + warp() * 4; base < last; base += warps * 4) {
         const u32 key = base + lane() / 8;
         const bool inside = key < last;
+        const u32 from = inside ? key : first;
         float keys[Key::count], values[Value::count];
-        Key::load(keys, k + (u64)(inside ? key : first) * dim);
-        Value::load(values, v + (u64)(inside ? key : first) * vdim);
-        key_take(query, seen, keys, values, inside, position - key, scores, slopes);
+        Key::load(keys, k + (u64)from * dim);
+        Value::load(values, v + (u64)from * vdim);
+        key_take(query, seen, keys, values, Cache<C, dim>::step(k, context, from), Cache<C, vdim>::step(v, context, from), inside,
+                 position - key, scores, slopes);
     }
     UNROLL for (u32 h = 0; h < heads; h++) lanes_join<C, vdim>(seen[h], part + (warp() * heads + h) * (vdim + 2));
     barrier();

@@ -15,21 +15,22 @@ DEVICE u32 pair_within(float low, float high) {
  * below each other lie in different banks. */
 template <u32 width> struct Lines {
     enum { padded = (width + 15) / 16 * 16, pitch = padded * 2 + 16 };
-    /* line i of `count` is from(i); pieces behind the width are 0. */
-    template <class From> DEVICE void stage(shared<u8> to, u32 count, From from) {
-        enum { pieces = padded / 8 };
+    /* line i of `count` is from(i), numbers of C, times step(i); pieces behind the width are 0. */
+    template <class C, class From, class Step> DEVICE void stage(shared<u8> to, u32 count, From from, Step step) {
+        enum { pieces = padded / 8, at_once = sizeof(C) == 1 ? 8 : 4 };
         for (u32 i = thread_index(); i < count * pieces; i += thread_count()) {
             const u32 line = i / pieces, c = i % pieces;
             Quad q = {};
             if (c * 8 < width) {
-                const auto at = from(line) + c * 8;
-                if constexpr (sizeof(*at) == 2) {
+                const global<const C> at = from(line) + c * 8;
+                if constexpr (sizeof(C) == 2) {
                     q = load_quad(at);
                 } else {
-                    const Quad a = load_quad(at), b = load_quad(at + 4);
-                    UNROLL for (u32 j = 0; j < 2; j++) {
-                        q.word[j] = pair_within(float_of_bits(a.word[2 * j]), float_of_bits(a.word[2 * j + 1]));
-                        q.word[2 + j] = pair_within(float_of_bits(b.word[2 * j]), float_of_bits(b.word[2 * j + 1]));
+                    const float scale = step(line);
+                    UNROLL for (u32 j = 0; j < 8; j += at_once) {
+                        const Quad p = load_bytes<at_once * sizeof(C)>(at + j);
+                        UNROLL for (u32 e = 0; e < at_once; e += 2)
+                            q.word[(j + e) / 2] = pair_within(Pack<C>::get(p, e) * scale, Pack<C>::get(p, e + 1) * scale);
                     }
                 }
             }
@@ -65,7 +66,8 @@ DEVICE void attention_matrix(const MatrixHead &f, global<const float> q, global<
     const u32 mine[2] = {warp() * 16 + lane() / 4, warp() * 16 + lane() / 4 + 8};
     const shared<u8> qs = stage, ks = stage + Tile::keys_at, vs = stage + Tile::values_at;
     grid_wait();
-    Key::stage(qs, Tile::rows, [&](u32 i) { return q + ((u64)(first + (i < count ? i : 0)) * f.heads + f.head) * dim; });
+    Key::template stage<float>(
+        qs, Tile::rows, [&](u32 i) { return q + ((u64)(first + (i < count ? i : 0)) * f.heads + f.head) * dim; }, [](u32) { return 1.0f; });
     float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, sum[wide][4] = {};
     u32 position[2];
     UNROLL for (u32 h = 0; h < 2; h++) position[h] = (u32)positions[first + (mine[h] < count ? mine[h] : 0)];
@@ -82,7 +84,8 @@ DEVICE void attention_matrix(const MatrixHead &f, global<const float> q, global<
         barrier();
         const u32 low = high - (u32)block_max(in_run ? (float)high - place : 0.0f, part);
         const u32 from = f.window && low + 1 > f.window ? low + 1 - f.window : 0;
-        const u64 head = ((u64)sequence * f.kv_heads + f.head / (f.heads / f.kv_heads)) * context;
+        const u64 head = (u64)sequence * f.kv_heads + f.head / (f.heads / f.kv_heads);
+        const global<const C> of_keys = k + head * Cache<C, dim>::stride(context), of_values = v + head * Cache<C, vdim>::stride(context);
         u32 own_high = 0; /* of the warp's rows */
         bool own[2];
         UNROLL for (u32 h = 0; h < 2; h++) {
@@ -96,8 +99,10 @@ DEVICE void attention_matrix(const MatrixHead &f, global<const float> q, global<
         for (u32 k0 = from / keys * keys; k0 <= high; k0 += keys) {
             auto line = [&](u32 i) { return k0 + i < high ? k0 + i : high; };
             barrier();
-            Key::stage(ks, keys, [&](u32 i) { return k + (head + line(i)) * dim; });
-            Value::stage(vs, keys, [&](u32 i) { return v + (head + line(i)) * vdim; });
+            Key::template stage<C>(
+                ks, keys, [&](u32 i) { return of_keys + (u64)line(i) * dim; }, [&](u32 i) { return Cache<C, dim>::step(of_keys, context, line(i)); });
+            Value::template stage<C>(
+                vs, keys, [&](u32 i) { return of_values + (u64)line(i) * vdim; }, [&](u32 i) { return Cache<C, vdim>::step(of_values, context, line(i)); });
             barrier();
             if (k0 >= own_high) continue; /* the same for the whole warp */
             float score[ahead][4] = {};

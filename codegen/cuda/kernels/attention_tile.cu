@@ -39,7 +39,8 @@ DEVICE void attention_tile(global<const float> q, global<const C> k, global<cons
                 const u32 last = place[b] + 1, from = window && last > window ? last - window : 0;
                 begin = from < begin ? from : begin, end = last > end ? last : end;
             }
-        const u64 keys = ((u64)own * (heads / group) + head / group) * context;
+        const u64 kept = (u64)own * (heads / group) + head / group;
+        const global<const C> keys = k + kept * Cache<C, dim>::stride(context), values = v + kept * Cache<C, vdim>::stride(context);
         for (u32 base = begin; base < end; base += 64) {
             float s[4][4] = {};
             for (u32 d0 = 0; d0 < dim; d0 += depth) {
@@ -47,7 +48,7 @@ DEVICE void attention_tile(global<const float> q, global<const C> k, global<cons
                 for (u32 i = thread_index(); i < depth * 64; i += 256) {
                     const u32 d = d0 + i % depth, at = i % depth * 64 + i / depth, row = first_row + i / depth, key = base + i / depth;
                     qs[at] = d < dim && row < rows ? q[((u64)row * heads + head) * dim + d] * scores.scale : 0.0f;
-                    ks[at] = d < dim && key < end ? to_float(k[(keys + key) * dim + d]) : 0.0f;
+                    ks[at] = d < dim && key < end ? to_float(keys[(u64)key * dim + d]) * Cache<C, dim>::step(keys, context, key) : 0.0f;
                 }
                 barrier();
                 UNROLL for (u32 d = 0; d < depth; d++) {
@@ -87,7 +88,7 @@ DEVICE void attention_tile(global<const float> q, global<const C> k, global<cons
                 barrier();
                 for (u32 i = thread_index(); i < depth * wide; i += 256) {
                     const u32 key = base + k0 + i / wide, e = i % wide;
-                    vs[i] = e < vdim && key < end ? to_float(v[(keys + key) * vdim + e]) : 0.0f;
+                    vs[i] = e < vdim && key < end ? to_float(values[(u64)key * vdim + e]) * Cache<C, vdim>::step(values, context, key) : 0.0f;
                 }
                 barrier();
                 ROLLED for (u32 i = 0; i < depth; i++) {

@@ -5,9 +5,9 @@
 /* ---- places: offsets in units of 64 bytes ---- */
 DEVICE global<const u8> bytes_at(global<const u8> base, u32 place) { return base + (u64)place * 64; }
 template <class T> DEVICE global<const T> tensor_at(global<const u8> base, u32 place) { return (global<const T>)bytes_at(base, place); }
-/* A sequence's part of a state of `width` numbers a position. */
-template <class C> DEVICE global<C> state_at(global<u8> base, u32 place, u32 sequence, u32 width, u32 context) {
-    return (global<C>)(base + (u64)place * 64) + (u64)sequence * width * context;
+/* A sequence's part of a state. */
+template <class C, u32 heads, u32 dim> DEVICE global<C> state_at(global<u8> base, u32 place, u32 sequence, u32 context) {
+    return (global<C>)(base + (u64)place * 64) + (u64)sequence * heads * Cache<C, dim>::stride(context);
 }
 
 /* ---- on values that the block holds; all warps that compute take part, and meet at the end ---- */
@@ -100,12 +100,11 @@ template <class W, u32 width> DEVICE void gather_local(shared<float> y, global<c
     for (u32 i = thread_index(); i < width; i += RING_THREADS) y[i] = W::get(table, width, id, i);
     consumers_meet();
 }
-/* New keys or values to the cache of the sequence, [head][context][dim]; the heads go round the blocks. Nobody reads
+/* New keys or values to the cache of the sequence; a warp takes a head, and they go round the blocks. Nobody reads
  * them there before the blocks exchanged tokens, once more. */
 template <class C, u32 heads, u32 dim> DEVICE void store_local(shared<float> x, global<C> state, u32 position, u32 context) {
-    for (u32 h = block_index(); h < heads; h += block_count())
-        for (u32 i = thread_index(); i < dim; i += RING_THREADS)
-            from_float(x[h * dim + i], state[((u64)h * context + position) * dim + i]);
+    for (u32 h = warp() * block_count() + block_index(); h < heads; h += RING_WARPS * block_count())
+        Cache<C, dim>::store(x + h * dim, state + h * Cache<C, dim>::stride(context), context, position);
 }
 
 /* ---- attention ----
@@ -128,38 +127,55 @@ DEVICE Span keys_span(const Keys &k, u32 split) {
     const Span s = {first < k.fresh ? first : k.fresh, first + each < k.fresh ? first + each : k.fresh};
     return s;
 }
+/* Positions of a tile. Where numbers have steps, these stand behind them, from the one before the first that lies at a multiple
+ * of 16 bytes. */
 template <class C, u32 dim, u32 vdim> struct KeyTile {
-    enum { rows = STAGE_BYTES / ((dim > vdim ? dim : vdim) * sizeof(C)) };
+    enum {
+        wide = dim > vdim ? dim : vdim,
+        aligned = 8, /* steps in 16 bytes */
+        rows = sizeof(C) == 1 ? (STAGE_BYTES - 4 * aligned) / (wide + 2) : STAGE_BYTES / (wide * sizeof(C))
+    };
 };
+/* Positions first..first + n of a head to a stage. */
+template <class C, u32 dim, class Tile> DEVICE bool bring_head(Ring &r, global<const C> head, u32 first, u32 n, u32 context) {
+    const global<const u8> from = (global<const u8>)(head + (u64)first * dim);
+    if constexpr (sizeof(C) == 1) {
+        const u32 begin = first / Tile::aligned * Tile::aligned, end = (first + n + Tile::aligned - 1) / Tile::aligned * Tile::aligned;
+        return ring_bring_two(r, from, n * dim, (global<const u8>)(Cache<C, dim>::steps(head, context) + begin), (end - begin) * 2, Tile::rows * dim);
+    } else {
+        return ring_bring(r, from, n * dim * sizeof(C));
+    }
+}
 /* parts: blocks that share a key head's queries. keys, values: of the sequence. */
 template <class C, u32 kv_heads, u32 parts, u32 dim, u32 vdim>
 DEVICE bool bring_keys(Ring &r, u32 &turn, const Keys &k, global<const C> keys, global<const C> values, u32 context) {
-    enum { rows = KeyTile<C, dim, vdim>::rows };
+    typedef KeyTile<C, dim, vdim> Tile;
     const u32 units = kv_heads * parts * k.splits;
     for (u32 u = turn_take(turn, units); u < units; u += block_count()) {
         const Span s = keys_span(k, u % k.splits);
-        const u64 head = (u64)(u / k.splits / parts) * context;
-        for (u32 base = s.first; base < s.last; base += rows) {
-            const u32 n = s.last - base < rows ? s.last - base : (u32)rows;
-            if (!ring_bring(r, (global<const u8>)(keys + (head + base) * dim), n * dim * sizeof(C)) ||
-                !ring_bring(r, (global<const u8>)(values + (head + base) * vdim), n * vdim * sizeof(C)))
-                return false;
+        const u32 kv = u / k.splits / parts;
+        const global<const C> of_keys = keys + kv * Cache<C, dim>::stride(context), of_values = values + kv * Cache<C, vdim>::stride(context);
+        for (u32 base = s.first; base < s.last; base += Tile::rows) {
+            const u32 n = s.last - base < Tile::rows ? s.last - base : (u32)Tile::rows;
+            if (!bring_head<C, dim, Tile>(r, of_keys, base, n, context) || !bring_head<C, vdim, Tile>(r, of_values, base, n, context)) return false;
         }
     }
     return true;
 }
 
-/* Four keys a warp at a time, eight lanes each, as attention_span; rows of a tile, or of the cache. */
-template <class C, u32 heads, u32 dim, u32 vdim, class P>
-DEVICE void keys_take(const float (&query)[heads][HeadLane<C, dim>::count], Seen<HeadLane<C, vdim>::count> (&seen)[heads], P keys, P values, u32 count,
-                      u32 first, u32 position, const Scores &scores, global<const float> slopes) {
+/* Four keys a warp at a time, eight lanes each, as attention_span; rows of a tile, or of the cache. key_step(i), value_step(i):
+ * of row i. */
+template <class C, u32 heads, u32 dim, u32 vdim, class P, class KeyStep, class ValueStep>
+DEVICE void keys_take(const float (&query)[heads][HeadLane<C, dim>::count], Seen<HeadLane<C, vdim>::count> (&seen)[heads], P keys, P values,
+                      KeyStep key_step, ValueStep value_step, u32 count, u32 first, u32 position, const Scores &scores, global<const float> slopes) {
     for (u32 base = warp() * 4; base < count; base += RING_WARPS * 4) {
         const u32 key = base + lane() / 8;
         const bool inside = key < count;
+        const u32 from = inside ? key : 0;
         float k[HeadLane<C, dim>::count], v[HeadLane<C, vdim>::count];
-        HeadLane<C, dim>::load(k, keys + (u64)(inside ? key : 0) * dim);
-        HeadLane<C, vdim>::load(v, values + (u64)(inside ? key : 0) * vdim);
-        key_take(query, seen, k, v, inside, position - (first + key), scores, slopes);
+        HeadLane<C, dim>::load(k, keys + (u64)from * dim);
+        HeadLane<C, vdim>::load(v, values + (u64)from * vdim);
+        key_take(query, seen, k, v, key_step(from), value_step(from), inside, position - (first + key), scores, slopes);
     }
 }
 /* The position's own key and value, rounded as the cache rounds them; warp 0 takes them. */
@@ -170,16 +186,10 @@ DEVICE void own_key_take(const float (&query)[heads][HeadLane<C, dim>::count], S
     typedef HeadLane<C, vdim> Value;
     if (warp() != 0) return;
     float k[Key::count], v[Value::count];
-    C c;
-    UNROLL for (u32 e = 0; e < Key::count; e++) {
-        from_float(Key::at(e) < dim ? key[Key::at(e)] : 0.0f, c);
-        k[e] = to_float(c);
-    }
-    UNROLL for (u32 e = 0; e < Value::count; e++) {
-        from_float(Value::at(e) < vdim ? value[Value::at(e)] : 0.0f, c);
-        v[e] = to_float(c);
-    }
-    key_take(query, seen, k, v, lane() < 8, 0, scores, slopes);
+    const float key_step = Cache<C, dim>::step_of(key), value_step = Cache<C, vdim>::step_of(value);
+    UNROLL for (u32 e = 0; e < Key::count; e++) k[e] = Key::at(e) < dim ? Cache<C, dim>::kept(key[Key::at(e)], key_step) : 0.0f;
+    UNROLL for (u32 e = 0; e < Value::count; e++) v[e] = Value::at(e) < vdim ? Cache<C, vdim>::kept(value[Value::at(e)], value_step) : 0.0f;
+    key_take(query, seen, k, v, key_step, value_step, lane() < 8, 0, scores, slopes);
 }
 
 /* What stands for one attention step. q: all heads; key, value: the position's own, all key heads. part: floats,
@@ -226,7 +236,8 @@ template <class C, u32 kv_heads, u32 parts, u32 heads, u32 dim, u32 vdim>
 DEVICE void attend(Ring &r, u32 &turn, const Keys &k, const Attend &a, global<const C> keys, global<const C> values, u32 context) {
     typedef HeadLane<C, dim> Key;
     typedef HeadLane<C, vdim> Value;
-    enum { rows = KeyTile<C, dim, vdim>::rows, stride = heads * (vdim + 2) };
+    typedef KeyTile<C, dim, vdim> Tile;
+    enum { rows = Tile::rows, stride = heads * (vdim + 2) };
     const u32 units = kv_heads * parts * k.splits, own = turn_take(turn, units);
     for (u32 u = own; u < units; u += block_count()) {
         const u32 unit = u / k.splits, split = u % k.splits, kv = unit / parts;
@@ -241,19 +252,24 @@ DEVICE void attend(Ring &r, u32 &turn, const Keys &k, const Attend &a, global<co
             UNROLL for (u32 e = 0; e < Value::count; e++) seen[h].value[e] = 0;
         }
         for (u32 base = s.first; base < s.last; base += rows) {
-            const u32 n = s.last - base < rows ? s.last - base : (u32)rows, first = r.at;
+            const u32 n = s.last - base < rows ? s.last - base : (u32)rows, first = r.at, shift = base % Tile::aligned;
             const shared<C> key_tile = (shared<C>)ring_take(r);
             ring_next(r);
             const u32 second = r.at;
             const shared<C> value_tile = (shared<C>)ring_take(r);
             ring_next(r);
-            keys_take<C, heads, dim, vdim>(query, seen, key_tile, value_tile, n, base, k.position, a.scores, slopes);
+            keys_take<C, heads, dim, vdim>(
+                query, seen, key_tile, value_tile, [&](u32 i) { return Cache<C, dim>::tile_step(key_tile + rows * dim, shift + i); },
+                [&](u32 i) { return Cache<C, vdim>::tile_step(value_tile + rows * vdim, shift + i); }, n, base, k.position, a.scores, slopes);
             ring_give(r, first);
             ring_give(r, second);
         }
         if (split == k.splits - 1) {
-            const u64 fresh = (u64)kv * context + k.fresh;
-            keys_take<C, heads, dim, vdim>(query, seen, keys + fresh * dim, values + fresh * vdim, k.position - k.fresh, k.fresh, k.position, a.scores, slopes);
+            const global<const C> of_keys = keys + kv * Cache<C, dim>::stride(context), of_values = values + kv * Cache<C, vdim>::stride(context);
+            keys_take<C, heads, dim, vdim>(
+                query, seen, of_keys + (u64)k.fresh * dim, of_values + (u64)k.fresh * vdim,
+                [&](u32 i) { return Cache<C, dim>::step(of_keys, context, k.fresh + i); },
+                [&](u32 i) { return Cache<C, vdim>::step(of_values, context, k.fresh + i); }, k.position - k.fresh, k.fresh, k.position, a.scores, slopes);
             own_key_take<C, heads, dim, vdim>(query, seen, a.key + kv * dim, a.value + kv * vdim, a.scores, slopes);
         }
         UNROLL for (u32 h = 0; h < heads; h++) lanes_join<C, vdim>(seen[h], a.part + (warp() * heads + h) * (vdim + 2));

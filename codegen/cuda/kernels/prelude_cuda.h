@@ -84,6 +84,17 @@ struct __align__(16) Quad {
 };
 template <class T> DEVICE Quad load_quad(const T *p) { return *(const Quad *)p; }
 template <class T> DEVICE void store_quad(T *p, Quad q) { *(Quad *)p = q; }
+/* 4, 8 or 16 bytes, the first words; the address is a multiple of as many. */
+template <u32 bytes, class T> DEVICE Quad load_bytes(const T *p) {
+    if constexpr (bytes == 16) {
+        return load_quad(p);
+    } else if constexpr (bytes == 8) {
+        const u64 w = *(const u64 *)p;
+        return Quad{{(u32)w, (u32)(w >> 32), 0, 0}};
+    } else {
+        return Quad{{*(const u32 *)p, 0, 0, 0}};
+    }
+}
 /* Two floats; the address is a multiple of 8. */
 struct __align__(8) Pair {
     float low, high;

@@ -36,13 +36,26 @@ DEVICE void ring_next(Ring &r) {
 }
 
 /* ---- the lane that brings; false: nobody wants more ---- */
-DEVICE bool ring_bring(Ring &r, global<const u8> from, u32 bytes) {
+DEVICE bool ring_wait(Ring &r) {
     while (!mbarrier_test(r.empty + r.at, r.parity ^ 1)) {
         if (mbarrier_test(r.over, 0)) return false;
         relax();
     }
+    return true;
+}
+DEVICE bool ring_bring(Ring &r, global<const u8> from, u32 bytes) {
+    if (!ring_wait(r)) return false;
     mbarrier_arrive_expect(r.full + r.at, bytes);
     bulk_copy(r.bytes + r.at * STAGE_BYTES, from, bytes, r.full + r.at);
+    ring_next(r);
+    return true;
+}
+/* Two pieces as one tile, the second one `at` bytes into it. */
+DEVICE bool ring_bring_two(Ring &r, global<const u8> from, u32 bytes, global<const u8> second, u32 second_bytes, u32 at) {
+    if (!ring_wait(r)) return false;
+    mbarrier_arrive_expect(r.full + r.at, bytes + second_bytes);
+    bulk_copy(r.bytes + r.at * STAGE_BYTES, from, bytes, r.full + r.at);
+    bulk_copy(r.bytes + (r.at * STAGE_BYTES + at), second, second_bytes, r.full + r.at);
     ring_next(r);
     return true;
 }

@@ -18,6 +18,13 @@ DEVICE void store_row(global<const float> x, global<C> state, u32 sequence, u32 
         store_one<heads, dim>(x[i], i, state, sequence, position, context);
 }
 
+/* The same, however the cache keeps numbers: a warp a head. */
+template <class C, u32 heads, u32 dim>
+DEVICE void store_head(global<const float> x, global<C> state, u32 head, u32 sequence, u32 position, u32 context) {
+    typedef Cache<C, dim> Kept;
+    Kept::store(x + head * dim, state + ((u64)sequence * heads + head) * Kept::stride(context), context, position);
+}
+
 /* The choice of what a reduction does with two numbers, and what it begins with. */
 enum { REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD };
 template <u32 op> DEVICE float reduce_start() {

@@ -119,6 +119,11 @@ template <class T> Quad load_quad(global<T> p, HOST_SITE) {
 template <class T> void store_quad(global<T> p, Quad q, HOST_SITE) {
     memcpy(p.check(16, file, line), &q, 16);
 }
+template <u32 bytes, class T> Quad load_bytes(global<T> p, HOST_SITE) {
+    Quad q = {};
+    memcpy(&q, p.check(bytes, file, line), bytes);
+    return q;
+}
 struct alignas(8) Pair {
     float low, high;
 };
@@ -136,6 +141,13 @@ template <class T> Quad load_quad(shared<T> p, HOST_SITE) {
     if ((uintptr_t)p.p % 16) host::fault(HOST_HERE, "shared memory: a misaligned access");
     host::shared_access(p.p, 16, false, HOST_HERE);
     memcpy(&q, p.p, 16);
+    return q;
+}
+template <u32 bytes, class T> Quad load_bytes(shared<T> p, HOST_SITE) {
+    Quad q = {};
+    if ((uintptr_t)p.p % bytes) host::fault(HOST_HERE, "shared memory: a misaligned access");
+    host::shared_access(p.p, bytes, false, HOST_HERE);
+    memcpy(&q, p.p, bytes);
     return q;
 }
 template <class T> void store_quad(shared<T> p, Quad q, HOST_SITE) {
