@@ -693,6 +693,37 @@ static void test_generate(void) {
     gptc_session_free(s);
 }
 
+/* The same tokens as a step and then a draw for each sequence, also where sequences share a sampler. */
+static void test_step_sample(void) {
+    const int32_t order[3] = {2, 0, 1};
+    gptc_session *s[2] = {session(1, 0, 3, 0), session(1, 0, 3, 0)};
+    gptc_sampler *warm[2] = {sampler(2, 0, 1, 0, 4), sampler(2, 0, 1, 0, 4)},
+                 *other[2] = {sampler(1, 5, 1, 0, 4), sampler(1, 5, 1, 0, 4)};
+    int32_t ids[3] = {3, 1, 4}, want[3] = {3, 1, 4};
+    for (int i = 0; i < 6; i++) {
+        gptc_sampler *const mine[3] = {warm[0], other[0], warm[0]}, *const theirs[3] = {warm[1], other[1],
+                                                                                        warm[1]};
+        CU_ASSERT_EQUAL(gptc_step_sample(s[0], i % 2 ? order : NULL, ids, 3, mine, ids), GPTC_OK);
+        CU_ASSERT_EQUAL(gptc_step_sequences(s[1], i % 2 ? order : NULL, want, 3), GPTC_OK);
+        for (int k = 0; k < 3; k++) want[k] = gptc_sample(s[1], i % 2 ? order[k] : k, theirs[k]);
+        CU_ASSERT_EQUAL(memcmp(ids, want, sizeof ids), 0);
+    }
+    gptc_sampler *const some[4] = {warm[0], NULL, warm[0], warm[0]};
+    CU_ASSERT_EQUAL(gptc_step_sample(NULL, NULL, ids, 1, some, ids), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, ids, 1, NULL, ids), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, ids, 1, some, NULL), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, ids, 2, some, ids), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, ids, 4, some, ids), GPTC_E_ARGUMENT);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, &(int32_t){TINY_VOCAB}, 1, some, ids), GPTC_E_TOKEN);
+    CU_ASSERT_EQUAL(gptc_step_sample(s[0], NULL, NULL, 0, NULL, NULL), GPTC_OK);
+    CU_ASSERT_EQUAL(gptc_length(s[0], 0), 6);
+    for (int i = 0; i < 2; i++) {
+        gptc_sampler_free(warm[i]);
+        gptc_sampler_free(other[i]);
+        gptc_session_free(s[i]);
+    }
+}
+
 int main(void) {
     if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("runtime", setup, teardown);
@@ -714,5 +745,6 @@ int main(void) {
     CU_add_test(s, "sampler distribution", test_sampler_distribution);
     CU_add_test(s, "sampler edges", test_sampler_edges);
     CU_add_test(s, "generate", test_generate);
+    CU_add_test(s, "steps that draw", test_step_sample);
     return unit_end();
 }
