@@ -253,7 +253,9 @@ const int64_t *attr_ints(const Call *c, const char *name, size_t *n); /* NULL wh
 bool axis_norm(Call *c, int64_t axis, size_t rank, uint32_t *out);    /* negative ones from the end */
 bool call_error(Call *c, const char *fmt, ...) BASE_PRINTF(2, 3);     /* returns false */
 
-/* nodes; all take NO_VAL operands to mean that the diag is set, and return NO_VAL then */
+void whole_bytes(DType t, int64_t v, void *out); /* v as a bool or an integer of type t */
+
+/* nodes (emit.c); all take NO_VAL operands to mean that the diag is set, and return NO_VAL then */
 ValId emit(Call *c, Op op, const ValId *in, size_t nin, const Attr *attr, const Type *result);
 ValId emit1(Call *c, Op op, ValId a);
 ValId emit2(Call *c, Op op, ValId a, ValId b);
