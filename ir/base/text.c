@@ -51,8 +51,11 @@ void text_printf(Text *t, const char *fmt, ...) {
     va_end(ap);
 }
 
+/* What %g would write too long, or not as people do: 30 as 3e+01. */
 static bool text_add_special(Text *t, double v) {
-    if (isnan(v))
+    if (fabs(v) < 1e7 && trunc(v) == v)
+        text_printf(t, "%.0f", v);
+    else if (isnan(v))
         text_add(t, signbit(v) ? "-nan" : "nan");
     else if (isinf(v))
         text_add(t, v < 0 ? "-inf" : "inf");
