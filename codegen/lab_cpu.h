@@ -54,7 +54,8 @@ typedef struct {
 void lab_score_batch(LabScoring *c, const LabTexts *all, LabModel *m, int64_t first, uint32_t n);
 /* Runs the lab's own model on c->windows and scores it. */
 bool lab_score(LabCpu *l, LabText *x, LabScoring *c, Diag *d);
-/* The text of these windows, with the base's log-probabilities. */
+/* The text of these windows; lab_text: with the base's log-probabilities. */
+bool lab_text_rows(LabCpu *l, const Windows *t, LabText **out, Diag *d);
 bool lab_text(LabCpu *l, const Windows *t, LabText **out, Diag *d);
 
 /* lab.c: w [rows][cols] into all places of s */

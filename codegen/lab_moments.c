@@ -110,7 +110,7 @@ static bool sum_inputs(LabCpu *l, Inputs *all, const Windows *t, Diag *d) {
     LabText *x;
     uint32_t end = all->program->plan.n_steps;
     if (!all->inputs.count) return true;
-    if (!lab_text(l, t, &x, d)) return false;
+    if (!lab_text_rows(l, t, &x, d)) return false;
     while (!all->at[end]) end--;
     all->length = t->length;
     const LabVisit v = {moments_visit, all, all->at};

@@ -153,7 +153,13 @@ static bool copy_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
     return x->ready = true;
 }
 
+bool lab_text_rows(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
+    if (!lab_model_windows(&l->model, t, d)) return false;
+    *out = lab_text_find(&l->texts, t);
+    return true;
+}
+
 bool lab_text(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
-    return lab_model_windows(&l->model, t, d) && lab_text_find(&l->texts, t, out, d) &&
-           ((*out)->ready || (l->base ? copy_base(l, *out, t, d) : run_base(l, *out, t, d)));
+    if (!lab_text_rows(l, t, out, d) || !lab_text_reserve(&l->texts, *out, d)) return false;
+    return (*out)->ready || (l->base ? copy_base(l, *out, t, d) : run_base(l, *out, t, d));
 }

@@ -111,32 +111,30 @@ static uint64_t text_key(const Windows *t) {
                       hash_bytes(shape, sizeof shape, 0));
 }
 
-static bool text_make(LabTexts *all, const Windows *t, uint64_t key, LabText **out, Diag *d) {
+static LabText *text_make(LabTexts *all, const Windows *t, uint64_t key) {
     LabText *x = arena_new_of(all->arena, LabText);
-    *x = (LabText){.key = key, .shape = {NULL, t->windows, t->length, t->from}};
+    *x = (LabText){.key = key, .shape = {NULL, t->windows, t->length, t->from}, .next = all->first};
     x->at = arena_array_of(all->arena, all->nboundaries, uint64_t);
     x->stamp = arena_array_of(all->arena, all->nboundaries, uint64_t);
-    size_t bytes;
-    if (!mul_size((size_t)(t->windows * lab_text_scored(x)), all->vocab * sizeof(float), &bytes))
-        return diag_error(d, loc_none(), "a text of %lld windows is too much to measure on",
-                          (long long)t->windows);
-    if (!store_new(bytes, kept_bytes(all, false) + bytes > KEPT_BYTES, &x->base, d)) return false;
-    *out = x;
-    return true;
+    return all->first = x;
 }
 
-bool lab_text_find(LabTexts *all, const Windows *t, LabText **out, Diag *d) {
+LabText *lab_text_find(LabTexts *all, const Windows *t) {
     uint64_t key = text_key(t);
     LabText *x = all->first;
     while (x && x->key != key) x = x->next;
-    if (!x) {
-        if (!text_make(all, t, key, &x, d)) return false;
-        x->next = all->first;
-        all->first = x;
-    }
+    if (!x) x = text_make(all, t, key);
     rows_reserve(all, x);
-    *out = x;
-    return true;
+    return x;
+}
+
+bool lab_text_reserve(const LabTexts *all, LabText *x, Diag *d) {
+    size_t bytes;
+    if (x->base.data) return true;
+    if (!mul_size((size_t)(x->shape.windows * lab_text_scored(x)), all->vocab * sizeof(float), &bytes))
+        return diag_error(d, loc_none(), "a text of %lld windows is too much to measure on",
+                          (long long)x->shape.windows);
+    return store_new(bytes, kept_bytes(all, false) + bytes > KEPT_BYTES, &x->base, d);
 }
 
 void lab_texts_free(LabTexts *all) {

@@ -25,7 +25,7 @@ typedef struct LabText {
     uint64_t key;    /* of tokens and shape */
     Windows shape;   /* id is not kept */
     bool ready;      /* the base is computed */
-    Store base;      /* [windows][length - 1 - from][vocab] log-probabilities */
+    Store base;      /* [windows][length - 1 - from][vocab] log-probabilities; none before scoring */
     Store rows;      /* of each boundary [windows][length][width]; none when that would be too much */
     uint64_t *at;    /* of each boundary: floats into rows */
     uint64_t *stamp; /* what the sites before it were when its rows were kept; 0 = nothing kept */
@@ -39,8 +39,9 @@ typedef struct {
     uint32_t vocab;
     LabText *first;
 } LabTexts;
-/* The text of these tokens, made when there is none. */
-bool lab_text_find(LabTexts *all, const Windows *t, LabText **out, Diag *d);
+/* The text of these tokens, made when there is none; `base` is empty at first. */
+LabText *lab_text_find(LabTexts *all, const Windows *t);
+bool lab_text_reserve(const LabTexts *all, LabText *x, Diag *d); /* room for x's base */
 void lab_texts_free(LabTexts *all);
 /* Scored rows of one window, and where the base's of window w begin. */
 static inline int64_t lab_text_scored(const LabText *x) { return x->shape.length - 1 - x->shape.from; }
