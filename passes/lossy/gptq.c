@@ -137,11 +137,12 @@ static bool take_factor(Feedback *f, Arena *a, Diag *d) {
                           "model overflows on the calibration text");
     take_forms(f, turned, a);
     f->feedback = arena_array_of(a, (size_t)(n * f->ld), float);
-    for (int64_t k = 0; k < n; k++)
-        for (int64_t j = k + 1; j < n; j++) {
-            const double *row = turned + (n - 1 - k) * n + n - 1; /* R_kj = L_(n-1-k)(n-1-j) */
-            f->feedback[k * f->ld + j] = (float)(row[-j] / turned[(n - 1 - j) * n + n - 1 - j]);
-        }
+    double *pivot = arena_array_of(a, (size_t)n, double);
+    for (int64_t j = 0; j < n; j++) pivot[j] = turned[(n - 1 - j) * n + n - 1 - j];
+    for (int64_t k = 0; k < n; k++) {
+        const double *row = turned + (n - 1 - k) * n + n - 1; /* R_kj = L_(n-1-k)(n-1-j) */
+        for (int64_t j = k + 1; j < n; j++) f->feedback[k * f->ld + j] = (float)(row[-j] / pivot[j]);
+    }
     return true;
 }
 
@@ -211,24 +212,36 @@ static void round_rows(const Feedback *f, const Tile *t) {
 }
 
 /* slope is D H, kept up to date: the derivative of half the loss. */
-static bool sweep_row(const Feedback *f, const Tile *t, int64_t r) {
+static bool sweep_unit(const Feedback *f, const Tile *t, int64_t r, int64_t j) {
     float *value = t->value + r * f->ld, *error = t->error + r * f->ld, *slope = t->slope + r * f->ld;
+    float pull[LONGEST], best[LONGEST];
     bool changed = false;
-    for (int64_t j = 0; j < f->n; j += f->unit) {
-        float pull[LONGEST], best[LONGEST];
-        memcpy(pull, slope + j, (size_t)f->unit * sizeof *pull);
-        add_pull(f, &f->sweeping, j, value + j, pull);
-        choose(f, &f->sweeping, t->first + r, j, pull, best);
-        for (int64_t i = 0; i < f->unit; i++) {
-            float step = best[i] - value[j + i];
-            if (step == 0) continue;
-            value[j + i] = best[i];
-            error[j + i] -= step;
-            scaled_add(slope, f->moment + (j + i) * f->ld, -step, f->ld);
-            changed = true;
-        }
+    memcpy(pull, slope + j, (size_t)f->unit * sizeof *pull);
+    add_pull(f, &f->sweeping, j, value + j, pull);
+    choose(f, &f->sweeping, t->first + r, j, pull, best);
+    for (int64_t i = 0; i < f->unit; i++) {
+        float step = best[i] - value[j + i];
+        if (step == 0) continue;
+        value[j + i] = best[i];
+        error[j + i] -= step;
+        scaled_add(slope, f->moment + (j + i) * f->ld, -step, f->ld);
+        changed = true;
     }
     return changed;
+}
+
+/* Column by column, all rows of the tile at each, so that H streams by once for all of them. A row in which a sweep
+ * changes nothing is done. */
+static void sweep_rows(const Feedback *f, const Tile *t) {
+    bool open[ROWS], changed[ROWS];
+    memset(open, true, sizeof open);
+    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        memset(changed, false, sizeof changed);
+        for (int64_t j = 0; j < f->n; j += f->unit)
+            for (int64_t r = 0; r < t->rows; r++)
+                if (open[r] && sweep_unit(f, t, r, j)) changed[r] = true;
+        memcpy(open, changed, sizeof open);
+    }
 }
 
 static double row_loss(const Feedback *f, const Tile *t, int64_t r) {
@@ -253,10 +266,8 @@ static void rows_task(void *ctx, size_t task, size_t worker) {
         for (int64_t j = 0; j < f->n; j++) t.w[r * f->ld + j] = f->w[(t.first + r) * f->n + f->order[j]];
     round_rows(f, &t);
     product_add(t.slope, f->ld, t.error, f->ld, f->moment, f->ld, t.rows, f->ld, f->n);
-    for (int64_t r = 0; r < t.rows; r++) {
-        for (int sweep = 0; sweep < SWEEPS && sweep_row(f, &t, r); sweep++) {}
-        f->loss[task] += row_loss(f, &t, r);
-    }
+    sweep_rows(f, &t);
+    for (int64_t r = 0; r < t.rows; r++) f->loss[task] += row_loss(f, &t, r);
 }
 
 bool gptq_codes(const float *w, const Moments *m, bool order, QuantMatrix *q, double *loss, Diag *d) {

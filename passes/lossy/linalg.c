@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/eval.h"
 #include "passes/lossy/vectors.h"
 
 #define BLOCK 48
@@ -47,38 +48,66 @@ static void multiply_subtract(double *c, int64_t ldc, const double *a, int64_t l
                           least(DEPTH, k - p));
 }
 
-/* The factor of rows and columns at .. at + w, and of the rows below them in these columns. */
-static bool factor_columns(double *a, int64_t n, int64_t at, int64_t w) {
-    for (int64_t j = at; j < at + w; j++) {
-        double *row = a + j * n, pivot = row[j];
-        for (int64_t k = at; k < j; k++) pivot -= row[k] * row[k];
+/* ---- the factor: a block of columns, the rows below it, and what they take from the rest ---- */
+
+typedef struct {
+    double *a, *turned; /* [n][n]; [w][rest], the rows below in these columns, transposed */
+    int64_t n, at, w, rest;
+} Panel;
+
+/* x [w], of a row: what makes x times the factor's rows at .. at + w the row's numbers. */
+static void solve_row(const Panel *p, double *x, int64_t w) {
+    for (int64_t j = 0; j < w; j++) {
+        const double *row = p->a + (p->at + j) * p->n + p->at;
+        for (int64_t k = 0; k < j; k++) x[j] -= x[k] * row[k];
+        x[j] /= row[j];
+    }
+}
+
+static bool factor_diagonal(const Panel *p) {
+    for (int64_t j = 0; j < p->w; j++) {
+        double *row = p->a + (p->at + j) * p->n + p->at, pivot = row[j];
+        solve_row(p, row, j);
+        for (int64_t k = 0; k < j; k++) pivot -= row[k] * row[k];
         if (!(pivot > 0) || !isfinite(pivot)) return false;
         row[j] = sqrt(pivot);
-        for (int64_t i = j + 1; i < n; i++) {
-            double *below = a + i * n, x = below[j];
-            for (int64_t k = at; k < j; k++) x -= below[k] * row[k];
-            below[j] = x / row[j];
-        }
     }
     return true;
 }
 
-bool spd_factor(double *a, int64_t n) {
-    double *turned = malloc((size_t)n * BLOCK * sizeof *turned);
-    bool ok = turned != NULL;
-    for (int64_t at = 0; at < n && ok; at += BLOCK) {
-        int64_t w = least(BLOCK, n - at), rest = n - at - w;
-        ok = factor_columns(a, n, at, w);
-        const double *below = a + (at + w) * n + at;
-        for (int64_t i = 0; i < rest; i++)
-            for (int64_t k = 0; k < w; k++) turned[k * rest + i] = below[i * n + k];
-        for (int64_t i = 0; i < rest && ok; i += BLOCK) { /* on and below the diagonal */
-            int64_t m = least(BLOCK, rest - i);
-            multiply_subtract(a + (at + w + i) * n + at + w, n, below + i * n, n, turned, rest, m,
-                              least(i + BLOCK, rest), w);
-        }
+static void solve_below(void *ctx, size_t task, size_t worker) {
+    (void)worker;
+    const Panel *p = ctx;
+    int64_t from = (int64_t)task * BLOCK, to = least(from + BLOCK, p->rest);
+    for (int64_t i = from; i < to; i++) {
+        double *row = p->a + (p->at + p->w + i) * p->n + p->at;
+        solve_row(p, row, p->w);
+        for (int64_t k = 0; k < p->w; k++) p->turned[k * p->rest + i] = row[k];
     }
-    free(turned);
+}
+
+/* On and below the diagonal. */
+static void subtract_below(void *ctx, size_t task, size_t worker) {
+    (void)worker;
+    const Panel *p = ctx;
+    int64_t next = p->at + p->w, i = (int64_t)task * BLOCK, m = least(BLOCK, p->rest - i);
+    double *row = p->a + (next + i) * p->n;
+    multiply_subtract(row + next, p->n, row + p->at, p->n, p->turned, p->rest, m, least(i + BLOCK, p->rest),
+                      p->w);
+}
+
+bool spd_factor(double *a, int64_t n) {
+    Panel p = {.a = a, .turned = malloc((size_t)n * BLOCK * sizeof *a), .n = n};
+    bool ok = p.turned != NULL;
+    for (; p.at < n && ok; p.at += BLOCK) {
+        p.w = least(BLOCK, n - p.at), p.rest = n - p.at - p.w;
+        ok = factor_diagonal(&p);
+        size_t tasks = (size_t)((p.rest + BLOCK - 1) / BLOCK);
+        double rest = (double)p.rest, w = (double)p.w;
+        if (ok) parallel_run(tasks, parallel_workers(tasks, rest * w * w), solve_below, &p);
+        if (ok) parallel_run(tasks, parallel_workers(tasks, rest * rest * w), subtract_below, &p);
+    }
+    free(p.turned);
     return ok;
 }
 
