@@ -41,6 +41,8 @@ void probe_share(gptc_session *s, ProbeWork *fn, void *ctx) { pool_run(s->pool, 
 
 /* ---- sums of x x^T: the product kernel with x^T as rows and x as weights, added to what there is ---- */
 
+#define GRAM_ROWS 256 /* at a time, and only columns from them on: the other half is the same */
+
 typedef struct {
     const gptc_session *s;
     CpuLinear linear;
@@ -71,9 +73,19 @@ static void gram_work(void *ctx, uint32_t worker, uint32_t workers) {
                          .pool = g->s->pool,
                          .local = g->s->local + worker * CPU_LOCAL_BYTES,
                          .shared = g->shared};
+    uint32_t k = g->linear.n;
     gram_pack(g, worker, workers);
-    pool_barrier(g->s->pool);
-    g->s->model->kernels->linear(&w, &g->linear);
+    for (uint32_t from = 0; from < k; from += GRAM_ROWS) {
+        CpuLinear part = g->linear;
+        part.rows = k - from < GRAM_ROWS ? k - from : GRAM_ROWS;
+        part.n = k - from;
+        part.x = g->turned + (size_t)from * part.k;
+        part.w = g->panels + (size_t)from * part.k;
+        part.out = g->linear.out + (size_t)from * k + from;
+        part.residual = part.out;
+        pool_barrier(g->s->pool);
+        g->s->model->kernels->linear(&w, &part);
+    }
 }
 
 bool probe_gram(gptc_session *s, const float *x, uint32_t rows, uint32_t k, float *xx) {
@@ -83,14 +95,10 @@ bool probe_gram(gptc_session *s, const float *x, uint32_t rows, uint32_t k, floa
     if (!block) return false;
     Gram g = {.s = s, .x = x, .turned = block, .panels = block + turned, .shared = block + turned + panels};
     memset(block, 0, (turned + panels) * sizeof(float));
-    g.linear = (CpuLinear){.rows = k,
-                           .k = rows,
+    g.linear = (CpuLinear){.k = rows,
                            .n = k,
                            .act = ART_ACT_NONE,
                            .dtype = ART_F32,
-                           .x = g.turned,
-                           .w = g.panels,
-                           .residual = xx,
                            .x_stride = rows,
                            .residual_stride = k,
                            .out_stride = k,

@@ -25,7 +25,8 @@ float *probe_buffer(const gptc_session *s, uint64_t row_offset);
 typedef void ProbeWork(void *ctx, uint32_t worker, uint32_t workers);
 void probe_share(gptc_session *s, ProbeWork *fn, void *ctx);
 
-/* xx[k][k] += x^T x of x[rows][k]; the same bits whatever the number of workers. False: no memory. */
+/* xx[k][k] += x^T x of x[rows][k]; the same bits whatever the number of workers. Only xx[i][j] of j >= i is meant; below
+ * the diagonal parts are left as they are. False: no memory. */
 bool probe_gram(gptc_session *s, const float *x, uint32_t rows, uint32_t k, float *xx);
 
 #endif
