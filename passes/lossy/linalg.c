@@ -1,5 +1,5 @@
 /* linalg.c: Cholesky factors, solutions and inverses (linalg.h), in blocks: all but a narrow diagonal is
- * products of tiles, whose inner loops run along rows (Golub and Van Loan, Matrix Computations, 4.2). */
+ * products of tiles that stay in registers (Golub and Van Loan, Matrix Computations, 4.2). */
 #include "passes/lossy/linalg.h"
 
 #include <math.h>
@@ -10,42 +10,53 @@
 #include "passes/lossy/vectors.h"
 
 #define BLOCK 48
-#define SPAN 256 /* columns of a tile: four rows of it stay in the nearest cache */
-#define DEPTH 64 /* and so many rows of the other in the next */
+#define DOWN 4   /* a tile: rows, */
+#define ACROSS 8 /* columns, */
+#define DEPTH 64 /* and terms of each sum at a time */
+
+typedef double D4 __attribute__((vector_size(32), aligned(8), may_alias));
+
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* A tile: c [m][n] -= a [m][k] times b [k][n] with all of b's tile in cache; rows are lda, ldb, ldc apart. */
+/* c [DOWN][ACROSS] -= a [DOWN][k] times b [k][ACROSS]; rows of c and a are ldc and lda apart. */
 VECTORS static void tile_subtract(double *c, int64_t ldc, const double *a, int64_t lda, const double *b,
-                                  int64_t ldb, int64_t m, int64_t n, int64_t k) {
-    int64_t i = 0;
-    for (; i + 4 <= m; i += 4) {
-        double *restrict c0 = c + i * ldc, *restrict c1 = c0 + ldc, *restrict c2 = c1 + ldc,
-                         *restrict c3 = c2 + ldc;
-        const double *a0 = a + i * lda, *a1 = a0 + lda, *a2 = a1 + lda, *a3 = a2 + lda;
-        for (int64_t p = 0; p < k; p++) {
-            const double *restrict row = b + p * ldb;
-            double x0 = a0[p], x1 = a1[p], x2 = a2[p], x3 = a3[p];
-            for (int64_t q = 0; q < n; q++) {
-                c0[q] -= x0 * row[q];
-                c1[q] -= x1 * row[q];
-                c2[q] -= x2 * row[q];
-                c3[q] -= x3 * row[q];
-            }
+                                  int64_t k) {
+    D4 sum[DOWN][2];
+    for (int i = 0; i < DOWN; i++)
+        for (int j = 0; j < 2; j++) sum[i][j] = *(const D4 *)(c + i * ldc + j * 4);
+    for (int64_t p = 0; p < k; p++) {
+        D4 left = *(const D4 *)(b + p * ACROSS), right = *(const D4 *)(b + p * ACROSS + 4);
+        for (int i = 0; i < DOWN; i++) {
+            double x = a[i * lda + p];
+            sum[i][0] -= x * left;
+            sum[i][1] -= x * right;
         }
     }
-    for (; i < m; i++)
-        for (int64_t p = 0; p < k; p++) {
-            double x = a[i * lda + p];
-            for (int64_t q = 0; q < n; q++) c[i * ldc + q] -= x * b[p * ldb + q];
-        }
+    for (int i = 0; i < DOWN; i++)
+        for (int j = 0; j < 2; j++) *(D4 *)(c + i * ldc + j * 4) = sum[i][j];
 }
 
+/* The same for m rows and n columns, fewer than a tile has. */
+static void edge_subtract(double *c, int64_t ldc, const double *a, int64_t lda, const double *b, int64_t m,
+                          int64_t n, int64_t k) {
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t p = 0; p < k; p++)
+            for (int64_t q = 0; q < n; q++) c[i * ldc + q] -= a[i * lda + p] * b[p * ACROSS + q];
+}
+
+/* c [m][n] -= a [m][k] times b [k][n]. */
 static void multiply_subtract(double *c, int64_t ldc, const double *a, int64_t lda, const double *b,
                               int64_t ldb, int64_t m, int64_t n, int64_t k) {
-    for (int64_t j = 0; j < n; j += SPAN)
-        for (int64_t p = 0; p < k; p += DEPTH)
-            tile_subtract(c + j, ldc, a + p, lda, b + p * ldb + j, ldb, m, least(SPAN, n - j),
-                          least(DEPTH, k - p));
+    double panel[DEPTH * ACROSS];
+    for (int64_t j = 0; j < n; j += ACROSS)
+        for (int64_t from = 0, i; from < k; from += DEPTH) {
+            int64_t depth = least(DEPTH, k - from), across = least(ACROSS, n - j);
+            for (int64_t p = 0; p < depth; p++)
+                memcpy(panel + p * ACROSS, b + (from + p) * ldb + j, (size_t)across * sizeof *panel);
+            for (i = 0; across == ACROSS && i + DOWN <= m; i += DOWN)
+                tile_subtract(c + i * ldc + j, ldc, a + i * lda + from, lda, panel, depth);
+            edge_subtract(c + i * ldc + j, ldc, a + i * lda + from, lda, panel, m - i, across, depth);
+        }
 }
 
 /* ---- the factor: a block of columns, the rows below it, and what they take from the rest ---- */
