@@ -136,6 +136,8 @@ typedef struct {
  * whatever the number of threads. */
 bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int64_t rows, int64_t cols,
                      Arena *a, QuantMatrix *out, double *loss, Diag *d);
+/* The loss by other moments than those of `o`; m NULL: all inputs alike. */
+double quant_loss(const float *w, const QuantMatrix *q, const Moments *m);
 /* What the loss is relative to: sum over outputs of the mean square of the product itself. */
 double matrix_energy(const float *w, const Moments *m, int64_t rows, int64_t cols);
 

@@ -24,12 +24,15 @@ static float *input_weights(const Moments *m, int64_t cols, Arena *a) {
     return weight;
 }
 
-static double rounding_loss(const float *w, const QuantMatrix *q, const Moments *m, Arena *a) {
+double quant_loss(const float *w, const QuantMatrix *q, const Moments *m) {
+    Arena *a = arena_new();
     size_t n = (size_t)(q->rows * q->cols);
     float *error = arena_array_of(a, n, float);
     quant_dense(q, error);
     for (size_t i = 0; i < n; i++) error[i] = w[i] - error[i];
-    return quadratic_sum(error, m ? m->xx : NULL, q->rows, q->cols);
+    double loss = quadratic_sum(error, m ? m->xx : NULL, q->rows, q->cols);
+    arena_free(a);
+    return loss;
 }
 
 /* Grid and scales. */
@@ -87,7 +90,7 @@ bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int
         ok = gptq_codes(w, m, o->order, out, &lost, d);
     } else {
         round_codes(w, weight, out);
-        if (loss) lost = rounding_loss(w, out, m, scratch);
+        if (loss) lost = quant_loss(w, out, m);
     }
     if (loss) *loss = lost;
     arena_free(scratch);

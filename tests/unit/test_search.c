@@ -21,6 +21,7 @@ static const char model[] = "gir 1 stage=raised\nsymbol batch\nsymbol seq\nsymbo
                             "output %9 \"logits\" role=logits\n";
 
 #define GUARD_LENGTH 6
+#define FAINT_LENGTH 5 /* of a text whose inputs are a tenth of any other's */
 
 /* KL = sum over sites of weight x squared error, times `together` when more than one site is changed. */
 typedef struct {
@@ -69,13 +70,14 @@ static bool fake_measure(Lab *lab, const Windows *t, Quality *q, Diag *d) {
 
 static bool fake_moments(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a,
                          Moments *out, Diag *d) {
-    (void)lab, (void)t, (void)sites, (void)d;
+    (void)lab, (void)sites, (void)d;
+    float square = t->length == FAINT_LENGTH ? 0.01f : 1;
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (Moments){.cols = SIDE,
                            .rows = 100,
                            .xx = arena_array_of(a, SIDE * SIDE, float),
                            .sum = arena_array_of(a, SIDE, float)};
-        for (int k = 0; k < SIDE; k++) out[i].xx[k * SIDE + k] = 1;
+        for (int k = 0; k < SIDE; k++) out[i].xx[k * SIDE + k] = square;
     }
     return true;
 }
@@ -114,6 +116,29 @@ static Search search_of(Fake *f, Budget b) {
                     .budget = b,
                     .weights = weights,
                     .trials = 12};
+}
+
+/* Errors count on the text of the search, not on the one that they were made small on. */
+static void test_errors_elsewhere(void) {
+    Diag d;
+    Fake f;
+    diag_init(&d);
+    fake_new(&f, 1, &d);
+    static int32_t id[FAINT_LENGTH];
+    static const Windows faint = {.id = id, .windows = 1, .length = FAINT_LENGTH};
+    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
+    SiteForecast plain[SITES] = {0}, fitted[SITES] = {0};
+    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, plain, &d));
+    s.calibration = &faint;
+    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, fitted, &d));
+    for (size_t i = 0; i < f.n; i++) {
+        CU_ASSERT_EQUAL_FATAL(plain[i].n, fitted[i].n);
+        for (uint32_t k = 1; k < plain[i].n; k++)
+            CU_ASSERT_DOUBLE_EQUAL(fitted[i].option[k].loss / plain[i].option[k].loss, 1, 0.02);
+        CU_ASSERT_DOUBLE_EQUAL(fitted[i].sensitivity / plain[i].sensitivity, 1, 0.02);
+    }
+    arena_free(f.arena);
+    diag_free(&d);
 }
 
 static const Trial *best_of(const SearchResult *r) { return &r->trials.data[r->best]; }
@@ -347,6 +372,7 @@ int main(void) {
     CU_add_test(s, "budgets of quality hold", test_budgets_of_quality_hold);
     CU_add_test(s, "wrong forecasts are mended", test_wrong_forecasts_are_mended);
     CU_add_test(s, "forecasts far off", test_forecasts_far_off);
+    CU_add_test(s, "errors elsewhere", test_errors_elsewhere);
     CU_add_test(s, "budgets hold on the guard", test_budgets_hold_on_the_guard);
     CU_add_test(s, "hopeless searches end early", test_hopeless_searches_end_early);
     CU_add_test(s, "tiny budgets change nothing", test_tiny_budgets_change_nothing);
