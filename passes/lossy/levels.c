@@ -34,7 +34,9 @@ void levels_make(const Format *f, const float *grid, Levels *out) {
         out->code[out->count++] = sorted[i].code;
         out->largest = fmaxf(out->largest, fabsf(sorted[i].value));
     }
-    for (uint32_t i = 0; i + 1 < out->count; i++) out->mid[i] = (out->value[i] + out->value[i + 1]) / 2;
+    for (out->span = 1; out->span < out->count;) out->span *= 2;
+    for (uint32_t i = 0; i + 1 < out->span; i++)
+        out->mid[i] = i + 1 < out->count ? (out->value[i] + out->value[i + 1]) / 2 : INFINITY;
 }
 
 uint32_t levels_nearest(const Levels *l, float x) {
@@ -42,14 +44,9 @@ uint32_t levels_nearest(const Levels *l, float x) {
         float v = fminf(fmaxf(x, l->value[0]), l->value[l->count - 1]);
         return (uint32_t)((v + WHOLE) - WHOLE - l->value[0]);
     }
-    uint32_t low = 0, high = l->count - 1;
-    while (low < high) {
-        uint32_t half = (low + high) / 2;
-        if (x > l->mid[half])
-            low = half + 1;
-        else
-            high = half;
-    }
+    uint32_t low = 0;
+    for (uint32_t half = l->span / 2; half; half /= 2) /* no branch: which way it goes nobody can guess */
+        low += x > l->mid[low + half - 1] ? half : 0;
     return low;
 }
 

@@ -24,10 +24,10 @@ double quadratic_sum(const float *x, const float *xx, int64_t rows, int64_t cols
 /* ---- levels.c: the values of a scalar grid, in rising order ---- */
 #define MAX_LEVELS 256
 typedef struct {
-    uint32_t count;
+    uint32_t count, span;    /* span: the next power of two */
     bool linear;             /* whole numbers from value[0] to value[count - 1] */
     float value[MAX_LEVELS]; /* rising */
-    float mid[MAX_LEVELS];   /* halfway between value[i] and value[i + 1] */
+    float mid[MAX_LEVELS];   /* halfway between value[i] and value[i + 1]; infinite from there to span */
     uint8_t code[MAX_LEVELS];
     float largest; /* magnitude */
 } Levels;
