@@ -65,9 +65,11 @@ static bool pack_exact(Lossy *l, Diag *d) {
 static bool run_quantize(Lossy *l, Graph *g, int64_t *changed, Diag *d) {
     Site *sites;
     l->exact = graph_copy(g, l->c->arena);
-    if (sites_find(l->exact, l->c->arena, &sites) == 0) return true;
+    size_t n = sites_find(l->exact, l->c->arena, &sites);
+    if (n == 0) return true;
     l->weights = graph_weigh(l->exact, NULL);
-    if (!pack_exact(l, d) || !lossy_text(l, file_temporary(l->exact_file), d) || !lossy_compress(l, d))
+    if (!pack_exact(l, d) || !lossy_text(l, sites, n, file_temporary(l->exact_file), d) ||
+        !lossy_compress(l, d))
         return false;
     for (size_t i = 0; i < l->plan.sites.count; i++) *changed += l->plan.sites.data[i].format != NULL;
     *g = *l->at.search.graph;

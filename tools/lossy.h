@@ -102,10 +102,13 @@ bool lossy_narrow(Lossy *l, LossyAttempt *x, NarrowKind kind, bool room, Diag *d
 double lossy_share(const Lossy *l,
                    const LossyAttempt *x); /* of the budget, on evaluation and guard: the larger */
 
-/* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs.
- * `artifact` is the exact program. */
-bool lossy_text(Lossy *l, const char *artifact, Diag *d);
-int64_t lossy_windows(uint64_t weights, int64_t length); /* in all, for a model of so many weights */
+/* lossy_text.c: reads or samples tokens and deals their windows out; how many depends on what the model costs and on its
+ * products. `artifact` is the exact program, the sites are its graph's. */
+bool lossy_text(Lossy *l, const Site *sites, size_t nsites, const char *artifact, Diag *d);
+typedef struct {
+    int64_t calibration, each; /* windows; `each` for evaluation and for confirmation */
+} LossyShares;
+LossyShares lossy_shares(const Graph *g, const Site *sites, size_t nsites, int64_t length, bool sampled);
 
 /* lossy_report.c */
 const Trial *lossy_best(const Lossy *l);                                /* NULL where a plan was given */

@@ -240,7 +240,10 @@ static double predicted_bits(Budget b, uint64_t weights) {
 void lossy_predict(const Lossy *l, Text *t) {
     uint64_t weights = graph_weigh(l->c->graph, NULL);
     double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
-    double tokens = 256.0 * (double)lossy_windows(weights, 256), trials = 3;
+    Site *sites;
+    size_t n = sites_find(l->c->graph, l->c->arena, &sites);
+    LossyShares s = lossy_shares(l->c->graph, sites, n, 256, !l->opt.calibrate);
+    double tokens = 256.0 * (double)(s.calibration + 2 * s.each), trials = 3;
     double seconds = 2 * (double)weights * tokens * (2 + trials) / CPU_RATE +
                      SECONDS_A_WEIGHT * (double)weights * (1 + trials / 10);
     text_printf(t, "compressed: %.2f bits a weight, %.2f MB of weights (predicted, roughly, for %s)\n", b,

@@ -8,6 +8,7 @@
 
 #define WINDOW 256
 #define LEAST_WINDOWS 8
+#define TOKENS_AN_INPUT 2 /* of the widest product, to calibrate */
 #define MOST_WINDOWS 64
 #define SAMPLED_WINDOWS 32 /* at most: writing them takes longer than running them */
 #define PROBE_WINDOWS 2
@@ -16,16 +17,31 @@
 #define GUARD_TEMPERATURE 1.35f /* KL on it is near that on text of people that the model has not seen */
 #define TEXT_WORK 2e11          /* multiplications and additions for all windows, once */
 
-int64_t lossy_windows(uint64_t weights, int64_t length) {
-    int64_t n = (int64_t)(TEXT_WORK / (2.0 * (double)weights * (double)length));
-    return n < LEAST_WINDOWS ? LEAST_WINDOWS : n > MOST_WINDOWS ? MOST_WINDOWS : n;
+static int64_t most_inputs(const Site *sites, size_t n) {
+    int64_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        if (sites[i].kind != SITE_TABLE && sites[i].cols > most) most = sites[i].cols;
+    return most;
 }
 
-/* Half calibrates, a quarter each is for the search and for what it must not see. */
-static bool deal(Lossy *l, const Windows *all, int64_t wanted, Diag *d) {
-    static const double share[] = {2, 1, 1};
+/* Half calibrates, a quarter each is for the search and for what it must not see; but moments of fewer tokens than
+ * inputs do not say how the inputs depend on each other, and what is fitted to them does not hold elsewhere. */
+LossyShares lossy_shares(const Graph *g, const Site *sites, size_t nsites, int64_t length, bool sampled) {
+    int64_t most = sampled ? SAMPLED_WINDOWS : MOST_WINDOWS;
+    int64_t all = (int64_t)(TEXT_WORK / (2.0 * (double)graph_weigh(g, NULL) * (double)length));
+    all = all < LEAST_WINDOWS ? LEAST_WINDOWS : all > most ? most : all;
+    int64_t needed = (TOKENS_AN_INPUT * most_inputs(sites, nsites) + length - 1) / length;
+    LossyShares s = {all / 2, all / 4};
+    if (needed > MOST_WINDOWS / 2) needed = MOST_WINDOWS / 2;
+    if (s.calibration < needed) s.calibration = needed;
+    return s;
+}
+
+static bool deal(Lossy *l, const Windows *all, LossyShares s, Diag *d) {
+    double share[] = {(double)s.calibration, (double)s.each, (double)s.each};
     LossyText *t = &l->text;
     Windows part[COUNT_OF(share)], drawn[2];
+    int64_t wanted = s.calibration + 2 * s.each;
     double first[] = {(double)wanted, (double)(all->windows - wanted)};
     if (all->windows < LEAST_WINDOWS)
         return diag_error(d, loc_file(l->opt.calibrate ? l->opt.calibrate : l->opt.model_path),
@@ -49,20 +65,19 @@ static bool deal(Lossy *l, const Windows *all, int64_t wanted, Diag *d) {
 
 /* A model knows the text that it was trained on, so what changes there says too little of new text, and a calibration
  * text may be of that kind. What the model writes at a high temperature surprises it as new text does. */
-static bool guard_sample(Lossy *l, gptc_model *m, int64_t wanted, int64_t length, Diag *d) {
+static bool guard_sample(Lossy *l, gptc_model *m, int64_t most, int64_t length, Diag *d) {
     if (!budget_of_quality(l->opt.budget) || l->opt.plan_in) return true;
-    int64_t n = wanted / 4 < GUARD_WINDOWS ? wanted / 4 : GUARD_WINDOWS;
+    int64_t n = most < GUARD_WINDOWS ? most : GUARD_WINDOWS;
     return windows_sample(m, n, length, GUARD_TEMPERATURE, (uint64_t)l->opt.seed, l->opt.threads, l->c->arena,
                           &l->text.guard, d);
 }
 
-bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
+bool lossy_text(Lossy *l, const Site *sites, size_t nsites, const char *artifact, Diag *d) {
     gptc_model *m;
     gptc_detail why = {""};
     int64_t length = compile_context(l->c, l->opt.ctx);
     if (length > WINDOW) length = WINDOW;
-    int64_t wanted = lossy_windows(l->weights, length);
-    if (!l->opt.calibrate && wanted > SAMPLED_WINDOWS) wanted = SAMPLED_WINDOWS;
+    LossyShares s = lossy_shares(l->exact, sites, nsites, length, !l->opt.calibrate);
     Arena *a = l->c->arena;
     Windows all;
     if (gptc_open(artifact, NULL, &m, &why) != GPTC_OK)
@@ -73,10 +88,11 @@ bool lossy_text(Lossy *l, const char *artifact, Diag *d) {
         size_t n;
         ok = text_tokens(m, l->opt.calibrate, a, &ids, &n, d);
         if (ok) all = windows_cut(ids, n, length, a);
-        ok = ok && guard_sample(l, m, wanted, length, d);
+        ok = ok && guard_sample(l, m, s.each, length, d);
     } else {
-        ok = windows_sample(m, wanted, length, 1, (uint64_t)l->opt.seed, l->opt.threads, a, &all, d);
+        ok = windows_sample(m, s.calibration + 2 * s.each, length, 1, (uint64_t)l->opt.seed, l->opt.threads,
+                            a, &all, d);
     }
     gptc_close(m);
-    return ok && deal(l, &all, wanted, d);
+    return ok && deal(l, &all, s, d);
 }
