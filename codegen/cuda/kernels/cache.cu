@@ -3,8 +3,9 @@
 
 /* One head of one sequence; `head` is where it begins. A warp takes part in step_of and store. */
 template <class C, u32 dim> struct Cache {
-    /* C's from head to head. */
+    /* C's from head to head; before a position of head h. */
     DEVICE u64 stride(u32 context) { return (u64)context * dim; }
+    DEVICE u64 place(u32 h, u32 context, u32 position) { return ((u64)h * context + position) * dim; }
     /* What the numbers of a position are multiplied with; those of a tile of the ring, of which it is position i. */
     DEVICE float step(global<const C>, u32, u32) { return 1; }
     DEVICE float tile_step(shared<C>, u32) { return 1; }

@@ -19,6 +19,7 @@ DEVICE float magnitude_larger(float a, float b) { return b > a || b != b ? b : a
 template <u32 dim> struct Cache<Int8, dim> {
     DEVICE u64 bytes(u32 context) { return ((u64)context * dim + 15) / 16 * 16; }
     DEVICE u64 stride(u32 context) { return bytes(context) + ((u64)context * 2 + 15) / 16 * 16; }
+    DEVICE u64 place(u32 h, u32 context, u32 position) { return h * stride(context) + (u64)position * dim; }
     DEVICE global<const half> steps(global<const Int8> head, u32 context) { return (global<const half>)(head + bytes(context)); }
     DEVICE float step(global<const Int8> head, u32 context, u32 position) { return to_float(steps(head, context)[position]); }
     DEVICE float tile_step(shared<Int8> steps, u32 i) { return to_float(((shared<half>)steps)[i]); }

@@ -104,7 +104,7 @@ template <class W, u32 width> DEVICE void gather_local(shared<float> y, global<c
  * them there before the blocks exchanged tokens, once more. */
 template <class C, u32 heads, u32 dim> DEVICE void store_local(shared<float> x, global<C> state, u32 position, u32 context) {
     for (u32 h = warp() * block_count() + block_index(); h < heads; h += RING_WARPS * block_count())
-        Cache<C, dim>::store(x + h * dim, state + h * Cache<C, dim>::stride(context), context, position);
+        Cache<C, dim>::store(x + h * dim, state + Cache<C, dim>::place(h, context, 0), context, position);
 }
 
 /* ---- attention ----
@@ -154,7 +154,7 @@ DEVICE bool bring_keys(Ring &r, u32 &turn, const Keys &k, global<const C> keys, 
     for (u32 u = turn_take(turn, units); u < units; u += block_count()) {
         const Span s = keys_span(k, u % k.splits);
         const u32 kv = u / k.splits / parts;
-        const global<const C> of_keys = keys + kv * Cache<C, dim>::stride(context), of_values = values + kv * Cache<C, vdim>::stride(context);
+        const global<const C> of_keys = keys + Cache<C, dim>::place(kv, context, 0), of_values = values + Cache<C, vdim>::place(kv, context, 0);
         for (u32 base = s.first; base < s.last; base += Tile::rows) {
             const u32 n = s.last - base < Tile::rows ? s.last - base : (u32)Tile::rows;
             if (!bring_head<C, dim, Tile>(r, of_keys, base, n, context) || !bring_head<C, vdim, Tile>(r, of_values, base, n, context)) return false;
@@ -265,11 +265,10 @@ DEVICE void attend(Ring &r, u32 &turn, const Keys &k, const Attend &a, global<co
             ring_give(r, second);
         }
         if (split == k.splits - 1) {
-            const global<const C> of_keys = keys + kv * Cache<C, dim>::stride(context), of_values = values + kv * Cache<C, vdim>::stride(context);
             keys_take<C, heads, dim, vdim>(
-                query, seen, of_keys + (u64)k.fresh * dim, of_values + (u64)k.fresh * vdim,
-                [&](u32 i) { return Cache<C, dim>::step(of_keys, context, k.fresh + i); },
-                [&](u32 i) { return Cache<C, vdim>::step(of_values, context, k.fresh + i); }, k.position - k.fresh, k.fresh, k.position, a.scores, slopes);
+                query, seen, keys + Cache<C, dim>::place(kv, context, k.fresh), values + Cache<C, vdim>::place(kv, context, k.fresh),
+                [&](u32 i) { return Cache<C, dim>::step(keys + Cache<C, dim>::place(kv, context, 0), context, k.fresh + i); },
+                [&](u32 i) { return Cache<C, vdim>::step(values + Cache<C, vdim>::place(kv, context, 0), context, k.fresh + i); }, k.position - k.fresh, k.fresh, k.position, a.scores, slopes);
             own_key_take<C, heads, dim, vdim>(query, seen, a.key + kv * dim, a.value + kv * vdim, a.scores, slopes);
         }
         UNROLL for (u32 h = 0; h < heads; h++) lanes_join<C, vdim>(seen[h], a.part + (warp() * heads + h) * (vdim + 2));
