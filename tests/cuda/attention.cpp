@@ -3,20 +3,13 @@
 #include "codegen/cuda/kernels/prelude_host.h"
 
 #include "codegen/cuda/kernels/common.cu"
-#include "codegen/cuda/kernels/cache.cu"
-#include "codegen/cuda/kernels/cache_int8.cu"
+#include "tests/cuda/cache.h"
 #include "codegen/cuda/kernels/attention.cu"
 #include "codegen/cuda/kernels/attention_tile.cu"
 #include "codegen/cuda/kernels/attention_matrix.cu"
 #include "codegen/cuda/kernels/attention_rounded.cu"
 
 static int failures, checks;
-static u64 seed = 1;
-static float random_unit() {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(seed >> 33) / 1073741824.0 - 1.0);
-}
-
 /* What one row is: of a sequence, at a position. */
 struct Row {
     i32 sequence, position;
@@ -34,27 +27,6 @@ static double rounded_to(const Rounding &r, double x) {
     if (!(r.step > 0)) return x;
     double v = std::nearbyint((float)x / r.step);
     return (v < r.low ? r.low : v > r.high ? r.high : v) * r.step;
-}
-
-/* Random numbers for `heads` heads of a state, and what it keeps of them. */
-template <class C, u32 dim> static void fill(u32 heads, u32 context, std::vector<C> &state, std::vector<float> &values) {
-    state.resize((size_t)heads * Cache<C, dim>::stride(context));
-    values.resize((size_t)heads * context * dim);
-    for (size_t i = 0; i < values.size(); i++) {
-        if constexpr (sizeof(C) == 1) {
-            const size_t head = i / dim / context, position = i / dim % context;
-            u8 *at = (u8 *)state.data() + head * Cache<C, dim>::stride(context);
-            half step;
-            from_float(1.0f / 127 / (float)(1 + position % 3), step);
-            memcpy(at + ((size_t)context * dim + 15) / 16 * 16 + position * 2, &step, 2);
-            const int code = (int)std::nearbyint(127 * random_unit());
-            at[i % ((size_t)context * dim)] = (u8)(code + 128);
-            values[i] = (float)code * to_float(step);
-        } else {
-            from_float(random_unit(), state[i]);
-            values[i] = to_float(state[i]);
-        }
-    }
 }
 
 template <class C, u32 heads, u32 group, u32 dim, u32 vdim, u32 window> struct Attention {

@@ -64,6 +64,7 @@ if grep -q '^KERNEL(288, 1) decode(' "$work/model.cu"; then # one kernel a step,
     [ -z "${CUDA_SANITIZE:-}" ] && [ "$level" = "${level#*q8}" ] || counts=2 # 45 s of fibers for the other
     for sms in $counts; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
     forms='graph persistent'
+    [ "$level" = "${level#*q8}" ] || forms=persistent # which reads what it wrote itself; drawing is as in other models
 else
     echo "no persistent kernel"
     forms=graph
