@@ -39,9 +39,7 @@ cpu_says() { # cpu_says KIND OPTIONS…: logits$KIND.pb
 case $level in
 *q8*)
     from=$work
-    for kind in '' _batch; do
-        [ ! -f "$model/tokens$kind.pb" ] || { cp "$model/tokens$kind.pb" "$work" && cpu_says "$kind"; }
-    done
+    cp "$model/tokens.pb" "$work" && cpu_says ''
     grep -q 'global<const Int8> k' "$work/model.cu" || fail "no cache in 8 bits"
     ;;
 esac
@@ -96,6 +94,13 @@ tokens() { # tokens KIND HEADER COUNT OPTIONS…
     } >"$work/tokens$kind.pb"
     cpu_says "$kind" "$@"
 }
+# Two sequences at once, a few steps where the model's own are not taken.
+case $level in
+*q8*)
+    tokens _few '\010\002\010\006\020\007\112\140' 12
+    agree _few --stepwise --decode graph
+    ;;
+esac
 # Two sequences of 40 tokens, each whole: attention on matrix units.
 tokens _long '\010\002\010\050\020\007\112\200\005' 80
 export GPTC_TRACE="$work/trace"
