@@ -109,6 +109,7 @@ typedef struct {
     int64_t calibration, each; /* windows; `each` for evaluation and for confirmation */
 } LossyShares;
 LossyShares lossy_shares(const Graph *g, const Site *sites, size_t nsites, int64_t length, bool sampled);
+LossyShares lossy_shares_of(LossyShares s, int64_t windows); /* of a text that has so many, four at least */
 
 /* lossy_report.c */
 const Trial *lossy_best(const Lossy *l);                                /* NULL where a plan was given */

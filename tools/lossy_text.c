@@ -37,7 +37,15 @@ LossyShares lossy_shares(const Graph *g, const Site *sites, size_t nsites, int64
     return s;
 }
 
-static bool deal(Lossy *l, const Windows *all, LossyShares s, Diag *d) {
+/* Where there are too few for all that, calibration goes without: a spread between windows has to be known elsewhere. */
+LossyShares lossy_shares_of(LossyShares s, int64_t windows) {
+    if (windows >= s.calibration + 2 * s.each) return s;
+    int64_t each = windows / 4 < s.each ? windows / 4 : s.each;
+    return (LossyShares){windows - 2 * each, each};
+}
+
+static bool deal(Lossy *l, const Windows *all, LossyShares wished, Diag *d) {
+    LossyShares s = lossy_shares_of(wished, all->windows);
     double share[] = {(double)s.calibration, (double)s.each, (double)s.each};
     LossyText *t = &l->text;
     Windows part[COUNT_OF(share)], drawn[2];

@@ -7,6 +7,7 @@
 #include "codegen/windows.h"
 #include "tests/unit/unit.h"
 #include "tools/driver.h"
+#include "tools/lossy.h"
 #include "tools/text.h"
 
 #define EXAMPLE GPTC_SOURCE_DIR "/examples/shakespeare/model.onnx"
@@ -57,6 +58,22 @@ static void test_deal(void) {
     CU_ASSERT_EQUAL(part[1].windows, 0);
     CU_ASSERT_EQUAL(part[0].windows + part[2].windows, 7);
     arena_free(a);
+}
+
+/* A short text is halved and quartered, however much calibration wishes for: the error of a single window is not known. */
+static void test_short_text(void) {
+    const LossyShares wished = {24, 2};
+    const struct {
+        int64_t windows, calibration, each;
+    } of[] = {{8, 4, 2}, {13, 9, 2}, {27, 23, 2}, {28, 24, 2}, {500, 24, 2}};
+    for (size_t i = 0; i < COUNT_OF(of); i++) {
+        LossyShares s = lossy_shares_of(wished, of[i].windows);
+        CU_ASSERT_EQUAL(s.calibration, of[i].calibration);
+        CU_ASSERT_EQUAL(s.each, of[i].each);
+    }
+    LossyShares even = lossy_shares_of((LossyShares){32, 16}, 10);
+    CU_ASSERT_EQUAL(even.calibration, 6);
+    CU_ASSERT_EQUAL(even.each, 2);
 }
 
 /* The example, compiled and open. */
@@ -131,6 +148,7 @@ int main(void) {
     CU_pSuite s = CU_add_suite("windows", NULL, NULL);
     CU_add_test(s, "cut", test_cut);
     CU_add_test(s, "dealt", test_deal);
+    CU_add_test(s, "short texts", test_short_text);
     CU_add_test(s, "sampled", test_sample);
     CU_add_test(s, "token files", test_files);
     return unit_end();
