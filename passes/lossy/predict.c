@@ -39,7 +39,7 @@ typedef struct {
     const Moments *fit, *judge;
 } Inputs;
 
-/* The loss of some rows in f; negative when they do not go into it. */
+/* The loss of some rows in f; negative when they do not go into it, or when nobody can say. */
 static double sample_loss(const float *some, int64_t rows, const Site *site, Inputs in, bool gptq,
                           const Format *f, Arena *scratch) {
     QuantMatrix q;
@@ -51,6 +51,7 @@ static double sample_loss(const float *some, int64_t rows, const Site *site, Inp
     if (quant_new(f, rows, site->cols, scratch, &q) &&
         quantize_matrix(some, f, &o, rows, site->cols, scratch, &q, NULL, &why))
         loss = quant_loss(some, &q, in.judge);
+    if (!isfinite(loss)) loss = -1; /* inputs overflow on the text of the search */
     arena_reset(scratch, mark);
     diag_free(&why);
     return loss;

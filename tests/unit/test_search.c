@@ -21,7 +21,8 @@ static const char model[] = "gir 1 stage=raised\nsymbol batch\nsymbol seq\nsymbo
                             "output %9 \"logits\" role=logits\n";
 
 #define GUARD_LENGTH 6
-#define FAINT_LENGTH 5 /* of a text whose inputs are a tenth of any other's */
+#define FAINT_LENGTH 5  /* of a text whose inputs are a tenth of any other's */
+#define BROKEN_LENGTH 7 /* of one where they are no numbers */
 
 /* KL = sum over sites of weight x squared error, times `together` when more than one site is changed. */
 typedef struct {
@@ -71,7 +72,7 @@ static bool fake_measure(Lab *lab, const Windows *t, Quality *q, Diag *d) {
 static bool fake_moments(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a,
                          Moments *out, Diag *d) {
     (void)lab, (void)sites, (void)d;
-    float square = t->length == FAINT_LENGTH ? 0.01f : 1;
+    float square = t->length == FAINT_LENGTH ? 0.01f : t->length == BROKEN_LENGTH ? NAN : 1;
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (Moments){.cols = SIDE,
                            .rows = 100,
@@ -137,6 +138,23 @@ static void test_errors_elsewhere(void) {
             CU_ASSERT_DOUBLE_EQUAL(fitted[i].option[k].loss / plain[i].option[k].loss, 1, 0.02);
         CU_ASSERT_DOUBLE_EQUAL(fitted[i].sensitivity / plain[i].sensitivity, 1, 0.02);
     }
+    arena_free(f.arena);
+    diag_free(&d);
+}
+
+/* What nobody can forecast is not free: it stays as it is. */
+static void test_no_forecast(void) {
+    Diag d;
+    Fake f;
+    diag_init(&d);
+    fake_new(&f, 1, &d);
+    static int32_t id[BROKEN_LENGTH];
+    static const Windows broken = {.id = id, .windows = 1, .length = BROKEN_LENGTH};
+    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
+    SiteForecast found[SITES] = {0};
+    s.evaluation = &broken;
+    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, found, &d));
+    for (size_t i = 0; i < f.n; i++) CU_ASSERT_EQUAL(found[i].n, 1);
     arena_free(f.arena);
     diag_free(&d);
 }
@@ -373,6 +391,7 @@ int main(void) {
     CU_add_test(s, "wrong forecasts are mended", test_wrong_forecasts_are_mended);
     CU_add_test(s, "forecasts far off", test_forecasts_far_off);
     CU_add_test(s, "errors elsewhere", test_errors_elsewhere);
+    CU_add_test(s, "no forecast", test_no_forecast);
     CU_add_test(s, "budgets hold on the guard", test_budgets_hold_on_the_guard);
     CU_add_test(s, "hopeless searches end early", test_hopeless_searches_end_early);
     CU_add_test(s, "tiny budgets change nothing", test_tiny_budgets_change_nothing);
