@@ -5,7 +5,7 @@
 
 /* Launches of a function in a step of one row. */
 static uint32_t launches_of(const KernelTables *k, uint32_t function) {
-    uint32_t n = 0;
+    uint32_t n = function == k->head->draw; /* behind the others */
     for (uint32_t i = 0; i < k->head->n_launches; i++)
         n += k->launches[i].function == function && (k->launches[i].when & ART_ROWS_1);
     return n;

@@ -18,6 +18,7 @@ bad() { echo "FAIL: $*"; status=1; }
 "$build/gptc-inspect" "$work/m.bin" --kernels >"$work/kernels" || bad "does not show kernels"
 grep -Eq 'linear_.*_rows1 .*256 threads.*us.*memory|linear_.*_rows1 .*256 threads.*us.*latency' "$work/kernels" || bad "shows no product: $(cat "$work/kernels")"
 grep -q 'compute_90' "$work/kernels" || bad "does not show the images"
+grep -q '^ *draw .* x 1$' "$work/kernels" || bad "the draw is not among the launches: $(grep draw "$work/kernels")"
 "$build/gptc-inspect" "$work/m.bin" --kernels --json | grep -q '"registers": [0-9]' || bad "shows no kernels as JSON"
 
 # a model that the persistent kernel cannot run says why: when it is compiled, in the file, and when the kernel is asked for
