@@ -174,14 +174,15 @@ static int print_next(void *user, int32_t id, const char *piece, size_t bytes) {
     return 0;
 }
 
-/* A token at a time, so that stop tokens are tokens like others. */
+/* A token at a time, so that stop tokens are tokens like others. After the last one nothing is drawn. */
 static gptc_status go_on(Run *r, int32_t *made) {
-    const int32_t sequence = 0;
+    int32_t next = r->o->count > 0 ? gptc_sample(r->session, 0, r->sampler) : 0;
     gptc_status st = GPTC_OK;
     for (*made = 0; *made < r->o->count && !st; *made += !st) {
-        int32_t id = gptc_sample(r->session, sequence, r->sampler);
+        int32_t id = next;
         if (id < 0) return (gptc_status)id;
-        st = gptc_step_sequences(r->session, &sequence, &id, 1);
+        st = *made + 1 < r->o->count ? gptc_step_sample(r->session, NULL, &id, 1, &r->sampler, &next)
+                                     : gptc_step(r->session, &id, 1);
         if (!st) print_token(r, id);
     }
     return st;

@@ -73,9 +73,13 @@ if [ -z "${CUDA_SANITIZE:-}" ]; then # minutes of fibers; the prelude checks mem
     done
 fi
 # only tokens come back: of the prompt, and of the last step nothing
-GPTC_TRACE=$work/generated "$build/gptc-run" "$work/model.bin" --tokens 1,2,3 -n 6 --decode graph --device "cuda:$work/driver.so" >/dev/null || fail "does not generate"
-[ "$(grep -c '^draw <<<3 x 1, 256>>>' "$work/generated")" -ge 4 ] || fail "tokens are not drawn at the end of a graph"
-[ "$(grep -c '^download' "$work/generated")" = 1 ] || fail "more comes back than tokens: $(grep '^download' "$work/generated")"
+for how in '' --ignore-eos; do
+    rm -f "$work/generated"
+    GPTC_TRACE=$work/generated "$build/gptc-run" "$work/model.bin" --tokens 1,2,3 -n 6 $how --decode graph --device "cuda:$work/driver.so" >/dev/null ||
+        fail "does not generate $how"
+    [ "$(grep -c '^draw <<<3 x 1, 256>>>' "$work/generated")" -ge 4 ] || fail "tokens are not drawn at the end of a graph $how"
+    [ "$(grep -c '^download' "$work/generated")" = 1 ] || fail "more comes back than tokens $how: $(grep '^download' "$work/generated")"
+done
 if [ -f "$from/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
 case $level in -O1) exit 0 ;; esac
 
