@@ -95,9 +95,9 @@ class Splits:
     def model(self, name, model):
         exact = os.path.join(self.o.work, name + ".bin")
         self.compile(model, exact)
+        uniforms = {f: self.keep(name, f"uniform {f}", lambda f=f: self.uniform(name, model, exact, f)) for f in FORMATS}
         splits = [self.keep(name, f"kl={budget} split {i}", lambda b=budget, i=i: self.split(name, model, exact, b, i))
                   for i in range(self.o.splits) for budget in map(float, self.o.budgets.split(","))]
-        uniforms = {f: self.keep(name, f"uniform {f}", lambda f=f: self.uniform(name, model, exact, f)) for f in FORMATS}
         rows = []
         for row in splits:
             within = [u["bits"] for u in uniforms.values() if u["mean_kl"] <= row["budget"]]
