@@ -36,7 +36,7 @@ typedef enum {
     GPTC_E_VERSION = -12, /* made for another major version */
     GPTC_E_CHECKSUM = -13,
     GPTC_E_UNSUPPORTED = -20, /* the file needs what this library or machine lacks */
-    GPTC_E_DEVICE = -21,      /* the GPU or its driver reported an error */
+    GPTC_E_DEVICE = -21,      /* of the GPU or its driver; free the session: how far it got is not known */
     GPTC_E_NO_TOKENIZER = -30,
     GPTC_E_TOKEN = -31,     /* a token id outside the vocabulary */
     GPTC_E_CONTEXT = -32,   /* the sequence would outgrow the session's context */
@@ -145,7 +145,7 @@ int32_t gptc_sample(gptc_session *s, int32_t sequence, gptc_sampler *p);
 int32_t gptc_sample_logits(gptc_sampler *p, const float *logits, int32_t vocab);
 /* gptc_step_sequences (sequences NULL: 0..n-1), then next[i] = gptc_sample of the i-th by samplers[i], which may be one for
  * several and then draws in that order. On a GPU, those of up to 64 sequences are drawn there, and only tokens come back. next may
- * be tokens. A status but GPTC_OK: nothing was stepped or drawn. */
+ * be tokens. A status but GPTC_OK: nothing was stepped or drawn (but after GPTC_E_DEVICE). */
 gptc_status gptc_step_sample(gptc_session *s, const int32_t *sequences, const int32_t *tokens, int32_t n,
                              gptc_sampler *const *samplers, int32_t *next);
 
