@@ -4,12 +4,7 @@
 
 #include "codegen/cuda/kernels/cache.cu"
 #include "codegen/cuda/kernels/cache_int8.cu"
-
-static u64 seed = 1;
-static float random_unit() {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(seed >> 33) / 1073741824.0 - 1.0);
-}
+#include "tests/cuda/random.h"
 
 /* Random numbers for `heads` heads of a state, and what it keeps of them. */
 template <class C, u32 dim>

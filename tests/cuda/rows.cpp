@@ -1,6 +1,7 @@
 /* rows.cpp: what changes or moves single rows, through prelude_host.h against plain loops in double, over odd shapes: norms,
  * rotary positions, embedding, cache writes, reductions, softmax, the experts' choice. */
 #include "tests/cuda/expect.h"
+#include "tests/cuda/random.h"
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
@@ -12,12 +13,6 @@
 #include "codegen/cuda/kernels/experts.cu"
 
 #include <algorithm>
-
-static u64 seed = 1;
-static float random_unit() {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(seed >> 33) / 1073741824.0 - 1.0);
-}
 
 enum { MOST = 4096 };
 static float x[MOST], y[MOST], first[MOST], second[MOST];

@@ -2,6 +2,7 @@
  * runtime's sampler draws: every filter alone and together, many equal logits, NaN and infinity, vocabularies of odd sizes;
  * rows of a batch, each in its own way, in launches of 1 to 8 of them that follow each other. */
 #include "tests/cuda/expect.h"
+#include "tests/cuda/random.h"
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
@@ -25,12 +26,6 @@ static float logits[MOST];
 static u64 words[2 * (2 * BLOCKS + 2)], sums[SUMS];
 static u32 asked[8], mail[1], drawn[BLOCKS][STEPS];
 static i32 want[STEPS];
-static u64 random_state = 9;
-
-static float random_unit() {
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(random_state >> 33) / 1073741824.0 - 1.0);
-}
 
 template <u32 vocab>
 KERNEL(256, 1) draw_some(global<const float> from, global<u64> at, global<u64> added, global<u32> letters, global<const u32> wish, u32 stop) {

@@ -10,15 +10,11 @@
 #include "codegen/cuda/kernels/rows.cu"
 #include "codegen/cuda/kernels/experts.cu"
 
+#include "tests/cuda/random.h"
 #include "tests/cuda/steps.h"
+#include "tests/instructions.h"
 
 static int failures, checks;
-static u64 seed = 1;
-static u32 random_bits() {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (u32)(seed >> 33);
-}
-static float random_unit() { return (float)(random_bits() / 1073741824.0 - 1.0); }
 
 enum { MOST = 1 << 13, MOST_ROWS = 3, MOST_WEIGHTS = 1 << 19 };
 static float operand[6][MOST], y[MOST];
@@ -67,51 +63,6 @@ static float number() {
     static const float special[] = {NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 100.0f, -100.0f, 1e-30f, 1.0f, 2.5f, -3.5f};
     return random_bits() % 3 ? 4 * random_unit() : special[random_bits() % 11];
 }
-static double gelu_of_tanh(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
-
-static double result(u32 op, double a, double b, double c) {
-    switch (op) {
-    case ART_I_CONST: return (double)STEP_ALPHA;
-    case ART_I_NEG: return -a;
-    case ART_I_ABS: return std::fabs(a);
-    case ART_I_SIGN: return a != a ? a : (a > 0) - (a < 0);
-    case ART_I_EXP: return std::exp(a);
-    case ART_I_LOG: return std::log(a);
-    case ART_I_SQRT: return std::sqrt(a);
-    case ART_I_RECIP: return 1 / a;
-    case ART_I_SIN: return std::sin(a);
-    case ART_I_COS: return std::cos(a);
-    case ART_I_TANH: return std::tanh(a);
-    case ART_I_SIGMOID: return 1 / (1 + std::exp(-a));
-    case ART_I_ERF: return std::erf(a);
-    case ART_I_RELU: return a <= 0 ? 0 : a;
-    case ART_I_SOFTPLUS: return a > 0 ? a + std::log1p(std::exp(-a)) : std::log1p(std::exp(a));
-    case ART_I_FLOOR: return std::floor(a);
-    case ART_I_CEIL: return std::ceil(a);
-    case ART_I_ROUND: return std::nearbyint(a);
-    case ART_I_GELU_ERF: return 0.5 * a * (1 + std::erf(a * M_SQRT1_2));
-    case ART_I_GELU_TANH: return gelu_of_tanh(a);
-    case ART_I_SILU: return a == -INFINITY ? 0 : a / (1 + std::exp(-(double)STEP_ALPHA * a));
-    case ART_I_ISNAN: return a != a;
-    case ART_I_ISINF: return std::isinf(a);
-    case ART_I_NOT: return a == 0;
-    case ART_I_ADD: return a + b;
-    case ART_I_SUB: return a - b;
-    case ART_I_MUL: return a * b;
-    case ART_I_DIV: return a / b;
-    case ART_I_MOD: return std::fmod(a, b);
-    case ART_I_POW: return std::pow(a, b);
-    case ART_I_MIN: return a != a || b != b ? NAN : a < b ? a : b;
-    case ART_I_MAX: return a != a || b != b ? NAN : a > b ? a : b;
-    case ART_I_AND: return a != 0 && b != 0;
-    case ART_I_OR: return a != 0 || b != 0;
-    case ART_I_XOR: return (a != 0) != (b != 0);
-    case ART_I_EQ: return a == b;
-    case ART_I_LT: return a < b;
-    case ART_I_LE: return a <= b;
-    default: return a != 0 ? b : c; /* WHERE */
-    }
-}
 static double operand_of(const PointCase &c, u32 k, u32 row, u32 i) {
     const StepInput &in = c.in[k];
     if (in.kind == ART_ARG_POSITIONS) return positions[row];
@@ -125,7 +76,7 @@ static void points(u32 i, u32 number_of) {
             for (float &v : operand[k]) v = number();
         for (u32 row = 0; row < n_rows; row++)
             for (u32 e = 0; e < c.width; e++)
-                want[row * c.width + e] = result(c.op, operand_of(c, 0, row, e), operand_of(c, 1, row, e), operand_of(c, 2, row, e));
+                want[row * c.width + e] = insn_value(c.op, (double)STEP_ALPHA, operand_of(c, 0, row, e), operand_of(c, 1, row, e), operand_of(c, 2, row, e));
         check("instruction", number_of, c.op, c.width);
     }
 }
@@ -144,11 +95,6 @@ template <class T> static void matrices(const RoutedCase &c, std::vector<double>
                 value.push_back(to_float(stored));
             }
 }
-static double activation(u32 act, double v) {
-    static const u32 op[] = {ART_I_CONST, ART_I_RELU, ART_I_GELU_ERF, ART_I_GELU_TANH, ART_I_SILU, ART_I_TANH, ART_I_SIGMOID};
-    if (act == ART_ACT_SILU) return v / (1 + std::exp(-v));
-    return act == ART_ACT_NONE ? v : result(op[act], v, 0, 0);
-}
 static void routed(u32 which, u32 number_of) {
     const RoutedCase &c = routed_cases[which];
     std::vector<double> value;
@@ -165,7 +111,7 @@ static void routed(u32 which, u32 number_of) {
                 for (u32 k = 0; k < c.k && expert < c.experts; k++)
                     v += value[((size_t)expert * c.n + o) * c.k + k] * operand[0][(c.shared ? slot / c.slots : slot) * c.k + k];
                 if (c.bias && expert < c.experts) v += operand[3][expert * c.n + o];
-                v = activation(c.act, v) * (c.gate ? operand[4][slot * c.n + o] : 1);
+                v = act_value(c.act, v) * (c.gate ? operand[4][slot * c.n + o] : 1);
                 want[slot * c.n + o] = expert < c.experts ? v : 0;
             }
         }

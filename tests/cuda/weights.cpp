@@ -11,14 +11,9 @@
 #include "codegen/cuda/kernels/codes.cu"
 
 #include "runtime/artifact.h"
+#include "tests/cuda/random.h"
 
 static int failures, checks;
-static u64 seed = 1;
-static u32 random_bits() {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (u32)(seed >> 33);
-}
-static float random_unit() { return (float)(random_bits() / 1073741824.0 - 1.0); }
 
 /* A matrix in the file's form and its values. */
 struct Matrix {

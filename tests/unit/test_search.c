@@ -119,42 +119,36 @@ static Search search_of(Fake *f, Budget b) {
                     .trials = 12};
 }
 
-/* Errors count on the text of the search, not on the one that they were made small on. */
-static void test_errors_elsewhere(void) {
+static int32_t some_ids[8];
+static const Windows faint = {.id = some_ids, .windows = 1, .length = FAINT_LENGTH},
+                     broken = {.id = some_ids, .windows = 1, .length = BROKEN_LENGTH};
+
+/* calibration, evaluation: NULL = as any text */
+static void forecast_on(Fake *f, const Windows *calibration, const Windows *evaluation, SiteForecast *out,
+                        Diag *d) {
+    Search s = search_of(f, (Budget){BUDGET_KL, 0.01});
+    if (calibration) s.calibration = calibration;
+    if (evaluation) s.evaluation = evaluation;
+    CU_ASSERT_TRUE_FATAL(forecast_sites(&s, f->arena, out, d));
+}
+
+static void test_forecasts_of_other_text(void) {
     Diag d;
     Fake f;
     diag_init(&d);
     fake_new(&f, 1, &d);
-    static int32_t id[FAINT_LENGTH];
-    static const Windows faint = {.id = id, .windows = 1, .length = FAINT_LENGTH};
-    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
-    SiteForecast plain[SITES] = {0}, fitted[SITES] = {0};
-    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, plain, &d));
-    s.calibration = &faint;
-    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, fitted, &d));
+    SiteForecast plain[SITES] = {0}, fitted[SITES] = {0}, none[SITES] = {0};
+    forecast_on(&f, NULL, NULL, plain, &d);
+    forecast_on(&f, &faint, NULL, fitted, &d);
+    forecast_on(&f, NULL, &broken, none, &d);
     for (size_t i = 0; i < f.n; i++) {
+        /* errors count on the text of the search, not on the one that they were made small on */
         CU_ASSERT_EQUAL_FATAL(plain[i].n, fitted[i].n);
         for (uint32_t k = 1; k < plain[i].n; k++)
             CU_ASSERT_DOUBLE_EQUAL(fitted[i].option[k].loss / plain[i].option[k].loss, 1, 0.02);
         CU_ASSERT_DOUBLE_EQUAL(fitted[i].sensitivity / plain[i].sensitivity, 1, 0.02);
+        CU_ASSERT_EQUAL(none[i].n, 1); /* what nobody can forecast is not free: it stays as it is */
     }
-    arena_free(f.arena);
-    diag_free(&d);
-}
-
-/* What nobody can forecast is not free: it stays as it is. */
-static void test_no_forecast(void) {
-    Diag d;
-    Fake f;
-    diag_init(&d);
-    fake_new(&f, 1, &d);
-    static int32_t id[BROKEN_LENGTH];
-    static const Windows broken = {.id = id, .windows = 1, .length = BROKEN_LENGTH};
-    Search s = search_of(&f, (Budget){BUDGET_KL, 0.01});
-    SiteForecast found[SITES] = {0};
-    s.evaluation = &broken;
-    CU_ASSERT_TRUE(forecast_sites(&s, f.arena, found, &d));
-    for (size_t i = 0; i < f.n; i++) CU_ASSERT_EQUAL(found[i].n, 1);
     arena_free(f.arena);
     diag_free(&d);
 }
@@ -390,8 +384,7 @@ int main(void) {
     CU_add_test(s, "budgets of quality hold", test_budgets_of_quality_hold);
     CU_add_test(s, "wrong forecasts are mended", test_wrong_forecasts_are_mended);
     CU_add_test(s, "forecasts far off", test_forecasts_far_off);
-    CU_add_test(s, "errors elsewhere", test_errors_elsewhere);
-    CU_add_test(s, "no forecast", test_no_forecast);
+    CU_add_test(s, "forecasts of other text", test_forecasts_of_other_text);
     CU_add_test(s, "budgets hold on the guard", test_budgets_hold_on_the_guard);
     CU_add_test(s, "hopeless searches end early", test_hopeless_searches_end_early);
     CU_add_test(s, "tiny budgets change nothing", test_tiny_budgets_change_nothing);
