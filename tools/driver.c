@@ -239,7 +239,7 @@ FileWriter *compile_pack(Compile *c, Program *p, const char *model_path, const c
 }
 
 static bool gate(Compile *c, const char *artifact, const CompileWrite *o, CompileResult *r) {
-    if (o->lossy) return o->lossy->holds(o->lossy->self, artifact, &c->diag);
+    if (o->lossy) return o->lossy->holds(o->lossy->self, artifact, r, &c->diag);
     return r->kind != COMPILED_FUNCTION
                ? gate_exact(c->imported, artifact, o->seed, c->arena, &r->gate, &c->diag)
                : gate_function(c->imported, artifact, o->seed, c->arena, &r->gate, &c->diag);

@@ -50,12 +50,6 @@ typedef struct {
     /* Of a program that a lossy pass changed: its report, and the gate in place of the exact one. NULL: exact. */
     const struct LossyGate *lossy;
 } CompileWrite;
-typedef struct LossyGate {
-    const char *report; /* REPORT */
-    void *self;
-    /* The packed file holds what was promised; false with the diag set. */
-    bool (*holds)(void *self, const char *artifact, Diag *d);
-} LossyGate;
 /* A program of rows; a GPT without cache; a function that is no GPT. */
 typedef enum { COMPILED_ROWS, COMPILED_GPT, COMPILED_FUNCTION } CompiledKind;
 typedef struct {
@@ -68,6 +62,12 @@ typedef struct {
     ArtPlan plan;
     KernelStats kernels;
 } CompileResult;
+typedef struct LossyGate {
+    const char *report; /* REPORT */
+    void *self;
+    /* The packed file holds what was promised; false with the diag set. */
+    bool (*holds)(void *self, const char *artifact, const CompileResult *r, Diag *d);
+} LossyGate;
 /* Refuses, before any work is lost, an output that this compile reads, and for a model one that cannot be
  * read back. tokenizer may be NULL. After compile_open. */
 bool compile_output_check(Compile *c, const char *model_path, const char *tokenizer, const char *out,

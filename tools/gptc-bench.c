@@ -2,9 +2,6 @@
  * same threads read memory: decoding one sequence has to read every weight once a token, so bytes/s over
  * that rate tells how near to the limit it is. On a GPU a step ends when its tokens are here, drawn greedily. Of
  * the runtime it uses gptc.h alone. */
-#define _GNU_SOURCE /* sched_getaffinity */
-#include <pthread.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +10,9 @@
 
 #include "runtime/gptc.h"
 #include "tools/cli.h"
+#include "tools/memory_rate.h"
 
 enum { MAX_REPEATS = 1000 };
-#define READ_BYTES ((size_t)256 << 20) /* a thread's, well past the caches; less when there are many: */
-#define READ_TOTAL ((size_t)1 << 30)
-#define READ_LEAST ((size_t)16 << 20)
 
 typedef struct {
     const char *model, *device, *decode;
@@ -35,11 +30,6 @@ typedef struct {
     uint64_t weight_bytes, state_bytes;
     long peak_kb;
 } Result;
-
-static int64_t cores(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-}
 
 /* ---- options ---- */
 static int parse_options(int argc, char **argv, Options *o) {
@@ -72,67 +62,6 @@ static int parse_options(int argc, char **argv, Options *o) {
     for (int i = 0; i < 5; i++) ok = ok && zero[i] >= 0 && zero[i] < 1 << 28;
     for (int i = 0; i < 2; i++) ok = ok && one[i] >= 1 && one[i] < 1 << 28;
     return ok ? -1 : cli_usage("gptc-bench", "value out of range", NULL);
-}
-
-/* ---- the machine's read rate ---- */
-typedef struct {
-    const uint64_t *data;
-    size_t bytes;
-    pthread_barrier_t *start;
-    uint64_t sum;
-} Reader;
-
-static uint64_t read_all(const uint64_t *data, size_t bytes) {
-    uint64_t sum[8] = {0};
-    for (size_t i = 0; i < bytes / 8; i += 8)
-        for (int k = 0; k < 8; k++) sum[k] += data[i + (size_t)k];
-    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
-}
-
-static void *reader(void *arg) {
-    Reader *r = arg;
-    pthread_barrier_wait(r->start);
-    r->sum = read_all(r->data, r->bytes);
-    pthread_barrier_wait(r->start);
-    return NULL;
-}
-
-/* Bytes/s that n threads read from memory together, each its own block; the best of some rounds. 0 = no
- * memory or threads for it. The threads are held to one round's start and end by a barrier. */
-static double read_rate(int64_t n, int rounds) {
-    double best = 0;
-    volatile uint64_t sink = 0; /* so that the sums are made */
-    size_t bytes = READ_BYTES * (size_t)n <= READ_TOTAL ? READ_BYTES : READ_TOTAL / (size_t)n / 64 * 64;
-    if (bytes < READ_LEAST) bytes = READ_LEAST;
-    pthread_barrier_t start;
-    pthread_t *threads = calloc((size_t)n, sizeof *threads);
-    Reader *readers = calloc((size_t)n, sizeof *readers);
-    uint64_t *data = malloc(bytes * (size_t)n);
-    if (data) memset(data, 1, bytes * (size_t)n);
-    bool ok = threads && readers && data && !pthread_barrier_init(&start, NULL, (unsigned)n);
-    for (int round = 0; ok && round < rounds; round++) {
-        int64_t made = 1;
-        for (; made < n; made++) {
-            readers[made] =
-                (Reader){.data = data + bytes / 8 * (size_t)made, .bytes = bytes, .start = &start};
-            if (pthread_create(&threads[made], NULL, reader, &readers[made])) {
-                fputs("gptc-bench: cannot start a thread\n", stderr);
-                exit(EXIT_MACHINE); /* the others wait at the barrier for ever */
-            }
-        }
-        pthread_barrier_wait(&start);
-        double t = cli_seconds();
-        sink = sink + read_all(data, bytes);
-        pthread_barrier_wait(&start);
-        double rate = (double)bytes * (double)n / (cli_seconds() - t);
-        if (rate > best) best = rate;
-        for (int64_t i = 1; i < n; i++) pthread_join(threads[i], NULL);
-    }
-    if (ok) pthread_barrier_destroy(&start);
-    free(data);
-    free(readers);
-    free(threads);
-    return best;
 }
 
 /* ---- the model ---- */
@@ -288,13 +217,13 @@ int main(int argc, char **argv) {
     gptc_detail why = {""};
     int status = parse_options(argc, argv, &o);
     if (status >= 0) return status;
-    if (!o.threads) o.threads = cores();
+    if (!o.threads) o.threads = cpu_cores();
     gptc_status st = run(&o, &r, &why);
     if (st) return cli_fail("gptc-bench", NULL, st, why.text);
     struct rusage usage_now;
     getrusage(RUSAGE_SELF, &usage_now); /* before the read test takes its memory */
     r.peak_kb = usage_now.ru_maxrss;
-    if (!strcmp(o.device, "cpu")) r.read_rate = read_rate(o.threads, 5);
+    if (!strcmp(o.device, "cpu")) r.read_rate = memory_read_rate(o.threads, 5);
     if (o.json)
         print_json(&o, &r);
     else

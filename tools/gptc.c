@@ -10,6 +10,7 @@
 #include "tools/cli.h"
 #include "tools/driver.h"
 #include "tools/lossy.h"
+#include "tools/memory_rate.h"
 #include "tools/summary.h"
 
 typedef struct {
@@ -80,12 +81,6 @@ static void summary_lossy(const Lossy *l, const CompileResult *r) {
     fputs(t.data, stderr);
 }
 
-static void predict_lossy(const Lossy *l) {
-    Text t = text_new(l->c->arena);
-    lossy_predict(l, &t);
-    fputs(t.data, stdout);
-}
-
 static bool write_plan(const char *path, const Lossy *l) {
     Text t = text_new(l->c->arena);
     plan_print(&t, &l->plan);
@@ -120,8 +115,10 @@ static int emit_cuda(Compile *c, int64_t ctx, const CudaOptions *o, const char *
     return emit_text(c, &cuda.source, out);
 }
 
-static int dry_run(Compile *c, int64_t ctx) {
+/* lossy: of a compile that would compress; else NULL. */
+static int dry_run(Compile *c, int64_t ctx, int64_t threads, const Lossy *lossy) {
     Program *p;
+    Text t = text_new(c->arena);
     if (!compile_lower(c, ctx, &p)) return fail(c);
     uint64_t bytes = 0;
     for (size_t i = 0; i < p->tensors.count; i++) bytes += p->tensors.data[i].art.bytes;
@@ -129,10 +126,10 @@ static int dry_run(Compile *c, int64_t ctx) {
     if (p->function) return EXIT_DONE;
     printf("state: %" PRIu64 " bytes a token, %.1f MB at context %" PRId64 "\n",
            p->meta.state_bytes_per_token, (double)p->meta.state_bytes_per_token * (double)ctx / 1e6, ctx);
-    printf("decode: reads %.1f MB a token; at B bytes/s no faster than B / that (memory bound, predicted)\n",
-           (double)bytes / 1e6);
-    Text t = text_new(c->arena);
-    targets_predict(c->graph, p, ctx, c->arena, &t);
+    CpuRate cpu = {threads ? threads : cpu_cores(), 0};
+    cpu.rate = memory_read_rate(cpu.threads, 3);
+    targets_predict(c->graph, p, &cpu, 1, "", c->arena, &t);
+    if (lossy) lossy_predict(lossy, p, &cpu, &t);
     fputs(t.data ? t.data : "", stdout);
     return EXIT_DONE;
 }
@@ -304,9 +301,7 @@ static int job_print(Job *j, int64_t ctx) {
     const Options *o = j->o;
     if (o->emit && !strcmp(o->emit, "cuda")) return emit_cuda(&j->c, ctx, &j->targets.options, o->out);
     if (o->emit || o->stop_after) return emit_ir(&j->c, o->out);
-    int status = dry_run(&j->c, ctx);
-    if (j->level == 3 && !j->c.function) predict_lossy(&j->lossy);
-    return status;
+    return dry_run(&j->c, ctx, o->threads, j->level == 3 ? &j->lossy : NULL);
 }
 
 /* The model, and beside it the plan and the page: they get their names after it, when it is verified. */

@@ -15,6 +15,7 @@
 #include "tools/cli.h"
 
 #define SPEED_STEPS 24
+#define SPEED_RUNS 5
 
 void lossy_init(Lossy *l, Compile *c, const LossyOptions *o, const CompileWrite *w) {
     *l = (Lossy){.opt = *o, .c = c, .write = w};
@@ -28,15 +29,17 @@ void lossy_free(Lossy *l) {
 
 /* ---- the exact program ---- */
 
-/* Plans and lowers a copy of g. */
-static bool program_of(Lossy *l, const Graph *g, Program **out) {
+/* Plans and lowers a copy of g; what it would do on the GPUs that kernels are asked for. */
+static bool program_of(Lossy *l, const Graph *g, Program **out, TargetSpeeds *gpus) {
     Compile *c = l->c;
     Graph *kept = c->graph;
+    const Targets *t = l->write->targets;
     c->graph = graph_copy(g, c->arena);
     PassRun run = {.passes = "fuse,order,memplan"};
     PassOptions opt = {.kv_cache = true, .ctx = l->opt.ctx, .opt_level = 1};
     bool ok = passes_run(c->graph, &run, &opt, NULL, &c->diag) &&
-              compile_lower(c, compile_context(c, l->opt.ctx), out);
+              compile_lower(c, compile_context(c, l->opt.ctx), out) &&
+              (!t || !t->n_cuda || targets_speed(t, c->graph, *out, c->arena, gpus, &c->diag));
     c->graph = kept;
     return ok;
 }
@@ -45,7 +48,7 @@ static bool program_of(Lossy *l, const Graph *g, Program **out) {
 static bool pack_exact(Lossy *l, Diag *d) {
     Program *p;
     CompileResult r = {0};
-    if (!program_of(l, l->exact, &p)) return false;
+    if (!program_of(l, l->exact, &p, &l->gpus)) return false;
     CompileWrite w = *l->write;
     w.targets = NULL, w.lossy = NULL, w.embed_ir = false;
     const char *beside = arena_printf(l->c->arena, "%s.exact", l->opt.out);
@@ -104,25 +107,39 @@ static bool within_budget(void *user, const Quality *q, Diag *d) {
                       100 * q->same_top);
 }
 
-/* Tokens a second when decoding alone, the best of some runs; 0 when it cannot be measured. */
-static double decode_speed(const char *artifact, int threads) {
-    gptc_model *m;
-    gptc_session *s;
+typedef struct {
+    gptc_model *model;
+    gptc_session *session;
+} Decoder;
+
+static bool decoder_open(Decoder *x, const char *artifact, int threads) {
     const gptc_session_options o = {.struct_size = sizeof o, .threads = threads, .context = 64};
-    double best = 0;
-    if (gptc_open(artifact, NULL, &m, NULL)) return 0;
-    if (gptc_session_new(m, &o, &s, NULL) == GPTC_OK) {
-        for (int run = 0; run < 3 && !gptc_rewind(s, 0, 0); run++) {
-            const int32_t token = 1;
-            double start = cli_seconds();
-            for (int i = 0; i < SPEED_STEPS; i++)
-                if (gptc_step(s, &token, 1)) break;
-            best = fmax(best, SPEED_STEPS / fmax(cli_seconds() - start, 1e-9));
-        }
-        gptc_session_free(s);
+    *x = (Decoder){0};
+    return !gptc_open(artifact, NULL, &x->model, NULL) && !gptc_session_new(x->model, &o, &x->session, NULL);
+}
+
+static double decoder_run(Decoder *x) {
+    const int32_t token = 1;
+    if (gptc_rewind(x->session, 0, 0)) return 0;
+    double start = cli_seconds();
+    for (int i = 0; i < SPEED_STEPS; i++)
+        if (gptc_step(x->session, &token, 1)) return 0;
+    return SPEED_STEPS / fmax(cli_seconds() - start, 1e-9);
+}
+
+/* Tokens a second of both when decoding alone, in turns, since a machine is not always as fast; the best of some runs.
+ * 0 where it cannot be measured. */
+static void decode_speeds(const char *const artifact[2], int threads, double best[2]) {
+    Decoder x[2];
+    bool opened[2];
+    for (int i = 0; i < 2; i++) opened[i] = decoder_open(&x[i], artifact[i], threads);
+    for (int run = 0; run < SPEED_RUNS; run++)
+        for (int i = 0; i < 2; i++)
+            if (opened[i]) best[i] = fmax(best[i], decoder_run(&x[i]));
+    for (int i = 0; i < 2; i++) {
+        gptc_session_free(x[i].session);
+        gptc_close(x[i].model);
     }
-    gptc_close(m);
-    return best;
 }
 
 static void warn(Lossy *l) {
@@ -145,13 +162,26 @@ static void warn(Lossy *l) {
                      a,
                      "parts of the text differ: perplexity %.4g and %.4g; a longer text is a better measure",
                      base, seen));
+}
+
+static void warn_slower(Lossy *l, const CompileResult *r) {
+    Arena *a = l->c->arena;
     if (l->speed[1] > 0 && l->speed[1] < 0.95 * l->speed[0])
         VEC_PUSH(a, &l->warnings,
                  arena_printf(a, "smaller, but slower on this CPU: %.1f tokens/s, before %.1f (measured)",
                               l->speed[1], l->speed[0]));
+    for (size_t i = 0; i < r->kernels.speeds.count; i++) {
+        const TargetSpeed *s = &r->kernels.speeds.data[i];
+        double now = target_rate(s), before = target_rate(&l->gpus.data[i]);
+        if (now < 1.02 * before)
+            VEC_PUSH(a, &l->warnings,
+                     arena_printf(a,
+                                  "smaller, but no faster on one %s: %.0f tokens/s, before %.0f (predicted)",
+                                  s->gpu, now, before));
+    }
 }
 
-static bool holds(void *self, const char *artifact, Diag *d) {
+static bool holds(void *self, const char *artifact, const CompileResult *r, Diag *d) {
     Lossy *l = self;
     const GateLossy x = {.exact = file_temporary(l->exact_file),
                          .artifact = artifact,
@@ -161,9 +191,10 @@ static bool holds(void *self, const char *artifact, Diag *d) {
                          .holds = within_budget,
                          .user = l};
     if (!gate_lossy(&x, l->c->arena, &l->steps_gate, &l->at.confirmed, d)) return false;
-    l->speed[0] = decode_speed(x.exact, l->opt.threads);
-    l->speed[1] = decode_speed(artifact, l->opt.threads);
+    const char *const both[2] = {x.exact, artifact};
+    decode_speeds(both, l->opt.threads, l->speed);
     warn(l);
+    warn_slower(l, r);
     return true;
 }
 

@@ -81,6 +81,7 @@ typedef struct {
     VEC(LossyNote) notes;
     VEC(const char *) warnings;
     double speed[2];    /* decoded tokens a second of the exact and the written artifact; 0 = not measured */
+    TargetSpeeds gpus;  /* what the exact program would do, where kernels are asked for; predicted */
     const char *report; /* REPORT of the artifact */
     FileWriter *exact_file; /* the exact program, for the gate; never committed */
 } Lossy;
@@ -117,8 +118,8 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t);      /* for a
 void lossy_report(const Lossy *l, const CompileResult *r, Report *out); /* all figures */
 const char *lossy_record(const Lossy *l, Arena *a); /* REPORT: the plan and what was measured; of a
                                                      * search and of its plan the same */
-/* Before any work, for --dry-run: rough, and says so. */
-void lossy_predict(const Lossy *l, Text *t);
+/* Before any work, for --dry-run: rough, and says so. p: the exact program. */
+void lossy_predict(const Lossy *l, const Program *p, const CpuRate *cpu, Text *t);
 /* lossy_page.c */
 const char *lossy_page(const Lossy *l, const CompileResult *r, Arena *a); /* HTML */
 

@@ -22,23 +22,36 @@ static const char style[] =
     ".warn{border-left:4px solid var(--att);padding:.3rem .8rem;background:var(--band);margin:.4rem 0}"
     ".pair{display:grid;grid-template-columns:max-content 1fr max-content;gap:.2rem 1rem;align-items:center;"
     "max-width:44rem}.pair i{display:block;height:.9rem;background:var(--mul);border-radius:2px}"
-    ".pair i.now{background:var(--norm)}</style>\n";
+    ".pair i.now{background:var(--norm)}.pair i.predicted{background:none;box-shadow:inset 0 0 0 2px "
+    "var(--mul)}"
+    ".pair i.now.predicted{box-shadow:inset 0 0 0 2px var(--norm)}</style>\n";
 
 /* ---- before and after ---- */
 
-static void write_pair(Text *t, const char *what, double before, double after, const char *unit) {
+static void write_pair(Text *t, const char *what, double before, double after, const char *unit,
+                       bool measured) {
     double most = before > after ? before : after;
-    text_printf(t, "<span>%s before</span><i style=\"width:%.1f%%\"></i><span class=n>%.4g %s</span>\n", what,
-                most > 0 ? 100 * before / most : 0, before, unit);
-    text_printf(t, "<span>after</span><i class=now style=\"width:%.1f%%\"></i><span class=n>%.4g %s</span>\n",
-                most > 0 ? 100 * after / most : 0, after, unit);
+    const char *how = measured ? "measured" : "predicted";
+    text_printf(
+        t,
+        "<span>%s before</span><i class=\"%s\" style=\"width:%.1f%%\"></i><span class=n>%.4g %s, %s</span>\n",
+        what, how, most > 0 ? 100 * before / most : 0, before, unit, how);
+    text_printf(
+        t,
+        "<span>after</span><i class=\"now %s\" style=\"width:%.1f%%\"></i><span class=n>%.4g %s, %s</span>\n",
+        how, most > 0 ? 100 * after / most : 0, after, unit, how);
 }
 
-static void write_pairs(Text *t, const Lossy *l, const CompileResult *r) {
+static void write_pairs(Text *t, const Lossy *l, const CompileResult *r, Arena *a) {
     text_add(t, "<section id=size><h2>size and speed</h2><div class=pair>\n");
-    write_pair(t, "weights", (double)l->exact_bits / 8e6, (double)r->pack.weight_bytes / 1e6, "MB, measured");
+    write_pair(t, "weights", (double)l->exact_bits / 8e6, (double)r->pack.weight_bytes / 1e6, "MB", true);
     if (l->speed[0] > 0 && l->speed[1] > 0)
-        write_pair(t, "decode on this CPU", l->speed[0], l->speed[1], "tokens/s, measured");
+        write_pair(t, "decode on this CPU", l->speed[0], l->speed[1], "tokens/s", true);
+    for (size_t i = 0; i < r->kernels.speeds.count; i++) {
+        const TargetSpeed *now = &r->kernels.speeds.data[i];
+        write_pair(t, arena_printf(a, "decode on one %s", now->gpu), target_rate(&l->gpus.data[i]),
+                   target_rate(now), "tokens/s", false);
+    }
     text_add(t, "</div></section>\n");
 }
 
@@ -228,7 +241,7 @@ const char *lossy_page(const Lossy *l, const CompileResult *r, Arena *a) {
         html_escape(&t, l->warnings.data[i]);
         text_add(&t, "</p>\n");
     }
-    write_pairs(&t, l, r);
+    write_pairs(&t, l, r, a);
     if (l->at.search.trials.count) {
         write_frontier(&t, l, a);
         write_maps(&t, l, a);

@@ -154,6 +154,12 @@ void lossy_report(const Lossy *l, const CompileResult *res, Report *r) {
     if (l->speed[0] > 0 && l->speed[1] > 0)
         report_number(r, "decode", l->speed[1], "%.1f tokens/s, before %.1f, measured on this CPU",
                       l->speed[1], l->speed[0]);
+    for (size_t i = 0; i < res->kernels.speeds.count; i++) {
+        const TargetSpeed *now = &res->kernels.speeds.data[i];
+        report_number(r, arena_printf(r->arena, "decode on one %s", now->gpu), target_rate(now),
+                      "%.0f tokens/s, before %.0f, at context %" PRId64 "; predicted", target_rate(now),
+                      target_rate(&l->gpus.data[i]), res->context);
+    }
     report_text(r, "text", "%s; %" PRId64 " windows there are",
                 l->opt.calibrate ? l->opt.calibrate : "sampled from the model itself", l->text.there);
     add_quality(r, "fresh", "measured on text that neither calibration nor search saw", &l->at.confirmed,
@@ -216,6 +222,10 @@ void lossy_print(const Lossy *l, const CompileResult *r, Text *t) {
                 budget_of_quality(l->plan.budget) ? ", with two standard errors" : "",
                 l->at.search.trials.count);
     print_narrow(l, t);
+    for (size_t i = 0; i < r->kernels.speeds.count; i++)
+        text_printf(t, "  %-9s decodes %.0f tokens/s at context %" PRId64 ", before %.0f (predicted)\n",
+                    r->kernels.speeds.data[i].gpu, target_rate(&r->kernels.speeds.data[i]), r->context,
+                    target_rate(&l->gpus.data[i]));
     for (size_t i = 0; i < l->notes.count; i++)
         text_printf(t, "  step      %s: %s%s%s\n", l->notes.data[i].what,
                     l->notes.data[i].kept ? "kept" : "rolled back", *l->notes.data[i].why ? ": " : "",
@@ -237,8 +247,8 @@ static double predicted_bits(Budget b, uint64_t weights) {
     }
 }
 
-void lossy_predict(const Lossy *l, Text *t) {
-    uint64_t weights = graph_weigh(l->c->graph, NULL);
+void lossy_predict(const Lossy *l, const Program *p, const CpuRate *cpu, Text *t) {
+    uint64_t stored, weights = graph_weigh(l->c->graph, &stored);
     double least = 2.2, b = fmin(fmax(predicted_bits(l->opt.budget, weights), least), 32);
     Site *sites;
     size_t n = sites_find(l->c->graph, l->c->arena, &sites);
@@ -248,5 +258,7 @@ void lossy_predict(const Lossy *l, Text *t) {
                      SECONDS_A_WEIGHT * (double)weights * (1 + trials / 10);
     text_printf(t, "compressed: %.2f bits a weight, %.2f MB of weights (predicted, roughly, for %s)\n", b,
                 b * (double)weights / 8e6, budget_text(t->arena, l->opt.budget));
+    targets_predict(l->c->graph, p, cpu, b * (double)weights / (double)stored, "compressed: ", l->c->arena,
+                    t);
     text_printf(t, "compile: about %.0f s on two cores (predicted, roughly)\n", seconds);
 }

@@ -70,8 +70,9 @@ typedef struct {
     double n, panel_bytes; /* of a product with weights: its outputs, bytes of 16 of them */
 } Work;
 
-/* Bytes of a tensor that one use reads: of a table, `rows` lines. */
-static double linear_bytes(const ArtTensor *t) { return (double)t->bytes; }
+static double tensor_bytes(const CostPlan *p, const ArtArg *w) {
+    return (double)p->tensors[w->value].bytes * (p->part > 0 ? p->part : 1);
+}
 
 static double attention_keys(const ArtAttention *u, uint32_t context) {
     return u->window && u->window < context ? u->window : context;
@@ -88,13 +89,13 @@ static Work step_work(const CostPlan *p, const ArtStep *s) {
     double rows = p->rows;
     if (s->kernel == ART_K_LINEAR) {
         const ArtLinear *u = &s->u.linear;
-        w.weights = linear_bytes(&p->tensors[s->arg[1].value]);
+        w.weights = tensor_bytes(p, &s->arg[1]);
         w.ops = 2.0 * u->k * u->n * rows;
         w.n = u->n;
         w.panel_bytes = w.weights / ceil(w.n / PANEL);
     } else if (s->kernel == ART_K_ROUTED) { /* no expert is chosen twice, at worst */
         const ArtRouted *u = &s->u.routed;
-        double expert = linear_bytes(&p->tensors[s->arg[2].value]) / u->experts;
+        double expert = tensor_bytes(p, &s->arg[2]) / u->experts;
         double used = fmin(u->experts, u->slots * rows);
         w.weights = expert * used;
         w.ops = 2.0 * u->k * u->n * u->slots * rows;

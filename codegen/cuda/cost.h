@@ -41,6 +41,7 @@ typedef struct {
     const ArtTensor *tensors;
     const ArtState *states;    /* NULL: none is in 8 bits */
     double cache_element;      /* bytes of a number of the cache that is not */
+    double part;               /* of their bytes that weights take; 0: all */
     uint32_t rows, context;    /* rows: sequences, a token each; context: keys that each of them looks at */
     uint32_t launches;         /* kernels of the graph; 0: one a step, two for attention */
     uint32_t steps_per_launch; /* of the persistent kernel; 0: 16 */

@@ -46,9 +46,20 @@ grep -q '<svg' page.html && grep -q 'id=frontier' page.html && grep -q 'id=risk'
 if grep -qE '(src|href)=|https?://' page.html; then fail "the page needs more than itself"; fi
 
 # sizes, and the cache in fp32 where nothing else is asked for
-"$build/gptc" -q model.onnx --threads 1 --ctx 128 --bits 4.5 --calibrate seen -o bits.bin || fail "--bits 4.5"
+"$build/gptc" -q model.onnx --threads 1 --ctx 128 --bits 4.5 --calibrate seen --plan-out bits.plan -o bits.bin || fail "--bits 4.5"
 "$build/gptc-inspect" bits.bin --report | grep -q '^budget bits=4.5' || fail "no budget of bits in the record"
 "$build/gptc-inspect" bits.bin --report | grep -qE '^(cache|activations) ' && fail "8 bits beside the weights unasked, for a budget of bits"
+
+# speed on each target: before any work, and of what was written
+"$build/gptc" model.onnx --ctx 128 --bits 4.5 --dry-run >dry || fail "--dry-run"
+for line in '' 'compressed: '; do
+    grep -qE "^${line}decode on this CPU, predicted: at most [0-9.e+]+ tokens" dry && grep -qE "^${line}decode on one H200 .*predicted: [0-9]+ tokens" dry || { fail "--dry-run, ${line}decode"; cat dry; }
+done
+rate() { sed -n "s/.*one H200.*predicted: \([0-9]*\).*/\1/p" dry | sed -n "$1p"; }
+below "$(rate 1)" "$(rate 2)" || { fail "compressed weights are not predicted to be read faster"; cat dry; }
+"$build/gptc" model.onnx --threads 1 --ctx 128 --plan-in bits.plan --calibrate seen --target cpu,cuda:sm_90 --nvrtc "$build/tests/libnvrtc-stand-in.so" --nvrtc-cache '' --report cuda.html -o cuda.bin 2>err || { fail "a plan for CUDA"; cat err; }
+grep -qE '^  H200 +decodes [0-9]+ tokens/s at context 128, before [0-9]+ \(predicted\)' err && ! grep -q '^  A100' err || { fail "no speed on the GPUs that there is code for"; cat err; }
+grep -q 'decode on one H200 before.*class="predicted"' cuda.html || fail "the page has no predicted speed"
 
 # refused before or after the work, never written
 refused 1 'budget kl=never' model.onnx --budget kl=never
