@@ -21,6 +21,6 @@ check 'frontend/*.[ch]' 'ir/|frontend/|runtime/tokenizer_format.h|onnx.pb-c.h'
 check 'passes/*.[ch] passes/*/*.[ch]' 'ir/|passes/'
 check 'codegen/*.[ch] codegen/*/*.[ch]' 'ir/|passes/pass.h|passes/lossy/lossy.h|codegen/|runtime/artifact.h|runtime/gptc.h|runtime/probe.h'
 check 'runtime/*.[ch] runtime/*/*.[ch] runtime/*/*.inc' 'runtime/'
-check 'tools/gptc-run.c tools/gptc-bench.c' 'runtime/gptc.h|tools/cli.h'
+check 'tools/gptc-run.c tools/gptc-bench.c' 'runtime/gptc.h|tools/(cli|memory_rate).h'
 check 'examples/*.c' 'gptc.h|runtime/gptc.h'
 exit $bad
