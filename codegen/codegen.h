@@ -82,6 +82,8 @@ double weight_get(const WeightView *w, const int64_t *index);
 uint32_t program_tensor(Program *p, const WeightView *w, uint32_t layout, const char *name);
 /* groups.c: compressed weights. group_view: false when w is none, or of a form that is not stored so. */
 bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d);
+/* The matrices of w[E, A, B], each [B, A] with transposed, one below the other: rows = outputs, N % 16 = 0 of each. */
+bool group_stack(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d);
 uint32_t program_groups(Program *p, const GroupView *v);
 double group_entry(const GroupEntries *e, int64_t row, int64_t col);
 double group_zero(const GroupView *v, int64_t row, int64_t col);
@@ -95,6 +97,8 @@ bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t lay
  * each. All of one dtype. */
 bool weight_experts(Graph *g, ValId w, bool transposed, Arena *a, WeightView **out, uint32_t *n, Diag *d);
 uint32_t program_experts(Program *p, const WeightView *experts, uint32_t n, const char *name);
+/* Either: what group_stack finds, else weight_experts. */
+bool program_stack(Program *p, Graph *g, ValId w, bool transposed, uint32_t *out, Diag *d);
 uint32_t art_dtype(DType t);          /* of a row program's tensor: f8 becomes f16, all but bf16 f32 */
 uint32_t art_dtype_exact(DType t);    /* 0 when there is none */
 void weight_transpose(WeightView *w); /* a matrix; no data moves */

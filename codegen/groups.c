@@ -244,6 +244,23 @@ bool group_view(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Di
            out->codes.dim[1] > 0 && set_group(out) && codes_finite(&out->codes);
 }
 
+/* A stack is one matrix, reshaped: [E * N, K] as [E, N, K]. */
+bool group_stack(Graph *g, ValId w, bool transposed, Arena *a, GroupView *out, Diag *d) {
+    for (int i = 0; i < CHAIN && node_ok(graph_def(g, w)); i++) {
+        const Node *n = graph_node(g, graph_def(g, w));
+        const Type *from = graph_type(g, n->in[0]), *to = graph_type(g, w);
+        if (n->op == OP_RESHAPE)
+            return !transposed && from->rank == 2 && to->rank == 3 && dim_eq(from->dim[1], to->dim[2]) &&
+                   dim_is_const(to->dim[1]) && to->dim[1].v % 16 == 0 &&
+                   group_view(g, n->in[0], false, a, out, d);
+        if (!moves(g, n, true) || n->op == OP_SLICE || (n->op == OP_TRANSPOSE && n->attr.perm[0] != 0))
+            return false;
+        if (n->op == OP_TRANSPOSE) transposed ^= n->attr.perm[1] == 2;
+        w = n->in[0];
+    }
+    return false;
+}
+
 /* ---- in the program ---- */
 
 uint32_t program_groups(Program *p, const GroupView *v) {
@@ -265,6 +282,19 @@ uint32_t program_groups(Program *p, const GroupView *v) {
     t.art.bytes = art_groups_bytes(&t.art);
     VEC_PUSH(p->arena, &p->tensors, t);
     return (uint32_t)(p->tensors.count - 1);
+}
+
+bool program_stack(Program *p, Graph *g, ValId w, bool transposed, uint32_t *out, Diag *d) {
+    GroupView groups;
+    WeightView *experts = NULL;
+    uint32_t n = 0;
+    if (group_stack(g, w, transposed, p->arena, &groups, d)) {
+        *out = program_groups(p, &groups);
+        return true;
+    }
+    if (!weight_experts(g, w, transposed, p->arena, &experts, &n, d)) return false;
+    *out = program_experts(p, experts, n, graph_val(g, w)->name);
+    return true;
 }
 
 bool program_matrix(Program *p, Graph *g, ValId w, bool transposed, uint32_t layout, uint32_t *out, Diag *d) {

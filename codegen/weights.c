@@ -153,7 +153,8 @@ static void view_turn(WeightView *w) {
     w->dim[1] = dim, w->stride[1] = stride;
 }
 
-/* v[n, A, B]: appends n matrices. Joins and what stands above them are looked through; the rest is one view. */
+/* v[n, A, B]: appends n matrices. Joins and what stands above them are looked through; the rest is one view, perhaps
+ * of the matrices one below the other. */
 static bool experts_collect(Experts *x, ValId v, uint32_t depth) {
     Graph *g = x->g;
     const Node *n = node_ok(graph_def(g, v)) ? graph_node(g, graph_def(g, v)) : NULL;
@@ -171,16 +172,18 @@ static bool experts_collect(Experts *x, ValId v, uint32_t depth) {
     if (depth > 0 && n != NULL && n->op == OP_CAST &&
         cast_is_exact(graph_type(g, n->in[0])->dtype, graph_type(g, v)->dtype))
         return experts_collect(x, n->in[0], depth - 1);
+    const Type *t = graph_type(g, v);
+    bool stacked = n != NULL && n->op == OP_RESHAPE && graph_type(g, n->in[0])->rank == 2 &&
+                   dim_eq(graph_type(g, n->in[0])->dim[1], t->dim[2]) && type_is_static(t);
     WeightView w;
-    bool one = n != NULL && n->op == OP_RESHAPE && graph_type(g, n->in[0])->rank == 2 &&
-               dim_eq(graph_type(g, v)->dim[0], dim_const(1));
-    if (!weight_view(g, one ? n->in[0] : v, x->a, &w, x->d)) return false;
-    for (int64_t i = 0, e = one ? 1 : w.dim[0]; i < e; i++) {
+    if (!weight_view(g, stacked ? n->in[0] : v, x->a, &w, x->d)) return false;
+    for (int64_t i = 0; i < t->dim[0].v; i++) {
         WeightView m = w;
-        if (!one) {
-            m.rank = 2;
-            m.offset += i * w.stride[0];
-            for (int k = 0; k < 2; k++) m.dim[k] = w.dim[k + 1], m.stride[k] = w.stride[k + 1];
+        m.rank = 2;
+        m.offset += i * w.stride[0] * (stacked ? t->dim[1].v : 1);
+        for (int k = 0; k < 2; k++) {
+            m.dim[k] = t->dim[k + 1].v;
+            m.stride[k] = w.stride[stacked ? k : k + 1];
         }
         VEC_PUSH(x->a, &x->views, m);
     }

@@ -129,7 +129,7 @@ typedef struct { uint32_t kind, width; uint64_t value; } ArtArg;   /* 16 bytes *
     KERNEL(MOVE, "move", 1, "strided copy inside a row, 4 axes; the output keeps what it does not write") \
     KERNEL(TOPK, "topk", 1, "x as outer x len: the places of the count largest, as floats, the largest and first ones first") \
     KERNEL(PICK, "pick", 2, "x (rows, or a PLAIN table) as outer x len x inner, index: out[o][c] = x[o][index[o][c]]") \
-    KERNEL(ROUTED, "routed", 5, "x, index, w (experts of PANEL16), bias?, gate?: act(x w[expert] + bias[expert]) * gate for each slot")
+    KERNEL(ROUTED, "routed", 5, "x, index, w (experts of PANEL16, or GROUP16 of all their rows), bias?, gate?: act(x w[expert] + bias[expert]) * gate for each slot")
 enum {
 #define ART_KERNEL(e, text, nin, doc) ART_K_##e,
     ART_KERNEL_LIST(ART_KERNEL)

@@ -126,6 +126,7 @@ static void resolve_routed(const gptc_session *s, const ArtStep *t, CpuRouted *o
                      .n = u->n,
                      .act = u->act,
                      .dtype = s->model->tensors[t->arg[2].value].dtype,
+                     .groups = groups_of(&s->model->tensors[t->arg[2].value]),
                      .x = rows_at(s, &t->arg[0]),
                      .index = rows_at(s, &t->arg[1]),
                      .w = tensor_at(s, &t->arg[2]),

@@ -417,16 +417,22 @@ static gptc_status pick_check(const Check *c) {
     return rows_arg(c, 2, (uint64_t)u->outer * u->count * u->inner);
 }
 
+/* Compressed ones stand one below the other in one matrix. */
+static bool experts_fit(const ArtTensor *w, const ArtRouted *u) {
+    if (w->layout == ART_GROUP16)
+        return u->n % 16 == 0 && w->dim[0] == (uint64_t)u->experts * u->n && w->dim[1] == u->k;
+    return w->layout == ART_PANEL16 && w->rank == 3 && w->dtype <= ART_BF16 && w->dim[0] == u->experts &&
+           w->dim[1] == u->n && w->dim[2] == u->k;
+}
+
 static gptc_status routed_check(const Check *c) {
     const ArtRouted *u = &c->step->u.routed;
     OK(shape_check(c, u->slots, u->n, LIMIT_WIDTH, LIMIT_WIDTH));
     OK(shape_check(c, u->slots, u->k, LIMIT_WIDTH, LIMIT_WIDTH));
     OK(shape_check(c, u->slots, u->experts, LIMIT_PLACES, LIMIT_WIDTH));
     if (c->step->arg[2].kind != ART_ARG_TENSOR) return bad(c, "argument 2 is not a tensor");
-    const ArtTensor *w = tensor_of(c, 2);
-    if (w->layout != ART_PANEL16 || w->rank != 3 || w->dtype > ART_BF16 || w->dim[0] != u->experts ||
-        w->dim[1] != u->n || w->dim[2] != u->k)
-        return bad(c, "the weight is not PANEL16 of experts x n x k");
+    if (!experts_fit(tensor_of(c, 2), u))
+        return bad(c, "the weight is not PANEL16 of experts x n x k, nor GROUP16 of whole panels of experts");
     if (u->act >= ART_ACT_COUNT || u->shared > 1) return bad(c, "activation %u is not known", u->act);
     OK(rows_arg(c, 0, (uint64_t)u->k * (u->shared ? 1 : u->slots)));
     OK(rows_arg(c, 1, u->slots));

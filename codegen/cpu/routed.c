@@ -70,18 +70,17 @@ bool emit_routed(Lower *lw) {
     Graph *g = lw->g;
     const Node *n = rule_node(lw);
     ArtStep s = {.kernel = ART_K_ROUTED};
-    WeightView *experts = NULL;
-    uint32_t count = 0;
+    const Type *w = graph_type(g, n->in[2]);
     if (!value_is_weight(g, n->in[2])) return rule_refuse(lw, "has experts that are no constants");
-    if (!weight_experts(g, n->in[2], !n->attr.trans, lw->arena, &experts, &count, lw->diag)) return false;
-    s.arg[2] =
-        (ArtArg){ART_ARG_TENSOR, 0, program_experts(lw->p, experts, count, graph_val(g, n->in[2])->name)};
+    uint32_t tensor;
+    if (!program_stack(lw->p, g, n->in[2], !n->attr.trans, &tensor, lw->diag)) return false;
+    s.arg[2] = (ArtArg){ART_ARG_TENSOR, 0, tensor};
     if (!lower_row_arg(lw, n->in[0], &s.arg[0]) || !lower_row_arg(lw, n->in[1], &s.arg[1])) return false;
     if (n->nin > 3 && !rule_vector(lw, n->in[3], &s.arg[3])) return false;
-    s.u.routed = (ArtRouted){.experts = count,
+    s.u.routed = (ArtRouted){.experts = (uint32_t)w->dim[0].v,
                              .slots = s.arg[1].width,
-                             .k = (uint32_t)experts[0].dim[1],
-                             .n = (uint32_t)experts[0].dim[0],
+                             .k = (uint32_t)w->dim[n->attr.trans ? 2 : 1].v,
+                             .n = (uint32_t)w->dim[n->attr.trans ? 1 : 2].v,
                              .shared = graph_type(g, n->in[0])->rank == graph_type(g, n->in[1])->rank};
     ValId v = n->out[0];
     for (uint32_t i = 1; i < lw->nnodes; i++) {

@@ -170,10 +170,11 @@ typedef struct {
 } CpuPick;
 
 /* out[slot][n] = act(x w[e] + bias[e]) * gate[slot] with e = index[slot], for each row's slots: x is k floats, or
- * with x_step slots x k. w: experts x [ceil(n/16)][k][16]. A slot whose index is no expert gives 0. out may be
+ * with x_step slots x k. w: experts x [ceil(n/16)][k][16], or GROUP16 of experts x n rows, n a multiple of 16. A slot whose index is no expert gives 0. out may be
  * gate, never x or index. */
 typedef struct {
     uint32_t rows, experts, slots, k, n, act, dtype;
+    CpuGroups groups;
     const float *x, *index, *bias, *gate; /* bias, gate: may be NULL */
     const void *w;
     size_t x_stride, x_step, index_stride, gate_stride, out_stride;

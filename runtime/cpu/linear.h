@@ -93,6 +93,16 @@ static void linear_few(const CpuWorker *w, const CpuLinear *l) {
     }
 }
 
+/* At most MR rows times a decoded piece of a panel, [k][16]. */
+static void wide_rows(size_t rows, size_t k, TileA a, const float *wide, TileC c, bool add) {
+    switch (rows) {
+#define CASE(mr)                                                                                             \
+    case mr: tile_sum(mr, 1, ART_F32, k, a, (TileB){wide, 16, 0}, c, add); break;
+        TILE_CASES(CASE)
+#undef CASE
+    }
+}
+
 /* The same with compressed weights: one row in registers, several from a decoded piece of the panel. */
 static void linear_few_groups(const CpuWorker *w, const CpuLinear *l) {
     size_t panels = (l->n + 15u) / 16, k = l->k, draw = l->rows == 1 ? DRAW_PANELS : 1;
@@ -109,14 +119,7 @@ static void linear_few_groups(const CpuWorker *w, const CpuLinear *l) {
         for (size_t k0 = 0; l->rows > 1 && k0 < k; k0 += KC) {
             size_t kc = min_size(KC, k - k0);
             group_decode(&l->groups, &grid, from, k0, kc, wide);
-            switch (l->rows) {
-#define CASE(mr)                                                                                             \
-    case mr:                                                                                                 \
-        tile_sum(mr, 1, ART_F32, kc, (TileA){l->x + k0, l->x_stride, 1}, (TileB){wide, 16, 0}, c, k0 > 0);   \
-        break;
-                TILE_CASES(CASE)
-#undef CASE
-            }
+            wide_rows(l->rows, kc, (TileA){l->x + k0, l->x_stride, 1}, wide, c, k0 > 0);
         }
         epilogue_block(l, 0, l->rows, p, n, c);
     }

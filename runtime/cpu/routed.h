@@ -2,7 +2,8 @@
  *
  * One worker sorts the slots by expert, by counting. Workers then draw pairs of a chosen expert and a group of
  * panels, and all rows of that expert pass by while the group is in the cache: a matrix that nobody chose is
- * never touched, and a chosen one comes from memory once, however many rows of a prompt choose it. */
+ * never touched, and a chosen one comes from memory once, however many rows of a prompt choose it. Of compressed
+ * matrices a piece of a group is decoded for many rows at once; one row multiplies codes in registers. */
 #ifndef RUNTIME_CPU_ROUTED_H
 #define RUNTIME_CPU_ROUTED_H
 
@@ -85,8 +86,49 @@ static void routed_block(const CpuWorker *w, const CpuRouted *a, size_t expert, 
     }
 }
 
+#define ROUTED_ROWS 96 /* that share what was decoded; a multiple of every MR */
+
+/* In local scratch. */
+typedef struct {
+    float wide[DRAW_PANELS][KC * 16], packed[ROUTED_ROWS * KC], sum[DRAW_PANELS][ROUTED_ROWS * 16];
+} RoutedScratch;
+_Static_assert(sizeof(RoutedScratch) <= CPU_LOCAL_BYTES && ROUTED_ROWS % MR == 0, "scratch");
+
+/* Slots of one expert, ROUTED_ROWS at most, with compressed panels. */
+static void routed_groups(const CpuWorker *w, const CpuRouted *a, const Grid *grid, size_t expert,
+                          const uint32_t *slot, size_t rows, size_t panel, size_t panels) {
+    RoutedScratch *s = w->local;
+    size_t bytes = panel_bytes(&a->groups, a->k);
+    const char *from = (const char *)a->w + grid_bytes(&a->groups) + (expert * (a->n / 16) + panel) * bytes;
+    if (rows == 1) {
+        CpuLinear l = routed_row(a, expert, slot[0]);
+        group_row(&a->groups, grid, from, panels, a->k, routed_x(a, slot[0]), s->sum[0]);
+        epilogue_block(&l, 0, 1, panel, panels, (TileC){s->sum[0], 16, 16});
+        return;
+    }
+    for (size_t k0 = 0; k0 < a->k; k0 += KC) {
+        size_t kc = min_size(KC, a->k - k0);
+        for (size_t r = 0; r < rows; r++) {
+            memcpy(s->packed + r * KC, routed_x(a, slot[r]) + k0, kc * sizeof *s->packed);
+        }
+        for (size_t p = 0; p < panels; p++) {
+            group_decode(&a->groups, grid, from + p * bytes, k0, kc, s->wide[p]);
+            for (size_t r = 0; r < rows; r += MR) {
+                wide_rows(min_size(MR, rows - r), kc, (TileA){s->packed + r * KC, KC, 1}, s->wide[p],
+                          (TileC){s->sum[p] + r * 16, 16, 0}, k0 > 0);
+            }
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        CpuLinear l = routed_row(a, expert, slot[r]);
+        epilogue_block(&l, 0, 1, panel, panels, (TileC){s->sum[0] + r * 16, 16, ROUTED_ROWS * 16});
+    }
+}
+
 static void routed(const CpuWorker *w, const CpuRouted *a) {
     Routing g = routing_at(w, a);
+    Grid grid;
+    grid_load(&a->groups, a->w, &grid);
     size_t groups = ((a->n + 15u) / 16 + DRAW_PANELS - 1) / DRAW_PANELS, panels = (a->n + 15u) / 16;
     if (w->index == 0) { routing_sort(a, g); }
     pool_barrier(w->pool);
@@ -99,9 +141,14 @@ static void routed(const CpuWorker *w, const CpuRouted *a) {
         }
         if (expert == a->experts) { break; }
         size_t panel = i % groups * DRAW_PANELS, n = min_size(DRAW_PANELS, panels - panel);
-        for (size_t s = g.first[expert]; s < g.first[expert + 1]; s += MR) {
-            size_t rows = min_size(MR, g.first[expert + 1] - s);
-            routed_block(w, a, expert, g.slot + s, rows, panel, n);
+        size_t most = a->groups.bits ? ROUTED_ROWS : MR;
+        for (size_t s = g.first[expert]; s < g.first[expert + 1]; s += most) {
+            size_t rows = min_size(most, g.first[expert + 1] - s);
+            if (a->groups.bits) {
+                routed_groups(w, a, &grid, expert, g.slot + s, rows, panel, n);
+            } else {
+                routed_block(w, a, expert, g.slot + s, rows, panel, n);
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ typedef struct {
     Pool *pool;
 } Call;
 
-enum { GATHER, NORM, LINEAR, ROPE, STORE, ATTENTION, POINTWISE, REDUCE, SOFTMAX, MOVE };
+enum { GATHER, NORM, LINEAR, ROPE, STORE, ATTENTION, POINTWISE, REDUCE, SOFTMAX, MOVE, ROUTED };
 
 static void on_worker(void *ctx, uint32_t worker, uint32_t workers) {
     const Call *c = ctx;
@@ -40,6 +40,7 @@ static void on_worker(void *ctx, uint32_t worker, uint32_t workers) {
     case POINTWISE: c->k->pointwise(&w, c->args); break;
     case REDUCE: c->k->reduce(&w, c->args); break;
     case SOFTMAX: c->k->softmax(&w, c->args); break;
+    case ROUTED: c->k->routed(&w, c->args); break;
     default: c->k->move(&w, c->args); break;
     }
     pool_barrier(c->pool);

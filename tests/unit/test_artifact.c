@@ -249,6 +249,27 @@ static ArtTensor *grouped(Tiny *t) {
     w->bytes = (w->dim[0] + 15) / 16 * ((w->dim[1] + 15) / 16) * 16 * (4 + 8);
     return w;
 }
+/* That weight, 32 x 32, as a stack of experts; index: so many sums of the row, for as many slots. */
+static ArtRouted *stacked(Tiny *t, uint32_t experts) {
+    ArtStep *sum = find_step(t, ART_K_REDUCE, 0), *s = find_step(t, ART_K_MOVE, 0);
+    const ArtArg x = s->arg[0], out = s->arg[1], w = find_step(t, ART_K_LINEAR, 0)->arg[1];
+    grouped(t);
+    sum->u.reduce = (ArtReduce){ART_RED_SUM, experts, TINY_D / experts, 1};
+    sum->arg[1].width = experts;
+    s[1].arg[2] = out; /* which read the four sums */
+    memset(s->arg, 0, sizeof s->arg);
+    s->kernel = ART_K_ROUTED;
+    s->arg[0] = x, s->arg[1] = sum->arg[1], s->arg[2] = w, s->arg[5] = out;
+    s->u.routed = (ArtRouted){experts, experts, TINY_D, TINY_D / experts, ART_ACT_NONE, 1};
+    return &s->u.routed;
+}
+static void stack_split(Tiny *t) { stacked(t, 4); } /* two experts in a panel */
+static void stack_short(Tiny *t) { stacked(t, 2)->experts = 3; }
+static void stack_plain(Tiny *t) {
+    ArtTensor *w = &t->tensors[find_step(t, ART_K_LINEAR, 0)->arg[1].value], plain = *w;
+    stacked(t, 2);
+    *w = plain;
+}
 /* The same in another form, with the bytes that it has. */
 static ArtTensor *grouped_as(Tiny *t, uint32_t dtype, uint32_t flags, uint32_t group) {
     ArtTensor *w = grouped(t);
@@ -375,7 +396,8 @@ static const struct {
     M(form_zero_high_of_4),M(form_zero_and_grid),M(form_grid),       M(form_grid_of_6),
     M(form_pairs_of_4), M(form_f8_plain),   M(form_f8_of_ints), M(form_other_f8),
     M(form_bytes),      M(form_columns),    M(groups_codes),    M(codes_in_panels),
-    M(rounding_turned), M(rounding_nan),    M(rounds_many),
+    M(rounding_turned), M(rounding_nan),    M(rounds_many),     M(stack_split),
+    M(stack_short),     M(stack_plain),
 #undef M
 };
 /* clang-format on */
@@ -408,9 +430,12 @@ static void test_groups(void) {
     CU_ASSERT_EQUAL(try_file(&why, 1), GPTC_OK);
     free(made);
     tiny_free(t);
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+    for (size_t i = 0; i < 2 + sizeof forms / sizeof *forms; i++) {
         t = tiny_new(3);
-        grouped_as(t, forms[i].dtype, forms[i].flags, forms[i].group);
+        if (i < 2)
+            stacked(t, (uint32_t)i + 1);
+        else
+            grouped_as(t, forms[i - 2].dtype, forms[i - 2].flags, forms[i - 2].group);
         made = tiny_image(t, &n);
         CU_ASSERT_TRUE_FATAL(put_file(made, n));
         CU_ASSERT_EQUAL(try_file(&why, 1), GPTC_OK);

@@ -145,6 +145,61 @@ static void test_pieces(void) {
     for (const Format *f = format_table; f->name; f++) { shape_case(f, 804, 70, 38); }
 }
 
+/* w holds `experts` matrices of n rows. One expert is everybody's, expert 1 nobody's; there are slots of none. */
+static void routed_case(const Format *f, const Stored *w, uint32_t experts, uint32_t rows, uint32_t k,
+                        uint32_t n) {
+    enum { SLOTS = 3 };
+    size_t slots = (size_t)rows * SLOTS;
+    double *want = calloc(slots * n, sizeof *want);
+    float *x = random_floats(slots * k), *bias = random_floats((size_t)experts * n);
+    float *before = random_floats(slots * n), *out = random_floats(slots * n), *index = random_floats(slots);
+    for (size_t i = 0; i < slots; i++) {
+        uint32_t e = i % SLOTS == 0 ? experts - 1 : (uint32_t[]){0, 2, experts}[(i + i / SLOTS) % 3];
+        index[i] = (float)e;
+        for (size_t c = 0; e < experts && c < n; c++) {
+            for (size_t j = 0; j < k; j++) {
+                want[i * n + c] += (double)x[i * k + j] * (double)w->values[(e * n + c) * k + j];
+            }
+            want[i * n + c] = fmax(want[i * n + c] + (double)bias[e * n + c], 0);
+        }
+    }
+    CpuRouted r = {.rows = rows,
+                   .experts = experts,
+                   .slots = SLOTS,
+                   .k = k,
+                   .n = n,
+                   .act = ART_ACT_RELU,
+                   .groups = w->groups,
+                   .x = x,
+                   .index = index,
+                   .bias = bias,
+                   .w = w->data,
+                   .x_stride = (size_t)SLOTS * k,
+                   .x_step = k,
+                   .index_stride = SLOTS,
+                   .out_stride = (size_t)SLOTS * n,
+                   .out = out};
+    char what[100];
+    snprintf(what, sizeof what, "%s: %u x %u x %u of %u experts", f->name, rows, k, n, experts);
+    check(ROUTED, &r, out, slots * n, before, want, 3e-6, what);
+    free(want), free(x), free(bias), free(before), free(out), free(index);
+}
+
+/* One row, rows of several blocks, and more than share what is decoded; panels that one draw does not take. */
+static void test_experts(void) {
+    for (const Format *f = format_table; f->name; f++) {
+        const uint32_t shape[][3] = {{3, 48, 16}, {5, 70, 32}, {4, 452, 80}};
+        for (int i = 0; i < 3; i++) {
+            Arena *a = arena_new();
+            uint32_t experts = shape[i][0], k = shape[i][1] / f->vector * f->vector, n = shape[i][2];
+            Stored w = stored_new(f, experts * n, k, a);
+            for (uint32_t rows = 1; rows < 200; rows = rows * 5 + 2) routed_case(f, &w, experts, rows, k, n);
+            free(w.data);
+            arena_free(a);
+        }
+    }
+}
+
 /* Kernels take a float8 NaN for a number, so that a matrix with one is not stored in codes. */
 static void test_nan_code(void) {
     for (int nan = 0; nan < 2; nan++) {
@@ -170,6 +225,7 @@ int main(void) {
     CU_pSuite s = CU_add_suite("groups", harness_open, harness_close);
     CU_add_test(s, "every format over odd shapes", test_shapes);
     CU_add_test(s, "every format in pieces", test_pieces);
+    CU_add_test(s, "chosen matrices of every format", test_experts);
     CU_add_test(s, "a float8 that is no number", test_nan_code);
     return unit_end();
 }
