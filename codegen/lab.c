@@ -7,19 +7,49 @@
 
 /* ---- sites ---- */
 
-/* The site's matrix as it is, as what products and gathers read: [rows][cols]. What no view can express becomes a
- * constant of the graph, so that the lowered program has the same data. */
-static bool site_view(LabCpu *l, Graph *g, LabSite *s, Diag *d) {
-    WeightView again;
-    ValId v = s->site.weight;
-    if (!weight_view(g, v, l->arena, &s->view, d) || !weight_view(g, v, l->arena, &again, d)) return false;
-    if (s->view.data != again.data) {
-        ValId fixed = graph_const(g, *graph_type(g, v), s->view.data, s->site.name);
-        graph_replace(g, v, fixed);
-        if (!weight_view(g, fixed, l->arena, &s->view, d)) return false;
+/* What products and gathers read: one matrix, or one for each expert. */
+static bool views_find(LabCpu *l, Graph *g, const Site *s, WeightView **out, uint32_t *n, Diag *d) {
+    const Node *user = graph_node(g, s->user);
+    if (s->experts) return weight_experts(g, user->in[2], !user->attr.trans, l->arena, out, n, d);
+    *out = arena_new_of(l->arena, WeightView);
+    *n = 1;
+    if (!weight_view(g, s->weight, l->arena, *out, d)) return false;
+    if (s->transposed && (*out)->rank == 2) weight_transpose(*out);
+    return true;
+}
+
+static bool views_alike(const WeightView *a, const WeightView *b, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (!same_elements(&a[i], &b[i])) return false;
+    return true;
+}
+
+/* What no view can express becomes a constant of the graph, so that the lowered program has the same data. */
+static bool views_fix(LabCpu *l, Graph *g, LabSite *s, Diag *d) {
+    Site *site = &s->site;
+    bool ok = true;
+    if (site->experts) {
+        Arena *scratch = arena_new();
+        float *w = arena_array_of(scratch, (size_t)(site->rows * site->cols), float);
+        ok = site_read(g, site, w, d) && site_write_dense(g, site, w, DT_F32, d);
+        arena_free(scratch);
+    } else {
+        ValId fixed = graph_const(g, *graph_type(g, site->weight), s->view->data, site->name);
+        graph_replace(g, site->weight, fixed);
+        site->weight = fixed;
     }
-    if (s->site.transposed && s->view.rank == 2) weight_transpose(&s->view);
-    if (s->view.rank == 2 && s->view.dim[0] == s->site.rows && s->view.dim[1] == s->site.cols) return true;
+    return ok && views_find(l, g, site, &s->view, &s->matrices, d);
+}
+
+/* The site's matrix as it is: [rows][cols]. */
+static bool site_view(LabCpu *l, Graph *g, LabSite *s, Diag *d) {
+    WeightView *again;
+    uint32_t n = 0;
+    if (!views_find(l, g, &s->site, &s->view, &s->matrices, d) || !views_find(l, g, &s->site, &again, &n, d))
+        return false;
+    if (!(n == s->matrices && views_alike(s->view, again, n)) && !views_fix(l, g, s, d)) return false;
+    const WeightView *v = s->view;
+    if (v->rank == 2 && s->matrices * v->dim[0] == s->site.rows && v->dim[1] == s->site.cols) return true;
     return diag_bug(d, loc_none(), "site \"%s\" is no matrix of %lld x %lld", s->site.name,
                     (long long)s->site.rows, (long long)s->site.cols);
 }
@@ -29,7 +59,10 @@ static void site_places(LabCpu *l, LabSite *s) {
     Program *p = l->model.program;
     for (uint32_t i = 0; i < p->tensors.count; i++) {
         ProgramTensor *t = &p->tensors.data[i];
-        if (t->groups || t->experts || !same_elements(&t->view, &s->view)) continue;
+        uint32_t n = t->experts ? (uint32_t)t->art.dim[0] : 1;
+        if (t->groups || n != s->matrices || (t->experts != NULL) != (s->site.experts > 0) ||
+            !views_alike(t->experts ? t->experts : &t->view, s->view, n))
+            continue;
         if (t->art.dtype != ART_F32) t->art.bytes *= 2;
         t->art.dtype = ART_F32;
         VEC_PUSH(l->arena, &s->places, ((SitePlace){i, t->art.layout, 0, 0}));
@@ -54,9 +87,16 @@ static void site_locate(LabCpu *l, LabSite *s) {
                     s->first_step = i;
 }
 
-void lab_site_fill(const LabCpu *l, const LabSite *s, const WeightView *w) {
-    for (size_t i = 0; i < s->places.count; i++)
-        pack_matrix(w, s->places.data[i].layout, (float *)(void *)(l->weights + s->places.data[i].offset));
+void lab_site_fill(const LabCpu *l, const LabSite *s, const float *w) {
+    int64_t outputs = site_outputs(&s->site), cols = s->site.cols;
+    for (size_t i = 0; i < s->places.count; i++) {
+        float *to = (float *)(void *)(l->weights + s->places.data[i].offset);
+        for (uint32_t m = 0; m < s->matrices; m++, to += outputs * cols) {
+            WeightView given = {.data = w, .offset = m * outputs * cols, .dtype = DT_F32, .rank = 2};
+            given.dim[0] = outputs, given.dim[1] = given.stride[0] = cols, given.stride[1] = 1;
+            pack_matrix(w ? &given : &s->view[m], s->places.data[i].layout, to);
+        }
+    }
 }
 
 static bool lab_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
@@ -66,12 +106,7 @@ static bool lab_set(Lab *lab, uint32_t site, const float *w, Diag *d) {
     if (!w && !s->version) return true;
     if (s->site.fixed)
         return diag_error(d, loc_none(), "\"%s\" is compressed already and stays as it is", s->site.name);
-    const WeightView given = {.data = w,
-                              .dtype = DT_F32,
-                              .rank = 2,
-                              .dim = {s->site.rows, s->site.cols},
-                              .stride = {s->site.cols, 1}};
-    lab_site_fill(l, s, w ? &given : &s->view);
+    lab_site_fill(l, s, w);
     s->version = w ? ++l->versions : 0;
     return true;
 }
@@ -151,7 +186,7 @@ bool lab_new(const Graph *exact, const Site *sites, size_t n, int64_t ctx, int t
     LabCpu *l = arena_new_of(a, LabCpu);
     *l = (LabCpu){.arena = a, .nsites = n, .sites = arena_array_of(a, n, LabSite)};
     l->model.threads = threads;
-    l->lab = (Lab){l, lab_set, lab_measure, lab_moments, lab_measure_graph};
+    l->lab = (Lab){l, lab_set, lab_measure, lab_moments, lab_measure_graph, lab_moments_apart};
     for (size_t i = 0; i < n; i++) l->sites[i].site = sites[i];
     *out = &l->lab;
     if (lab_build(l, exact, ctx, d)) return true;

@@ -13,7 +13,8 @@ typedef struct {
 } SitePlace;
 typedef struct {
     Site site;
-    WeightView view; /* [rows][cols], as at first */
+    WeightView *view; /* as at first: [rows][cols], or each expert's matrix */
+    uint32_t matrices;
     VEC(SitePlace) places;
     uint32_t first_step; /* that reads it */
     uint32_t version;    /* 0: as at first */
@@ -58,11 +59,13 @@ bool lab_score(LabCpu *l, LabText *x, LabScoring *c, Diag *d);
 bool lab_text_rows(LabCpu *l, const Windows *t, LabText **out, Diag *d);
 bool lab_text(LabCpu *l, const Windows *t, LabText **out, Diag *d);
 
-/* lab.c: w [rows][cols] into all places of s */
-void lab_site_fill(const LabCpu *l, const LabSite *s, const WeightView *w);
+/* lab.c: w [rows][cols] into all places of s; NULL: as at first */
+void lab_site_fill(const LabCpu *l, const LabSite *s, const float *w);
 
 /* lab_moments.c */
 bool lab_moments(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a, Moments *out,
                  Diag *d);
+bool lab_moments_apart(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a, Moments *out,
+                       Diag *d);
 
 #endif

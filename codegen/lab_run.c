@@ -135,7 +135,7 @@ static bool run_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
     uint8_t *kept = arena_alloc(a, bytes);
     places_copy(l, version, kept, false);
     for (size_t i = 0; i < l->nsites; i++) {
-        if (version[i]) lab_site_fill(l, &l->sites[i], &l->sites[i].view);
+        if (version[i]) lab_site_fill(l, &l->sites[i], NULL);
         l->sites[i].version = 0;
     }
     LabScoring c = {.windows = t};

@@ -24,10 +24,11 @@ static double rows_gain(const Lossy *l, const LossyAttempt *x) {
     double plain = 0, rounded = 0;
     for (size_t i = 0; i < x->nsites; i++) {
         const CpuCost *c = cpu_cost(format_at(l, x, i));
-        double n = (double)x->sites[i].rows * (double)x->sites[i].cols;
+        double n = site_products(x->graph, &x->sites[i]);
         if (x->sites[i].kind == SITE_TABLE || !c) continue;
         plain += n * c->plain;
-        rounded += n * fmin(c->plain, c->rounded);
+        rounded +=
+            n * (x->sites[i].experts ? c->plain : fmin(c->plain, c->rounded)); /* experts: fp32 alone */
     }
     return rounded > 0 ? plain / rounded : 1;
 }

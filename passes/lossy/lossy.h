@@ -60,6 +60,7 @@ typedef struct {
     NodeId user;        /* the first product that reads it, the first gather when there is none */
     bool transposed;    /* weight is [cols, rows] */
     int64_t rows, cols; /* outputs, inputs; of a TABLE entries, width */
+    int64_t experts;    /* a stack of so many matrices, one below the other, for rows to choose; 0 = one */
     uint32_t bits;      /* of a number as it is stored */
     int32_t
         layer; /* of which attention, from 0: what leads to it, and what follows it up to the next; -1 = tables
@@ -68,9 +69,12 @@ typedef struct {
     bool fixed;       /* compressed already, in the graph as imported: left alone */
     bool tied;        /* a SITE_HEAD that is also a table */
 } Site;
-/* Every matrix constant of at least 2 x 32 that a linear or a gather reads, in running order. */
+/* Every matrix constant of at least 2 x 32 that a linear or a gather reads, and every stack of such of 16 outputs or a
+ * multiple that a routed reads, in running order. */
 size_t sites_find(Graph *g, Arena *a, Site **out);
 bool site_read(Graph *g, const Site *s, float *to, Diag *d); /* [rows][cols] */
+int64_t site_outputs(const Site *s);                         /* rows of one matrix */
+double site_products(const Graph *g, const Site *s);         /* numbers that a row is multiplied with */
 ValId site_value(const Graph *g,
                  const Site *s); /* the matrix as it is now; it may have been replaced since */
 /* Replace the matrix by dequantize(codes, scale, zero?, grid?) or by fp32 or fp16 constants. All readers follow. What
@@ -105,10 +109,13 @@ typedef struct {
 
 /* Second moments of what a site multiplies: sum of x x^T over `rows` inputs. A table that only gathers read multiplies
  * nothing: rows 0, xx the identity, sum 0. Sites that read the same input share their arrays. */
-typedef struct {
+typedef struct Moments {
     int64_t cols, rows;
     float *xx;  /* [cols][cols], symmetric; divided by rows */
     float *sum; /* [cols], mean of x */
+    /* [experts]: of what each matrix of a stack multiplies alone, sum NULL. NULL: not known. */
+    const struct Moments *expert;
+    int64_t experts;
 } Moments;
 
 /* Owned by who made it. All calls: false with the diag set. Not thread-safe. */
@@ -124,6 +131,9 @@ struct Lab {
                     Diag *d);
     /* A graph of another structure or with other formats, compiled and run: what would be shipped. g is left alone. */
     bool (*measure_graph)(Lab *lab, const Graph *g, const Windows *t, Quality *out, Diag *d);
+    /* As moments, and of stacks by expert, unless they are too large. May be NULL. */
+    bool (*moments_apart)(Lab *lab, const Windows *t, const uint32_t *sites, uint32_t n, Arena *a,
+                          Moments *out, Diag *d);
 };
 
 /* ---- quantising one matrix ---- */
@@ -132,8 +142,8 @@ typedef struct {
     bool gptq;              /* error feedback; else rounding with searched scales */
     bool order;             /* columns by falling moment */
 } QuantOptions;
-/* w [rows][cols]. `loss`, may be NULL: sum over outputs of the mean squared error of the product. Deterministic,
- * whatever the number of threads. */
+/* w [rows][cols]. `loss`, may be NULL: sum over outputs of the mean squared error of the product; with moments by
+ * expert, of the products that are made. Deterministic, whatever the number of threads. */
 bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int64_t rows, int64_t cols,
                      Arena *a, QuantMatrix *out, double *loss, Diag *d);
 /* The loss by other moments than those of `o`; m NULL: all inputs alike. */

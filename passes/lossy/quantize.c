@@ -24,41 +24,104 @@ static float *input_weights(const Moments *m, int64_t cols, Arena *a) {
     return weight;
 }
 
+/* Rows that have moments of their own: an expert's, or all. */
+typedef struct {
+    int64_t first, rows;
+    const Moments *moments;
+    double share; /* of the products that are made */
+} Part;
+
+static int64_t part_count(const Moments *m) { return m && m->expert ? m->experts : 1; }
+
+static Part part_at(const Moments *m, int64_t rows, int64_t i) {
+    if (!m || !m->expert) return (Part){0, rows, m, 1};
+    const Moments *own = &m->expert[i];
+    return (Part){rows / m->experts * i, rows / m->experts, own,
+                  m->rows ? (double)own->rows / (double)m->rows : 0};
+}
+
+static QuantMatrix part_of(const QuantMatrix *q, const Part *p) {
+    QuantMatrix part = *q;
+    part.rows = p->rows;
+    part.codes += p->first * (q->cols / q->format->vector);
+    part.scale += p->first * q->groups;
+    if (q->scale_code) part.scale_code += p->first * q->groups;
+    if (q->row_scale) part.row_scale += p->first;
+    if (q->zero) part.zero += p->first * q->groups;
+    return part;
+}
+
+double matrix_energy(const float *w, const Moments *m, int64_t rows, int64_t cols) {
+    double energy = 0;
+    for (int64_t i = 0; i < part_count(m); i++) {
+        Part p = part_at(m, rows, i);
+        energy += p.share * quadratic_sum(w + p.first * cols, m ? p.moments->xx : NULL, p.rows, cols);
+    }
+    return energy;
+}
+
 double quant_loss(const float *w, const QuantMatrix *q, const Moments *m) {
     Arena *a = arena_new();
     size_t n = (size_t)(q->rows * q->cols);
     float *error = arena_array_of(a, n, float);
     quant_dense(q, error);
     for (size_t i = 0; i < n; i++) error[i] = w[i] - error[i];
-    double loss = quadratic_sum(error, m ? m->xx : NULL, q->rows, q->cols);
+    double loss = matrix_energy(error, m, q->rows, q->cols);
     arena_free(a);
     return loss;
 }
 
-/* Grid and scales. */
-static void fit_format(const float *w, const float *weight, QuantMatrix *q, Arena *scratch) {
+/* What all rows share: a grid; of palettes scales too. */
+static void fit_grid(const float *w, const float *weight, QuantMatrix *q, Arena *scratch) {
     if (q->format->vector > 1) {
         palette_learn(w, weight, q, scratch);
-        return;
+    } else if (q->format->grid == GRID_LEARNED) {
+        grid_learn(w, weight, q, scratch);
     }
-    Levels l;
-    if (q->format->grid == GRID_LEARNED) grid_learn(w, weight, q, scratch);
-    levels_make(q->format, q->grid, &l);
-    scales_search(w, weight, &l, q);
 }
 
-static void round_codes(const float *w, const float *weight, QuantMatrix *q) {
-    Levels l;
+static void round_codes(const float *w, const float *weight, const Levels *l, QuantMatrix *q) {
     if (q->format->vector > 1) {
         palette_round(w, weight, q);
-        return;
+    } else {
+        codes_round(w, l, q);
     }
-    levels_make(q->format, q->grid, &l);
-    codes_round(w, &l, q);
 }
 
-double matrix_energy(const float *w, const Moments *m, int64_t rows, int64_t cols) {
-    return quadratic_sum(w, m ? m->xx : NULL, rows, cols);
+static bool quantize_part(const float *w, const QuantOptions *o, const Part *p, QuantMatrix *all,
+                          double *loss, Diag *d) {
+    Arena *scratch = arena_new();
+    QuantMatrix q = part_of(all, p);
+    const float *weight = input_weights(p->moments, q.cols, scratch);
+    Levels l;
+    bool ok = true;
+    w += p->first * q.cols;
+    if (q.format->vector == 1) {
+        levels_make(q.format, q.grid, &l);
+        scales_search(w, weight, &l, &q);
+    }
+    if (p->moments && o->gptq) {
+        double lost = 0;
+        ok = gptq_codes(w, p->moments, o->order, &q, &lost, d);
+        *loss += p->share * lost;
+    } else {
+        round_codes(w, weight, &l, &q);
+    }
+    arena_free(scratch);
+    return ok;
+}
+
+static bool moments_fit(const Moments *m, int64_t rows, int64_t cols, Diag *d) {
+    if (!m) return true;
+    if (m->cols != cols || (m->expert && rows % m->experts))
+        return diag_bug(d, loc_none(), "moments of %lld inputs for a matrix of %lld", (long long)m->cols,
+                        (long long)cols);
+    bool finite = all_finite(m->xx, cols * cols);
+    for (int64_t i = 0; m->expert && i < m->experts; i++)
+        finite = finite && all_finite(m->expert[i].xx, cols * cols);
+    return finite || diag_error(d, loc_none(),
+                                "the inputs of a matrix are not finite on the calibration text; hint: use "
+                                "other text");
 }
 
 bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int64_t rows, int64_t cols,
@@ -71,30 +134,20 @@ bool quantize_matrix(const float *w, const Format *f, const QuantOptions *o, int
     if (f->vector > 4 || (f->zero && f->grid != GRID_LINEAR))
         return diag_error(d, loc_none(), "matrices cannot be quantised to %s; hint: choose another format",
                           f->name);
-    if (m && m->cols != cols)
-        return diag_bug(d, loc_none(), "moments of %lld inputs for a matrix of %lld", (long long)m->cols,
-                        (long long)cols);
     if (!all_finite(w, rows * cols))
         return diag_error(d, loc_none(),
                           "a weight is infinite or not a number; hint: leave this matrix as it is");
-    if (m && !all_finite(m->xx, cols * cols))
-        return diag_error(
-            d, loc_none(),
-            "the inputs of a matrix are not finite on the calibration text; hint: use other text");
+    if (!moments_fit(m, rows, cols, d)) return false;
     Arena *scratch = arena_new();
-    const float *weight = input_weights(m, cols, scratch);
-    fit_format(w, weight, out, scratch);
-    double lost = 0;
-    bool ok = true;
-    if (m && o->gptq) {
-        ok = gptq_codes(w, m, o->order, out, &lost, d);
-    } else {
-        round_codes(w, weight, out);
-        if (loss) lost = quant_loss(w, out, m);
-    }
-    if (loss) *loss = lost;
+    fit_grid(w, input_weights(m, cols, scratch), out, scratch);
     arena_free(scratch);
-    return ok;
+    double lost = 0;
+    for (int64_t i = 0; i < part_count(m); i++) {
+        Part p = part_at(m, rows, i);
+        if (!quantize_part(w, o, &p, out, &lost, d)) return false;
+    }
+    if (loss) *loss = m && o->gptq ? lost : quant_loss(w, out, m);
+    return true;
 }
 
 /* ---- a graph ---- */
@@ -134,6 +187,13 @@ static bool run_site(const Run *r, size_t i, const Moments *m, Arena *a) {
     return true;
 }
 
+static bool moments_of(const Run *r, const uint32_t *index, uint32_t n, Arena *a, Moments *out) {
+    bool apart = false;
+    for (uint32_t k = 0; k < n; k++) apart |= r->lab->moments_apart && r->sites[index[k]].experts;
+    return apart ? r->lab->moments_apart(r->lab, r->calibration, index, n, a, out, r->d)
+                 : r->lab->moments(r->lab, r->calibration, index, n, a, out, r->d);
+}
+
 /* Sites from .. to - 1 multiply the same. */
 static bool run_alike(const Run *r, size_t from, size_t to, Arena *a) {
     Moments *m = arena_array_of(a, to - from, Moments);
@@ -142,7 +202,7 @@ static bool run_alike(const Run *r, size_t from, size_t to, Arena *a) {
     for (size_t i = from; i < to; i++)
         if (r->chosen[i]) index[asked++] = (uint32_t)i;
     bool measured = r->lab && !table && asked > 0;
-    if (measured && !r->lab->moments(r->lab, r->calibration, index, asked, a, m, r->d)) return false;
+    if (measured && !moments_of(r, index, asked, a, m)) return false;
     for (uint32_t k = 0; k < asked; k++) {
         ArenaMark mark = arena_mark(a);
         if (!run_site(r, index[k], measured ? &m[k] : NULL, a)) return false;

@@ -29,8 +29,8 @@ static size_t partner_of(const Site *sites, size_t n, size_t i) {
     uint32_t place = place_in_layer(sites, i);
     for (size_t k = i + 1; k < n; k++) {
         const Site *a = &sites[i], *b = &sites[k];
-        if (b->kind == SITE_LINEAR && !b->fixed && b->layer == a->layer + 1 && b->rows == a->rows &&
-            b->cols == a->cols && place_in_layer(sites, k) == place)
+        if (b->kind == SITE_LINEAR && !b->fixed && !b->experts && b->layer == a->layer + 1 &&
+            b->rows == a->rows && b->cols == a->cols && place_in_layer(sites, k) == place)
             return k;
     }
     return n;
@@ -41,7 +41,7 @@ static size_t find_pairs(const Site *sites, size_t nsites, Arena *a, LossyStep *
     *out = arena_array_of(a, nsites, LossyStep);
     for (size_t i = 0; i < nsites; i++) {
         const Site *site = &sites[i];
-        if (site->kind != SITE_LINEAR || site->fixed || site->layer < 0) continue;
+        if (site->kind != SITE_LINEAR || site->fixed || site->experts || site->layer < 0) continue;
         size_t other = partner_of(sites, nsites, i);
         if (other == nsites) continue;
         (*out)[n++] = (LossyStep){.kind = STEP_SHARE,

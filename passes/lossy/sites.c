@@ -1,14 +1,18 @@
 /* sites.c: the weight matrices that lossy passes may change: finding, reading and replacing them.
  *
  *   %5 = linear(%3, %w)        ->  %5 = linear(%3, transpose(dequantize(codes, scale, zero, grid)))
- *   %6 = linear(%4, slice(%v))     the slice is replaced, so that each product has a matrix of its own */
+ *   %6 = linear(%4, slice(%v))     the slice is replaced, so that each product has a matrix of its own
+ *   %8 = routed(%3, %7, %w)    ->  %8 = routed(%3, %7, transpose(reshape(dequantize(codes, scale, zero, grid)))) */
 #include "passes/lossy/lossy.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MIN_ROWS 2
 #define MIN_COLS 32
 #define HEAD_STEPS 16
+#define PANEL 16     /* outputs: no panel of a stack belongs to two experts */
+#define JOIN_DEPTH 8 /* of joins in joins */
 
 typedef struct {
     Graph *g;
@@ -25,15 +29,16 @@ typedef struct {
 
 /* ---- which matrix ---- */
 
-/* v without the casts and turns above it; *turned is whether they turn the matrix. */
+/* v without the casts and turns above it; *turned is whether they turn the matrix, or each one of a stack. */
 static ValId weight_root(const Graph *g, ValId v, bool *turned) {
+    const uint32_t rank = graph_type(g, v)->rank;
     for (*turned = false;;) {
         NodeId id = graph_def(g, v);
         const Node *n = node_ok(id) ? graph_node(g, id) : NULL;
-        if (n == NULL || graph_type(g, n->in[0])->rank != 2) return v;
+        if (n == NULL || graph_type(g, n->in[0])->rank != rank) return v;
         bool cast = n->op == OP_CAST && dtype_is_float(graph_type(g, n->in[0])->dtype);
-        if (n->op == OP_TRANSPOSE)
-            *turned ^= n->attr.perm[0] == 1;
+        if (n->op == OP_TRANSPOSE && (rank == 2 || n->attr.perm[0] == 0))
+            *turned ^= n->attr.perm[rank - 1] != rank - 1;
         else if (!cast)
             return v;
         v = n->in[0];
@@ -42,18 +47,23 @@ static ValId weight_root(const Graph *g, ValId v, bool *turned) {
 
 /* The weight that n reads, or none. *turned: it is [cols, rows]. */
 static ValId node_weight(const Graph *g, const Node *n, bool *turned) {
-    uint32_t i = n->op == OP_LINEAR ? 1 : 0;
-    bool reads =
-        n->op == OP_LINEAR || (n->op == OP_GATHER && n->attr.axis == 0 && !value_is_weight(g, n->in[1]));
-    if (!reads || graph_type(g, n->in[i])->rank != 2 || !value_is_weight(g, n->in[i])) return NO_VAL;
+    bool product = n->op == OP_LINEAR || n->op == OP_ROUTED;
+    uint32_t i = n->op == OP_LINEAR ? 1 : n->op == OP_ROUTED ? 2 : 0, rank = n->op == OP_ROUTED ? 3 : 2;
+    bool reads = product || (n->op == OP_GATHER && n->attr.axis == 0 && !value_is_weight(g, n->in[1]));
+    if (!reads || graph_type(g, n->in[i])->rank != rank || !value_is_weight(g, n->in[i])) return NO_VAL;
     ValId root = weight_root(g, n->in[i], turned);
-    if (n->op == OP_LINEAR) *turned ^= !n->attr.trans;
+    if (product) *turned ^= !n->attr.trans;
     return root;
 }
 
-static bool is_compressed(const Graph *g, ValId v) {
-    for (NodeId id; node_ok(id = graph_def(g, v)); v = graph_node(g, id)->in[0])
-        if (graph_node(g, id)->op == OP_DEQUANTIZE) return true;
+/* Some of it is, or nobody can say. */
+static bool is_compressed(const Graph *g, ValId v, uint32_t depth) {
+    for (NodeId id; node_ok(id = graph_def(g, v)); v = graph_node(g, id)->in[0]) {
+        const Node *n = graph_node(g, id);
+        if (n->op == OP_DEQUANTIZE || (n->op == OP_CONCAT && depth == 0)) return true;
+        for (uint32_t i = 1; n->op == OP_CONCAT && i < n->nin; i++)
+            if (is_compressed(g, n->in[i], depth - 1)) return true;
+    }
     return false;
 }
 
@@ -134,7 +144,7 @@ static const char *site_name(Finder *f, ValId v) {
 }
 
 static void site_seen_again(Finder *f, Site *s, NodeId id) {
-    bool product = graph_node(f->g, id)->op == OP_LINEAR;
+    bool product = graph_node(f->g, id)->op != OP_GATHER;
     if (product == (s->kind == SITE_TABLE)) {
         s->tied = true;
         if (product) s->user = id, s->kind = SITE_LINEAR, s->layer = layer_of(f, id);
@@ -152,15 +162,20 @@ static void site_add(Finder *f, NodeId id) {
         return;
     }
     const Type *t = graph_type(f->g, v);
-    if (t->rank != 2 || !type_is_static(t) || !dtype_is_float(t->dtype)) return;
+    if (!type_is_static(t) || !dtype_is_float(t->dtype)) return;
     Site s = {.weight = v, .user = id, .transposed = turned};
-    s.rows = t->dim[turned ? 1 : 0].v;
-    s.cols = t->dim[turned ? 0 : 1].v;
+    s.rows = t->dim[t->rank - (turned ? 1 : 2)].v;
+    s.cols = t->dim[t->rank - (turned ? 2 : 1)].v;
     if (s.rows < MIN_ROWS || s.cols < MIN_COLS) return;
+    if (t->rank == 3) {
+        if (s.rows % PANEL) return;
+        s.experts = t->dim[0].v;
+        s.rows *= s.experts;
+    }
     s.kind = n->op == OP_GATHER ? SITE_TABLE : id.id == f->head.id ? SITE_HEAD : SITE_LINEAR;
     s.layer = s.kind == SITE_LINEAR ? layer_of(f, id) : -1;
     s.bits = stored_bits(f->g, v);
-    s.fixed = is_compressed(f->g, v);
+    s.fixed = is_compressed(f->g, v, JOIN_DEPTH);
     s.name = site_name(f, v);
     VEC_PUSH(f->a, &f->sites, s);
     f->site_of[v.id] = (uint32_t)f->sites.count;
@@ -188,6 +203,16 @@ ValId site_value(const Graph *g, const Site *s) {
     return node_weight(g, graph_node(g, s->user), &turned);
 }
 
+int64_t site_outputs(const Site *s) { return s->experts ? s->rows / s->experts : s->rows; }
+
+double site_products(const Graph *g, const Site *s) {
+    double all = (double)s->rows * (double)s->cols;
+    if (!s->experts) return all;
+    const Type *index = graph_type(g, graph_node(g, s->user)->in[1]);
+    Dim slots = index->dim[index->rank - 1];
+    return all * (dim_is_const(slots) ? fmin((double)slots.v / (double)s->experts, 1) : 1);
+}
+
 bool site_read(Graph *g, const Site *s, float *to, Diag *d) {
     ValId root = site_value(g, s);
     bool turned = false;
@@ -196,9 +221,11 @@ bool site_read(Graph *g, const Site *s, float *to, Diag *d) {
     EvalArgs args = {0};
     Tensor t;
     bool ok = eval_graph(g, &args, &root, 1, &t, scratch, d);
+    const int64_t outputs = site_outputs(s);
     for (int64_t r = 0; ok && r < s->rows; r++)
         for (int64_t c = 0; c < s->cols; c++) {
-            size_t at = (size_t)(turned ? c * s->rows + r : r * s->cols + c);
+            int64_t first = r / outputs * outputs * s->cols, row = r % outputs;
+            size_t at = (size_t)(first + (turned ? c * outputs + row : row * s->cols + c));
             *to++ = t.dtype == DT_F32 ? ((const float *)t.data)[at] : (float)tensor_get_f64(&t, at);
         }
     arena_free(scratch);
@@ -293,6 +320,12 @@ static bool site_replace(Graph *g, const Site *s, Maker *m, ValId w) {
     ValId root = node_weight(g, graph_node(g, s->user), &turned);
     Attr a = attr_default();
     a.perm[0] = 1, a.perm[1] = 0;
+    if (s->experts) {
+        Dim dims[3] = {dim_const(s->experts), dim_const(site_outputs(s)), dim_const(s->cols)};
+        Type stack = type_make(DT_F32, 3, dims);
+        w = maker_node(m, OP_RESHAPE, &w, 1, NULL, &stack);
+        a.perm[0] = 0, a.perm[1] = 2, a.perm[2] = 1;
+    }
     if (turned) w = maker_node(m, OP_TRANSPOSE, &w, 1, &a, NULL);
     if (!val_ok(w)) return false;
     graph_replace(g, root, w);

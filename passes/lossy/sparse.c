@@ -89,7 +89,7 @@ static uint32_t choose_site(const ShrinkTask *t) {
         if (t->sites[i].layer >= layers) layers = t->sites[i].layer + 1;
     for (uint32_t i = 0; i < t->nsites; i++) {
         const Site *s = &t->sites[i];
-        if (s->kind != SITE_LINEAR || s->fixed || s->layer != layers / 2) continue;
+        if (s->kind != SITE_LINEAR || s->fixed || s->experts || s->layer != layers / 2) continue;
         if (best == t->nsites || s->rows * s->cols > t->sites[best].rows * t->sites[best].cols) best = i;
     }
     return best;
