@@ -8,12 +8,15 @@
 
 /* ---- op tables ---- */
 
-static const OpRule *const TABLES[] = {onnx_rules_math,   onnx_rules_move,     onnx_rules_shape,
-                                       onnx_rules_reduce, onnx_rules_nn,       onnx_rules_attention,
-                                       onnx_rules_rotary, onnx_rules_contrib,  onnx_rules_contrib_attention,
-                                       onnx_rules_moe,    onnx_rules_einsum,   onnx_rules_index,
-                                       onnx_rules_quant,  onnx_rules_quant_ms, onnx_rules_control,
-                                       onnx_rules_loop,   onnx_rules_sequence};
+static const OpRule *const TABLES[] = {onnx_rules_math,      onnx_rules_move,
+                                       onnx_rules_repeat,    onnx_rules_shape,
+                                       onnx_rules_reduce,    onnx_rules_nn,
+                                       onnx_rules_attention, onnx_rules_rotary,
+                                       onnx_rules_contrib,   onnx_rules_contrib_attention,
+                                       onnx_rules_moe,       onnx_rules_einsum,
+                                       onnx_rules_index,     onnx_rules_quant,
+                                       onnx_rules_quant_ms,  onnx_rules_control,
+                                       onnx_rules_loop,      onnx_rules_sequence};
 
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version) {
     for (size_t t = 0; t < COUNT_OF(TABLES); t++)

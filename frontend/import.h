@@ -379,8 +379,8 @@ typedef struct {
     const char *note; /* forms that are refused, in a phrase; may be NULL */
     bool sequences;   /* operands may be sequences */
 } OpRule;
-extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_shape[], onnx_rules_reduce[],
-    onnx_rules_nn[], onnx_rules_attention[], onnx_rules_rotary[], onnx_rules_contrib[],
+extern const OpRule onnx_rules_math[], onnx_rules_move[], onnx_rules_repeat[], onnx_rules_shape[],
+    onnx_rules_reduce[], onnx_rules_nn[], onnx_rules_attention[], onnx_rules_rotary[], onnx_rules_contrib[],
     onnx_rules_contrib_attention[], onnx_rules_moe[], onnx_rules_einsum[], onnx_rules_index[],
     onnx_rules_quant[], onnx_rules_quant_ms[], onnx_rules_control[], onnx_rules_loop[], onnx_rules_sequence[];
 const OpRule *op_rule_find(const char *domain, const char *op, int64_t version);

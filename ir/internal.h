@@ -47,6 +47,16 @@ bool lex_element(Lex *x, DType type, uint8_t *out);
 bool lex_dim(Lex *x, Graph *g, Dim *out);
 bool lex_type(Lex *x, Graph *g, Type *out);
 
+/* parse_attr.c */
+typedef struct {
+    Attr attr;
+    const char *at;              /* where they stand */
+    uint32_t given;              /* A_* bits of those in the text */
+    uint32_t length[ATTR_COUNT]; /* of per-axis attributes */
+} AttrText;
+bool attr_parse(Lex *x, Graph *g, Op op, AttrText *out);          /* none there: the defaults */
+bool attr_check(Lex *x, const AttrText *n, uint32_t result_rank); /* per-axis ones have an entry an axis */
+
 /* parse_const.c: where a text's constants come from, and how much it has taken so far. */
 typedef struct {
     const char *dir;               /* folder of file() constants; NULL refuses them */

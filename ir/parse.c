@@ -238,114 +238,13 @@ typedef struct {
     Type type[2];
     size_t nin;
     ValId in[255];
-    Attr attr;
-    uint32_t given;              /* A_* bits of attributes in the text */
-    uint32_t length[ATTR_COUNT]; /* of per-axis attributes */
-    const char *attr_at;
+    AttrText attr;
     uint32_t region;
     uint64_t slot[2];
     bool located;
     uint32_t onnx;
     const char *onnx_name;
 } NodeText;
-
-static bool attr_int(Lex *x, int64_t *out) { return lex_i64(x, INT64_MIN, INT64_MAX, out); }
-
-static bool attr_bool(Lex *x, bool *out) {
-    uint8_t element = 0;
-    const char *at = lex_here(x);
-    if (!lex_element(x, DT_BOOL, &element)) return false;
-    *out = element != 0;
-    return element <= 1 || lex_error(x, at, "expected true or false");
-}
-
-static bool attr_float(Lex *x, float *out) {
-    uint8_t element[4];
-    if (!lex_element(x, DT_F32, element)) return false;
-    memcpy(out, element, sizeof(element));
-    return true;
-}
-
-static bool attr_axes(Lex *x, uint32_t *out) {
-    *out = 0;
-    if (!lex_expect(x, '[')) return false;
-    if (lex_take(x, ']')) return true;
-    do {
-        uint64_t axis = 0;
-        if (!lex_u64(x, MAX_RANK - 1, &axis)) return false;
-        *out |= UINT32_C(1) << axis;
-    } while (lex_take(x, ','));
-    return lex_expect(x, ']');
-}
-
-static bool attr_dims(Lex *x, Graph *g, Dim *out, uint32_t *n) {
-    *n = 0;
-    if (!lex_expect(x, '[')) return false;
-    if (lex_take(x, ']')) return true;
-    do {
-        if (*n == MAX_RANK) return lex_error(x, x->at, "more than %d axes", MAX_RANK);
-        if (!lex_dim(x, g, &out[(*n)++])) return false;
-    } while (lex_take(x, ','));
-    return lex_expect(x, ']');
-}
-
-/* Fields of 1 byte (perm) or 8 bytes (steps). */
-static bool attr_ints(Lex *x, void *field, size_t size, uint32_t *n) {
-    *n = 0;
-    if (!lex_expect(x, '[')) return false;
-    if (lex_take(x, ']')) return true;
-    do {
-        int64_t number = 0;
-        int64_t least = size == 1 ? 0 : INT64_MIN, most = size == 1 ? UINT8_MAX : INT64_MAX;
-        if (*n == MAX_RANK) return lex_error(x, x->at, "more than %d axes", MAX_RANK);
-        if (!lex_i64(x, least, most, &number)) return false;
-        if (size == 1)
-            ((uint8_t *)field)[*n] = (uint8_t)number;
-        else
-            ((int64_t *)field)[*n] = number;
-        ++*n;
-    } while (lex_take(x, ','));
-    return lex_expect(x, ']');
-}
-
-#define PARSE_INT(f) attr_int(x, &a->f)
-#define PARSE_BOOL(f) attr_bool(x, &a->f)
-#define PARSE_FLOAT(f) attr_float(x, &a->f)
-#define PARSE_AXES(f) attr_axes(x, &a->f)
-#define PARSE_DIM(f) lex_dim(x, p->g, &a->f)
-#define PARSE_DIMS(f) attr_dims(x, p->g, a->f, length)
-#define PARSE_INTS(f) attr_ints(x, a->f, sizeof(a->f[0]), length)
-
-static bool parse_attr(Parser *p, NodeText *n) {
-    Lex *x = &p->x;
-    Attr *a = &n->attr;
-    uint32_t has = op_info(n->op)->attrs;
-    const char *at = lex_here(x), *word = NULL;
-    size_t count = 0;
-    if (!lex_word(x, &word, &count) || !lex_expect(x, '=')) return false;
-#define ATTR(bit, field, kind, def)                                                                          \
-    if (lex_is(word, count, #field) && (has & A_##bit) != 0) {                                               \
-        uint32_t *length = &n->length[ATTRIDX_##bit];                                                        \
-        if ((n->given & A_##bit) != 0) return lex_error(x, at, #field " is given twice");                    \
-        n->given |= A_##bit;                                                                                 \
-        *length = UINT32_MAX;                                                                                \
-        return PARSE_##kind(field);                                                                          \
-    }
-    ATTR_FIELDS(ATTR)
-#undef ATTR
-    return lex_error(x, at, "%s has no attribute of this name", op_info(n->op)->name);
-}
-
-static bool parse_attrs(Parser *p, NodeText *n) {
-    n->attr = attr_default();
-    n->attr_at = lex_here(&p->x);
-    if (!lex_take(&p->x, '{')) return true;
-    if (lex_take(&p->x, '}')) return true;
-    do {
-        if (!parse_attr(p, n)) return false;
-    } while (lex_take(&p->x, ','));
-    return lex_expect(&p->x, '}');
-}
 
 static bool parse_operands(Parser *p, NodeText *n) {
     Lex *x = &p->x;
@@ -415,22 +314,9 @@ static bool node_check(Parser *p, NodeText *n, const Node *node) {
         if (type_agrees(inferred, &n->type[i])) continue;
         Text t = text_new(p->x.arena);
         type_print(&t, p->g, inferred);
-        return lex_error(&p->x, n->attr_at, "%%%u should have type %s", n->number[i], t.data);
+        return lex_error(&p->x, n->attr.at, "%%%u should have type %s", n->number[i], t.data);
     }
-    uint32_t rank = n->type[0].rank;
-#define LENGTH_INT(i) true
-#define LENGTH_BOOL(i) true
-#define LENGTH_FLOAT(i) true
-#define LENGTH_AXES(i) true
-#define LENGTH_DIM(i) true
-#define LENGTH_DIMS(i) (n->length[i] == rank)
-#define LENGTH_INTS(i) (n->length[i] == rank)
-#define ATTR(bit, field, kind, def)                                                                          \
-    if ((n->given & A_##bit) != 0 && !LENGTH_##kind(ATTRIDX_##bit))                                          \
-        return lex_error(&p->x, n->attr_at, #field " needs one entry for each of %u axes", rank);
-    ATTR_FIELDS(ATTR)
-#undef ATTR
-    return true;
+    return attr_check(&p->x, &n->attr, n->type[0].rank);
 }
 
 static bool parse_node(Parser *p) {
@@ -446,8 +332,8 @@ static bool parse_node(Parser *p) {
     if (n.op == OP_NONE) return lex_error(x, at, "unknown op");
     if (op_info(n.op)->nout != n.nout)
         return lex_error(x, at, "%s has %u results", op_info(n.op)->name, (unsigned)op_info(n.op)->nout);
-    if (!parse_operands(p, &n) || !parse_attrs(p, &n) || !parse_marks(p, &n)) return false;
-    if (!val_ok(graph_add(p->g, n.op, n.in, n.nin, &n.attr, &n.type[0], n.loc, x->diag))) {
+    if (!parse_operands(p, &n) || !attr_parse(x, p->g, n.op, &n.attr) || !parse_marks(p, &n)) return false;
+    if (!val_ok(graph_add(p->g, n.op, n.in, n.nin, &n.attr.attr, &n.type[0], n.loc, x->diag))) {
         x->failed = true;
         return false;
     }
