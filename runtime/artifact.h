@@ -259,7 +259,7 @@ typedef struct {
 /* KERNELS: the plan's steps as CUDA kernels. ArtCuda, then images, functions, launches, places, then text (the functions'
  * names, NUL-terminated) and the images' bytes, at offsets in the section. A step becomes launches in order; a
  * launch is made when the number of rows is in its range. */
-#define ART_CUDA_INTERFACE 0x10001      /* raised when what the runtime hands to `decode` and `draw` changes, or these
+#define ART_CUDA_INTERFACE 0x10002      /* raised when what the runtime hands to `decode` and `draw` changes, or these
                                            tables do; never as small as a number of images, which once stood first */
 typedef struct {
     uint32_t interface, draw;           /* ART_CUDA_INTERFACE; the function that draws tokens behind a graph */
@@ -271,7 +271,7 @@ typedef struct {
                                            nowhere); whether it is predicted to be faster */
     uint64_t decode_words;              /* of 8 bytes, that its blocks hand values to each other in */
 } ArtCuda;                              /* 72 bytes */
-typedef struct { uint32_t kind, value; } ArtCudaPlace;  /* ART_CUDA_TENSOR or _STATE; after the launches */
+typedef struct { uint32_t kind, value; } ArtCudaPlace;  /* ART_CUDA_TENSOR, _STATE or _NUMBER; after the launches */
 typedef struct {
     uint32_t arch, kind;                /* 80 = sm_80, … */
     uint64_t offset, bytes;
@@ -305,7 +305,8 @@ enum {
     ART_CUDA_TOKENS, ART_CUDA_POSITIONS, ART_CUDA_SEQUENCES,    /* int32 of each row */
     ART_CUDA_SCRATCH,
     ART_CUDA_COUNT, ART_CUDA_CONTEXT, ART_CUDA_SPANS,           /* uint32: rows, positions of the cache, spans */
-    ART_CUDA_ARG_KINDS
+    ART_CUDA_ARG_KINDS,
+    ART_CUDA_NUMBER = ART_CUDA_ARG_KINDS                        /* of places alone: the value itself, below decode_bytes */
 };
 typedef struct { uint32_t kind, reserved; uint64_t value; } ArtCudaArg;   /* 16 bytes */
 #define ART_CUDA_MAX_ARGS 32

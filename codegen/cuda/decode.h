@@ -32,9 +32,19 @@ typedef struct {
     uint32_t at, count;
     bool used, retired; /* retired: free when the block's warps have met once more */
 } DecodeSlot;
+/* What the table of places says of an operand: where it lies; of a matrix which form it has, where its grid is. */
+typedef enum { DECODE_OFFSET, DECODE_FORM, DECODE_GRID } DecodePlaceOf;
 typedef struct {
     uint32_t step, arg;
+    DecodePlaceOf of;
 } DecodePlace;
+/* The forms of matrices with rows of k, each as a step whose matrix has it; whether one has a learned grid. */
+typedef struct {
+    uint32_t k;
+    bool grids;
+    VEC(uint32_t) steps;
+} DecodeForms;
+enum { DECODE_GRIDS = 3 }; /* kinds of learned grids: levels, pairs, quadruples */
 enum {
     DECODE_BEFORE,
     DECODE_LAYER,
@@ -51,8 +61,13 @@ typedef struct {
     struct {
         VEC(DecodePlace) items;
     } places[DECODE_REGIONS];
+    VEC(DecodeForms) forms;
+    struct {
+        VEC(uint32_t) tensors;
+    } grids[DECODE_GRIDS];
     uint32_t words[DECODE_REGIONS]; /* of a layer, where there is a loop */
     uint32_t floats;                /* of the block's memory */
+    uint32_t grid_places;           /* in the table of places: the matrices with learned grids */
     uint32_t partial_words, scratch;
     uint32_t attentions;              /* those before the place being written, of this region */
     uint32_t region, begin, end, now; /* steps of the region; the one being written */
@@ -78,7 +93,7 @@ uint32_t decode_source(const Decode *d, uint32_t step, uint32_t arg);
 /* The step before attention that writes the row's own entry of its state; NO_STEP: none. */
 uint32_t decode_store(const Decode *d, uint32_t step, uint32_t arg);
 /* "place[…]" of an operand, a tensor or state; "tensor_at<half>(weights, place[…])". */
-const char *decode_place(Decode *d, uint32_t step, uint32_t arg);
+const char *decode_place(Decode *d, uint32_t step, uint32_t arg, DecodePlaceOf of);
 const char *decode_tensor(Decode *d, uint32_t step, uint32_t arg);
 const ArtTensor *decode_art(const Decode *d, uint32_t step, uint32_t arg);
 /* Places of a value: in the block's memory; in words, for all blocks (an expression). */
@@ -92,8 +107,22 @@ void decode_carry(Decode *d);
 /* After a piece: what nobody reads after this step gives its place back. */
 void decode_retire(Decode *d, uint32_t step);
 
-/* ---- decode_phases.c, decode_small.c: writers for a step and what goes with it; false: `unable` says why ---- */
-bool decode_products(Decode *d, uint32_t step);
+/* ---- decode_forms.c ---- */
+/* Finds the forms of all matrices. False: `unable` is set. */
+bool decode_forms(Decode *d);
+/* Of a product, panel p: what the lane calls that brings it, what the others call for its sums, x at that place. */
+const char *decode_bring_call(Decode *d, uint32_t step);
+const char *decode_sum_call(Decode *d, uint32_t step, uint32_t x);
+/* The functions that these call. */
+void decode_forms_text(const Decode *d, Text *t);
+/* The number that the table has for the step's matrix. */
+uint32_t decode_number(Decode *d, uint32_t step, DecodePlaceOf of);
+/* Words of the tables of learned grids; the calls that make them, of matrices in that place of the table of places and after. */
+uint32_t decode_grid_words(const Decode *d);
+void decode_grids_text(const Decode *d, Text *t, uint32_t places);
+
+/* ---- decode_products.c, decode_small.c: writers for a step and what goes with it; false: `unable` says why ---- */
+void decode_products(Decode *d, uint32_t step); /* which always can be */
 bool decode_attention(Decode *d, uint32_t step);
 bool decode_small(Decode *d, uint32_t step);
 

@@ -2,7 +2,7 @@
  * wait; one whose gate or residual is another's result is computed with it, panel by panel, by the same block. */
 #include "codegen/cuda/decode.h"
 
-enum { MOST_MEMBERS = 16, STAGE_BYTES = 16384 /* of ring.cu */ };
+enum { MOST_MEMBERS = 16 };
 typedef struct {
     uint32_t step, leader, local_uses; /* leader: index of the first one of those computed together */
 } Member;
@@ -107,16 +107,9 @@ static void write_together(Decode *d, const Group *g, uint32_t leader, uint32_t 
     for (uint32_t i = leader; i < g->n; i++) {
         const Member *m = &g->m[i];
         if (m->leader != leader) continue;
-        const ArtLinear *l = &step_of(d, m->step)->u.linear;
-        const ArtArg *w = &step_of(d, m->step)->arg[1];
-        bool codes = decode_art(d, m->step, 1)->layout == ART_GROUP16;
-        const char *type = codes ? emit_form(d->e, w) : emit_type(d->e, w);
-        text_printf(&d->bring, "%sbring_%s<%s, %u>(ring, bytes_at(weights, %s), p)", join,
-                    codes ? "codes" : "panel", type, l->k, decode_place(d, m->step, 1));
-        text_printf(
-            &d->body,
-            "            const float sum%u = ring_sum%s<%s, %u>(ring, local + %u, local + (parts ^= 128));\n",
-            m->step, codes ? "_codes" : "", type, l->k, x);
+        text_printf(&d->bring, "%s%s", join, decode_bring_call(d, m->step));
+        text_printf(&d->body, "            const float sum%u = %s;\n", m->step,
+                    decode_sum_call(d, m->step, x));
         join = " && ";
     }
     text_add(&d->bring, ")) return ring_drain(ring);\n");
@@ -126,21 +119,10 @@ static void write_together(Decode *d, const Group *g, uint32_t leader, uint32_t 
     text_add(&d->body, "            }\n        }\n");
 }
 
-static bool weights_fit(Decode *d, uint32_t step) {
-    const ArtTensor *w = decode_art(d, step, 1);
-    ArtGroups g = art_groups(w->dtype, w->flags, w->group);
-    bool plain = g.scale == ART_F32 || g.scale == ART_F16 || g.scale == ART_BF16;
-    bool fits = plain && (g.grid == ART_GRID_LINEAR || g.grid == ART_GRID_F8) && g.block <= STAGE_BYTES;
-    if (w->layout != ART_GROUP16 || fits) return true;
-    d->unable = "weights whose scales are codes, with a grid, or in blocks larger than a tile";
-    return false;
-}
-
-bool decode_products(Decode *d, uint32_t step) {
+void decode_products(Decode *d, uint32_t step) {
     Group g;
     group_find(d, step, &g);
     for (uint32_t i = 0; i < g.n; i++) {
-        if (!weights_fit(d, g.m[i].step)) return false;
         for (uint32_t k = 3; k <= 4; k++) { /* before the loops over panels */
             uint32_t from = decode_source(d, g.m[i].step, k);
             if (from != NO_STEP && member_of(&g, from) == NO_STEP) decode_local(d, from);
@@ -149,5 +131,4 @@ bool decode_products(Decode *d, uint32_t step) {
     uint32_t x = decode_local(d, decode_source(d, step, 0));
     for (uint32_t i = 0; i < g.n; i++)
         if (g.m[i].leader == i) write_together(d, &g, i, x);
-    return true;
 }

@@ -61,7 +61,7 @@ static const ArtState *state_of(const Decode *d, uint32_t step, uint32_t arg) {
 static const char *state_text(Decode *d, uint32_t step, uint32_t arg) {
     const ArtState *s = state_of(d, step, arg);
     return arena_printf(d->e->arena, "state_at<%s, %u, %u>(cache, %s, sequence, context)", emit_kept(s),
-                        s->heads, s->dim, decode_place(d, step, arg));
+                        s->heads, s->dim, decode_place(d, step, arg, DECODE_OFFSET));
 }
 
 static bool write_local_store(Decode *d, uint32_t step) {

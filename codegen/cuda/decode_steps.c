@@ -1,7 +1,7 @@
 /* decode_steps.c: the plan's steps as values, and the longest run of layers that are alike.
  *
  * Two steps are alike when they run the same kernel with the same parameters, their tensors and states have the same
- * form, and their operands were written equally many steps before. A run of layers is a stretch of steps each of which
+ * form, matrices of products excepted (decode_forms.c), and their operands were written equally many steps before. A run of layers is a stretch of steps each of which
  * is like the one a period later. */
 #include "codegen/cuda/decode.h"
 
@@ -34,7 +34,8 @@ static bool steps_alike(const Program *p, const DecodeSteps *s, uint32_t i, uint
                                      : memcmp(&a->u, &b->u, sizeof a->u) != 0)
         return false;
     for (uint32_t k = 0; k < ART_MAX_ARGS; k++) {
-        if (!operand_alike(p, &a->arg[k], &b->arg[k])) return false;
+        bool matrix = a->kernel == ART_K_LINEAR && k == 1; /* of the same k and n */
+        if (!matrix && !operand_alike(p, &a->arg[k], &b->arg[k])) return false;
         bool row = s->source[i][k] != NO_STEP;
         if (row != (s->source[j][k] != NO_STEP) || (row && i - s->source[i][k] != j - s->source[j][k]))
             return false;

@@ -79,12 +79,12 @@ const ArtTensor *decode_art(const Decode *d, uint32_t step, uint32_t arg) {
     return &d->e->p->tensors.data[d->e->p->steps.data[step].arg[arg].value].art;
 }
 
-const char *decode_place(Decode *d, uint32_t step, uint32_t arg) {
+const char *decode_place(Decode *d, uint32_t step, uint32_t arg, DecodePlaceOf of) {
     uint32_t before = (uint32_t)d->places[DECODE_BEFORE].items.count, i = 0;
     DecodePlace *items = d->places[d->region].items.data;
     uint32_t count = (uint32_t)d->places[d->region].items.count;
-    while (i < count && (items[i].step != step || items[i].arg != arg)) i++;
-    if (i == count) VEC_PUSH(d->e->arena, &d->places[d->region].items, ((DecodePlace){step, arg}));
+    while (i < count && (items[i].step != step || items[i].arg != arg || items[i].of != of)) i++;
+    if (i == count) VEC_PUSH(d->e->arena, &d->places[d->region].items, ((DecodePlace){step, arg, of}));
     if (d->region == DECODE_LAYER) return arena_printf(d->e->arena, "place[layer_places + %u]", i);
     if (d->region == DECODE_AFTER)
         i += before + (uint32_t)d->places[DECODE_LAYER].items.count * d->steps.count;
@@ -95,7 +95,7 @@ const char *decode_tensor(Decode *d, uint32_t step, uint32_t arg) {
     const ArtArg *a = &d->e->p->steps.data[step].arg[arg];
     if (a->kind == ART_ARG_NONE) return "nullptr";
     return arena_printf(d->e->arena, "tensor_at<%s>(weights, %s)", emit_type(d->e, a),
-                        decode_place(d, step, arg));
+                        decode_place(d, step, arg, DECODE_OFFSET));
 }
 
 /* ---- words ---- */

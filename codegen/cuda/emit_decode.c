@@ -96,22 +96,31 @@ static bool write_regions(Decode *d, Pieces *out) {
 }
 
 /* ---- the table ---- */
-static void add_places(const Decode *d, uint32_t region, uint32_t layer, CudaDecode *out) {
+static void add_places(Decode *d, uint32_t region, uint32_t layer, CudaDecode *out) {
     for (size_t i = 0; i < d->places[region].items.count; i++) {
         const DecodePlace *at = &d->places[region].items.data[i];
         const ArtArg *a = &step_of(d, at->step + layer * d->steps.period)->arg[at->arg];
         ArtCudaPlace place = {a->kind == ART_ARG_STATE ? ART_CUDA_STATE : ART_CUDA_TENSOR,
                               (uint32_t)a->value};
+        if (at->of != DECODE_OFFSET)
+            place =
+                (ArtCudaPlace){ART_CUDA_NUMBER, decode_number(d, at->step + layer * d->steps.period, at->of)};
         VEC_PUSH(d->e->arena, &out->places, place);
     }
 }
 
-static void write_table(const Decode *d, CudaDecode *out) {
+static void write_table(Decode *d, CudaDecode *out) {
     const DecodeSteps *s = &d->steps;
     add_places(d, DECODE_BEFORE, 0, out);
     for (uint32_t l = 0; l < s->count; l++) add_places(d, DECODE_LAYER, l, out);
     add_places(d, DECODE_AFTER, 0, out);
-    uint32_t table = (uint32_t)(out->places.count + STOPS) * 4, barriers = (2 * STAGES + 1) * 8;
+    d->grid_places = (uint32_t)out->places.count;
+    for (uint32_t i = 0; i < DECODE_GRIDS; i++)
+        for (size_t k = 0; k < d->grids[i].tensors.count; k++)
+            VEC_PUSH(d->e->arena, &out->places,
+                     ((ArtCudaPlace){ART_CUDA_TENSOR, d->grids[i].tensors.data[k]}));
+    uint32_t table = (uint32_t)(out->places.count + STOPS + decode_grid_words(d)) * 4,
+             barriers = (2 * STAGES + 1) * 8;
     out->words = 2 * (2 * DECODE_MOST_BLOCKS + 2) + d->partial_words + d->words[DECODE_BEFORE] +
                  (uint64_t)d->words[DECODE_LAYER] * s->count + d->words[DECODE_AFTER];
     out->fixed_bytes = (d->floats * 4 + barriers + table + ROUND - 1) / ROUND * ROUND;
@@ -146,6 +155,7 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
                 16, s->count, (unsigned long long)c->words);
     text_printf(t, "enum { ATTENTIONS = %u };\n",
                 p->attentions[0] + p->attentions[1] * s->count + p->attentions[2]);
+    decode_forms_text(d, t);
     text_add(t,
              "/* What the block's lane that brings does: the tiles in the order in which they are taken. */\n"
              "DEVICE void decode_bring(Ring ring, shared<u32> place, global<const u8> weights, global<u8> "
@@ -155,18 +165,22 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
              "    for (u32 step = 0; step < steps; step++, position++) {\n");
     write_body(d, t, p->bring, p);
     text_add(t, "    }\n}\n");
+    text_printf(t,
+                "KERNEL(288, 1) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
+                "global<u64> "
+                "words, global<u64> sums, global<float> logits, global<u32> mail, global<const u32> row, u32 "
+                "context, u32 epoch, u32 steps, u32 stages) {\n"
+                "    SHARED_AT_LAUNCH(u8, memory);\n"
+                "    const shared<float> local = (shared<float>)memory;\n"
+                "    const shared<u64> barriers = (shared<u64>)(memory + %u);\n"
+                "    const shared<u32> place = (shared<u32>)(memory + %u);\n"
+                "    Ring ring = ring_begin(barriers, memory + %u, stages);\n"
+                "    for (u32 i = thread_index(); i < %zu; i += thread_count()) place[i] = places[i];\n",
+                d->floats * 4, d->floats * 4 + (2 * STAGES + 1) * 8, c->fixed_bytes, places + STOPS);
+    if (decode_grid_words(d)) text_printf(t, "    const shared<u32> grids = place + %zu;\n", places + STOPS);
+    decode_grids_text(d, t, d->grid_places);
     text_printf(
         t,
-        "KERNEL(288, 1) decode(global<const u8> weights, global<u8> cache, global<const u32> places, "
-        "global<u64> "
-        "words, global<u64> sums, global<float> logits, global<u32> mail, global<const u32> row, u32 "
-        "context, u32 epoch, u32 steps, u32 stages) {\n"
-        "    SHARED_AT_LAUNCH(u8, memory);\n"
-        "    const shared<float> local = (shared<float>)memory;\n"
-        "    const shared<u64> barriers = (shared<u64>)(memory + %u);\n"
-        "    const shared<u32> place = (shared<u32>)(memory + %u);\n"
-        "    Ring ring = ring_begin(barriers, memory + %u, stages);\n"
-        "    for (u32 i = thread_index(); i < %zu; i += thread_count()) place[i] = places[i];\n"
         "    barrier();\n"
         "    u32 token = row[0], position = row[1];\n"
         "    const u32 sequence = row[2], old = position;\n"
@@ -177,7 +191,7 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
         "    u32 turn = 0, parts = %u;\n"
         "    for (u32 step = 0; step < steps; step++, position++, epoch++) {\n"
         "        Best best = {0, NO_TOKEN};\n",
-        d->floats * 4, d->floats * 4 + (2 * STAGES + 1) * 8, c->fixed_bytes, places + STOPS, DECODE_PARTS);
+        DECODE_PARTS);
     write_body(d, t, p->body, p);
     text_printf(t,
                 "        const Next next = token_next<%u>(best, local + %u, words, sums, mail, logits, row + "
@@ -210,7 +224,7 @@ void write_decode(Emit *e) {
     if (!n || !decode_steps(e->p, e->arena, &d.steps)) d.unable = "values that no single step writes";
     if (!d.unable && find_head(&d)) find_scratch(&d);
     d.floats = DECODE_SCRATCH + d.scratch;
-    if (d.unable || !decode_values(&d) || !write_regions(&d, &pieces)) {
+    if (d.unable || !decode_forms(&d) || !decode_values(&d) || !write_regions(&d, &pieces)) {
         *out = (CudaDecode){.function = UINT32_MAX, .unable = d.unable};
         return;
     }

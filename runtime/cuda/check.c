@@ -39,8 +39,12 @@ static gptc_status decode_check(const gptc_model *m, const CudaKernels *k, gptc_
               h->decode_words <= LIMIT_ROW_BYTES / 8 && h->decode_first <= 1;
     for (uint32_t i = 0; i < h->n_places && ok; i++) {
         const ArtCudaPlace *p = &k->places[i];
-        bool tensor = p->kind == ART_CUDA_TENSOR;
-        ok = (tensor || p->kind == ART_CUDA_STATE) && p->value < (tensor ? m->n_tensors : m->plan->n_states);
+        switch (p->kind) {
+        case ART_CUDA_TENSOR: ok = p->value < m->n_tensors; break;
+        case ART_CUDA_STATE: ok = p->value < m->plan->n_states; break;
+        case ART_CUDA_NUMBER: ok = p->value < h->decode_bytes; break;
+        default: ok = false;
+        }
     }
     return ok ? GPTC_OK : status_fail(why, GPTC_E_FORMAT, "KERNELS: the persistent kernel is out of range");
 }

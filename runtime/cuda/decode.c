@@ -46,6 +46,10 @@ static bool places_fill(const gptc_session *s, uint32_t *table) {
     const ArtMeta *meta = s->model->meta;
     for (uint32_t i = 0; i < k->head->n_places; i++) {
         const ArtCudaPlace *p = &k->places[i];
+        if (p->kind == ART_CUDA_NUMBER) {
+            table[i] = p->value;
+            continue;
+        }
         uint64_t at =
             p->kind == ART_CUDA_STATE ? c->states[p->value] - c->block : s->model->tensors[p->value].offset;
         if (at % UNIT || at / UNIT > UINT32_MAX) return false;

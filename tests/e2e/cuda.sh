@@ -4,7 +4,8 @@
 # with ONNX Runtime's stored ones, whole, in chunks, stepwise and two sequences at once. Emission is repeatable.
 # usage: cuda.sh BUILD_DIR SOURCE_DIR MODEL_DIR [TOLERANCE_NAME] [OPTIONS] (CUDA_SANITIZE: flags for the host build)
 # With -O2 many rows are run on matrix units, those of four warps (sm_90) and those of one (older chips). With --cache q8, which
-# is lossy, the CPU's logits of the same file take the place of the stored ones.
+# is lossy, the CPU's logits of the same file take the place of the stored ones; and so with `mixed`, where each matrix of a
+# layer has another form than that of the layer before.
 set -u
 level=${5:--O1}
 build=$1 source=$2 model=$3
@@ -16,11 +17,24 @@ tolerance=$(awk -v name="${4:-TOL_LOGITS_F32}" '$2 == name { print $3 }' "$sourc
 [ -n "$tolerance" ] || { echo "FAIL: no tolerance ${4:-}"; exit 1; }
 fail() { echo "FAIL: $*"; exit 1; }
 
+int8= mixed=
+case $level in
+*q8*) int8=yes ;;
+mixed)
+    mixed=yes
+    "$build/gptc" -q "$model/model.onnx" -O3 --bits 8 --plan-out "$work/eight" -o "$work/model.bin" || fail "no plan"
+    awk 'BEGIN { n = split("q8g32 q2g32z n4 p8v2 q6g64 n3g32 q8 n5g64 keep q4g32z f8 n2g64 p8v4 q5g64 q4g64 n4g64 n3g64 q4g32", form) }
+        $1 == "site" { $5 = form[i++ % n + 1] } { print }' "$work/eight" >"$work/plan"
+    level="-O3 --plan-in $work/plan"
+    ;;
+esac
+
 "$build/gptc" -q "$model/model.onnx" $level --emit=cuda -o "$work/model.cu" || fail "does not emit"
 "$build/gptc" -q "$model/model.onnx" $level --emit=cuda -o "$work/again.cu" && cmp "$work/model.cu" "$work/again.cu" || fail "emits other text the second time"
 most=3000
 ! grep -q '^/\* gemm_codes.cu' "$work/model.cu" || most=3500 # two libraries: compressed weights, and those on matrix units
-case $level in *q8*) most=4000 ;; esac # matrices in several forms
+[ -z "$int8" ] || most=4000 # matrices in several forms
+[ -z "$mixed" ] || most=4400
 [ "$(wc -l <"$work/model.cu")" -lt $most ] || fail "more than $most lines"
 sed -n 's/^KERNEL([0-9, ]*) \([a-z0-9_]*\)(.*/HOST_KERNEL(\1)/p' "$work/model.cu" >"$work/table"
 "${CXX:-c++}" -std=c++17 -O1 -g -fPIC -shared ${CUDA_SANITIZE:-} -I"$source" -DGPTC_EMITTED="\"$work/model.cu\"" \
@@ -36,13 +50,16 @@ cpu_says() { # cpu_says KIND OPTIONS…: logits$KIND.pb
     "$build/gptc-eval" "$work/model.bin" --tokens "$work/tokens$kind.pb" "$@" --dump-logits "$work/logits$kind.pb" >/dev/null ||
         fail "the CPU does not run it"
 }
-case $level in
-*q8*)
+if [ -n "$int8$mixed" ]; then
     from=$work
     cp "$model/tokens.pb" "$work" && cpu_says ''
-    grep -q 'global<const Int8> k' "$work/model.cu" || fail "no cache in 8 bits"
-    ;;
-esac
+fi
+[ -z "$int8" ] || grep -q 'global<const Int8> k' "$work/model.cu" || fail "no cache in 8 bits"
+if [ -n "$mixed" ]; then # one loop over the layers all the same
+    grep -q '^ \* 2 layers in a loop' "$work/model.cu" || fail "layers of other forms are not alike"
+    [ "$(grep -c '^    case [0-9]*: sum = ring_sum' "$work/model.cu")" -ge 8 ] || fail "few forms"
+    grep -q 'grids_load<1>' "$work/model.cu" && grep -q 'grids_load<4>' "$work/model.cu" || fail "no grids"
+fi
 agree() { # agree KIND OPTIONS…
     kind=$1
     shift
@@ -59,10 +76,10 @@ agree '' --stepwise --decode graph
 agree '' --chunk 5
 if grep -q '^KERNEL(288, 1) decode(' "$work/model.cu"; then # one kernel a step, of as many blocks as the chip has SMs
     counts='2 3'
-    [ -z "${CUDA_SANITIZE:-}" ] && [ "$level" = "${level#*q8}" ] || counts=2 # 45 s of fibers for the other
+    [ -z "${CUDA_SANITIZE:-}" ] && [ -z "$int8" ] || counts=2 # 45 s of fibers for the other
     for sms in $counts; do GPTC_SMS=$sms agree '' --stepwise --decode persistent; done
     forms='graph persistent'
-    [ "$level" = "${level#*q8}" ] || forms=persistent # which reads what it wrote itself; drawing is as in other models
+    [ -z "$int8" ] || forms=persistent # which reads what it wrote itself; drawing is as in other models
 else
     echo "no persistent kernel"
     forms=graph
@@ -81,7 +98,7 @@ for how in '' --ignore-eos; do
     [ "$(grep -c '^download' "$work/generated")" = 1 ] || fail "more comes back than tokens $how: $(grep '^download' "$work/generated")"
 done
 if [ -f "$from/tokens_batch.pb" ]; then agree _batch --stepwise --decode graph; fi
-case $level in -O1) exit 0 ;; esac
+[ "$level" != -O1 ] && [ -z "$mixed" ] || exit 0
 
 # COUNT token ids as a tensor, whose dimensions and bytes HEADER says, and what the CPU says of them.
 from=$work
@@ -99,12 +116,10 @@ tokens() { # tokens KIND HEADER COUNT OPTIONS…
     cpu_says "$kind" "$@"
 }
 # Two sequences at once, a few steps where the model's own are not taken.
-case $level in
-*q8*)
+if [ -n "$int8" ]; then
     tokens _few '\010\002\010\006\020\007\112\140' 12
     agree _few --stepwise --decode graph
-    ;;
-esac
+fi
 # Two sequences of 40 tokens, each whole: attention on matrix units.
 tokens _long '\010\002\010\050\020\007\112\200\005' 80
 export GPTC_TRACE="$work/trace"

@@ -64,11 +64,41 @@ static void test_out_of_range(void) {
     CU_ASSERT_EQUAL(check(&s, sizeof(ArtCuda) - 1, &why), GPTC_E_FORMAT);
 }
 
+/* A section with a persistent kernel and one place. */
+typedef struct {
+    ArtCuda head;
+    ArtCudaFunction function;
+    ArtCudaPlace place;
+    char text[8];
+} Placed;
+
+static bool place_passes(uint32_t kind, uint32_t value) {
+    const ArtPlan plan = {.n_states = 2};
+    Placed s = {
+        .head = section().head, .function = {.threads = 288}, .place = {kind, value}, .text = "decode"};
+    s.head.decode = 0, s.head.n_places = 1, s.head.decode_bytes = 1280;
+    const gptc_model m = {.plan = &plan, .cuda = &s, .cuda_bytes = sizeof s, .n_tensors = 3};
+    CudaKernels k;
+    gptc_detail why = {0};
+    gptc_status status = cuda_kernels_check(&m, &k, &why);
+    CU_ASSERT(status == GPTC_OK || (status == GPTC_E_FORMAT && strstr(why.text, "persistent kernel")));
+    return status == GPTC_OK;
+}
+
+static void test_places(void) {
+    CU_ASSERT_TRUE(place_passes(ART_CUDA_TENSOR, 2) && place_passes(ART_CUDA_STATE, 1));
+    CU_ASSERT_FALSE(place_passes(ART_CUDA_TENSOR, 3) || place_passes(ART_CUDA_STATE, 2));
+    CU_ASSERT_TRUE(place_passes(ART_CUDA_NUMBER, 0) && place_passes(ART_CUDA_NUMBER, 1279));
+    CU_ASSERT_FALSE(place_passes(ART_CUDA_NUMBER, 1280)); /* no number of anything in the block's memory */
+    CU_ASSERT_FALSE(place_passes(ART_CUDA_ROWS, 0) || place_passes(ART_CUDA_NUMBER + 1, 0));
+}
+
 int main(void) {
     if (unit_begin()) return 1;
     CU_pSuite s = CU_add_suite("tables of CUDA kernels", NULL, NULL);
     CU_add_test(s, "what is right passes", test_right);
     CU_add_test(s, "another interface is refused", test_interface);
+    CU_add_test(s, "places are of three kinds", test_places);
     CU_add_test(s, "what is out of range is refused", test_out_of_range);
     return unit_end();
 }

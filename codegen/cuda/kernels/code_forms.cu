@@ -9,14 +9,17 @@ enum { GRID_LINEAR, GRID_INT8, GRID_PAIRS, GRID_QUADS = 4, GRID_F8 = 8 };
 template <u32 bits> struct Coded { /* a scale that is a code of a byte's low bits */
     u8 byte;
 };
+/* The same bytes as numbers of T. */
+template <class T> DEVICE global<const T> as(global<const u8> p) { return (global<const T>)p; }
+template <class T> DEVICE shared<T> as(shared<u8> p) { return (shared<T>)p; }
 template <class S> struct ScaleOf {
     enum { panel_head = 0 };
-    DEVICE float get(global<const u8>, global<const u8> block, u32 output) { return to_float(((global<const S>)block)[output]); }
+    template <class P> DEVICE float get(P, P block, u32 output) { return to_float(as<S>(block)[output]); }
 };
 template <u32 bits> struct ScaleOf<Coded<bits>> {
     enum { panel_head = 32 };
-    DEVICE float get(global<const u8> panel, global<const u8> block, u32 output) {
-        return (float)(block[output] & ((1u << bits) - 1)) * to_float(((global<const half>)panel)[output]);
+    template <class P> DEVICE float get(P panel, P block, u32 output) {
+        return (float)(block[output] & ((1u << bits) - 1)) * to_float(as<half>(panel)[output]);
     }
 };
 /* Float8 e4m3: the bits of a float with another bias. */
@@ -39,20 +42,12 @@ template <u32 bits_, u32 group_, class Scale, u32 zeros, u32 zero, u32 grid_> st
         codes_at = zeros_at + 16 * (zeros == ZERO_FLOAT ? 4 : zeros == ZERO_BYTE ? 1 : 0),
         block_bytes = codes_at + 16 * rows * units
     };
-    DEVICE float scale_of(global<const u8> panel, global<const u8> block, u32 output) {
-        return ScaleOf<Scale>::get(panel, block, output);
-    }
-    DEVICE float zero_of(global<const u8> block, u32 output) {
-        if constexpr (zeros == ZERO_FLOAT) return ((global<const float>)(block + zeros_at))[output];
+    /* panel, block: in memory of the device or of the block */
+    template <class P> DEVICE float scale_of(P panel, P block, u32 output) { return ScaleOf<Scale>::get(panel, block, output); }
+    template <class P> DEVICE float zero_of(P block, u32 output) {
+        if constexpr (zeros == ZERO_FLOAT) return as<float>(block + zeros_at)[output];
         if constexpr (zeros == ZERO_BYTE) return (float)block[zeros_at + output];
         if constexpr (zeros == ZERO_HIGH) return (float)(block[output] >> 6);
-        return (float)zero;
-    }
-    /* of a block in shared memory, whose scales are no codes */
-    DEVICE float scale_of(shared<u8> block, u32 output) { return to_float(((shared<Scale>)block)[output]); }
-    DEVICE float zero_of(shared<u8> block, u32 output) {
-        if constexpr (zeros == ZERO_FLOAT) return ((shared<float>)(block + zeros_at))[output];
-        if constexpr (zeros == ZERO_BYTE) return (float)block[zeros_at + output];
         return (float)zero;
     }
     /* Of words that hold a unit's rows, each with two units of 16 bits and two outputs in them: codes of both units. */

@@ -15,17 +15,18 @@ DEVICE float rounded(float v, bf16 to) {
 }
 
 /* A grid's levels as bf16, by code; of vectors what a bf16 leaves over in the upper half of the word. */
+template <u32 vector> DEVICE u32 grid_level(global<const u8> tensor, u32 i) {
+    float v;
+    if constexpr (vector > 1)
+        v = to_float(((global<const half>)tensor)[i]);
+    else
+        v = (float)(signed char)tensor[i];
+    return pair_of(v, v - rounded(v, bf16()), bf16());
+}
 template <class W> DEVICE void grid_load(global<const u8> tensor, shared<u32> table) {
     if constexpr (W::head > 0) {
         const u32 count = W::vector > 1 ? 256 * W::vector : 1 << W::bits;
-        for (u32 i = thread_index(); i < count; i += thread_count()) {
-            float v;
-            if constexpr (W::vector > 1)
-                v = to_float(((global<const half>)tensor)[i]);
-            else
-                v = (float)(signed char)tensor[i];
-            table[i] = pair_of(v, v - rounded(v, bf16()), bf16());
-        }
+        for (u32 i = thread_index(); i < count; i += thread_count()) table[i] = grid_level<W::vector>(tensor, i);
         barrier();
     }
 }

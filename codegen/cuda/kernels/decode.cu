@@ -2,8 +2,7 @@
  * for itself, from values in its shared memory: norms, rotary positions, elementwise steps, the embedding. Attention
  * is split over key heads and spans of keys; who computes spans of a head joins a part of its elements each. */
 
-/* ---- places: offsets in units of 64 bytes ---- */
-DEVICE global<const u8> bytes_at(global<const u8> base, u32 place) { return base + (u64)place * 64; }
+/* ---- places ---- */
 template <class T> DEVICE global<const T> tensor_at(global<const u8> base, u32 place) { return (global<const T>)bytes_at(base, place); }
 /* A sequence's part of a state. */
 template <class C, u32 heads, u32 dim> DEVICE global<C> state_at(global<u8> base, u32 place, u32 sequence, u32 context) {

@@ -13,6 +13,7 @@ typedef int i32;
 /* Threads of a block and, for one that has the SM to itself, a 1. */
 #define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_CALLED static __device__ __noinline__ /* stands in the code once */
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")
 #ifndef INFINITY

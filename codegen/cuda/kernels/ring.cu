@@ -75,6 +75,21 @@ DEVICE void ring_give(Ring &r, u32 stage) {
     if (lane() == 0) mbarrier_arrive(r.empty + stage);
 }
 
+/* What a function gives back that is called, with a ring of its own: where that stands, too. */
+template <class T> struct Stepped {
+    T value;
+    u32 at, parity;
+};
+template <class T> DEVICE Stepped<T> ring_step(const Ring &r, T value) { return Stepped<T>{value, r.at, r.parity}; }
+template <class T> DEVICE T ring_after(Ring &r, const Stepped<T> &s) {
+    r.at = s.at;
+    r.parity = s.parity;
+    return s.value;
+}
+
+/* A place: an offset in units of 64 bytes. */
+DEVICE global<const u8> bytes_at(global<const u8> base, u32 place) { return base + (u64)place * 64; }
+
 /* ---- who does what: `count` equal pieces go round the blocks, the next ones begin where these ended ---- */
 DEVICE u32 turn_take(u32 &turn, u32 count) {
     const u32 blocks = block_count(), first = (block_index() + blocks - turn) % blocks;

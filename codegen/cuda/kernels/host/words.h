@@ -8,6 +8,7 @@
 
 #define KERNEL(...) static void
 #define DEVICE static inline
+#define DEVICE_CALLED static
 #define UNROLL
 #define ROLLED
 #define SHARED(T, name, count)                                                                               \
