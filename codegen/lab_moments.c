@@ -9,7 +9,7 @@
 
 #include "runtime/probe.h"
 
-#define APART_BYTES ((size_t)256 << 20) /* of moments by expert */
+#define APART_BYTES ((size_t)1 << 30) /* of moments by expert; what needs more is known of all together */
 #define BORROWED 0.1f /* rows, for each column, that an expert's moments have of the mean over all experts */
 
 typedef struct {

@@ -39,7 +39,9 @@ static void add_routed(Program *p, const RoutedCase *c) {
     s->u.routed = (ArtRouted){c->experts, c->slots, c->k, c->n, c->act, c->shared};
     s->arg[0] = (ArtArg){ART_ARG_ROWS, c->shared ? c->k : c->slots * c->k, 0};
     s->arg[1] = (ArtArg){ART_ARG_ROWS, c->slots, 0};
-    s->arg[2] = tensor_add(p, c->dtype, ART_PANEL16);
+    s->arg[2] = tensor_add(p, c->dtype, c->group ? ART_GROUP16 : ART_PANEL16);
+    p->tensors.data[s->arg[2].value].art.group = c->group;
+    p->tensors.data[s->arg[2].value].art.flags = c->flags;
     s->arg[3] = c->bias ? tensor_add(p, ART_F32, ART_PLAIN) : no_arg;
     s->arg[4] = c->gate ? (ArtArg){ART_ARG_ROWS, c->slots * c->n, 0} : no_arg;
     s->arg[5] = (ArtArg){ART_ARG_ROWS, c->slots * c->n, 0};

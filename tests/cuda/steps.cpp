@@ -1,11 +1,13 @@
 /* steps.cpp: kernels that the emitter writes out, through prelude_host.h against plain loops in double: every elementwise
  * instruction over rows, tables and positions of odd sizes, numbers and what is none; products with chosen matrices of
- * every element type, for one row and several, whose slots name any expert or none. */
+ * every element type and of codes, for one row and several, whose slots name any expert or none. */
 #include "codegen/cuda/kernels/prelude_host.h"
 
 #include "codegen/cuda/kernels/common.cu"
 #include "codegen/cuda/kernels/weights.cu"
+#include "codegen/cuda/kernels/code_forms.cu"
 #include "codegen/cuda/kernels/linear.cu"
+#include "codegen/cuda/kernels/codes.cu"
 #include "codegen/cuda/kernels/cache.cu"
 #include "codegen/cuda/kernels/rows.cu"
 #include "codegen/cuda/kernels/experts.cu"
@@ -13,6 +15,8 @@
 #include "tests/cuda/random.h"
 #include "tests/cuda/steps.h"
 #include "tests/instructions.h"
+
+#include "tests/cuda/codes.h"
 
 static int failures, checks;
 
@@ -23,6 +27,7 @@ static i32 positions[MOST_ROWS] = {0, 7, 1000};
 alignas(16) static u8 matrix[MOST_WEIGHTS];
 static global<float> to;
 static u32 n_rows;
+static double slack; /* codes multiply rows in two parts of 8 bits of mantissa each */
 
 static global<const float> rows(u32 k) { return global<const float>(operand[k]); }
 static global<const float> table(u32 k) { return global<const float>(operand[k]); }
@@ -44,7 +49,7 @@ static void begin() {
 }
 static bool near(double got, double as) {
     const double rounded = (float)as;
-    return got == rounded || (got != got && as != as) || std::fabs(got - as) <= 3e-6 * (1 + std::fabs(as));
+    return got == rounded || (got != got && as != as) || std::fabs(got - as) <= slack * (1 + std::fabs(as));
 }
 static void check(const char *name, u32 number, u32 which, u32 size) {
     const std::string fault = launch_case(number);
@@ -70,6 +75,7 @@ static double operand_of(const PointCase &c, u32 k, u32 row, u32 i) {
 }
 static void points(u32 i, u32 number_of) {
     const PointCase c = point_case(i);
+    slack = 3e-6;
     for (n_rows = 1; n_rows <= MOST_ROWS; n_rows += 2) {
         begin();
         for (u32 k = 0; k < 3; k++)
@@ -95,10 +101,19 @@ template <class T> static void matrices(const RoutedCase &c, std::vector<double>
                 value.push_back(to_float(stored));
             }
 }
+static void codes(const RoutedCase &c, std::vector<double> &value) {
+    const Matrix m = random_codes(c.dtype, c.flags, c.group, c.k, c.experts * c.n);
+    if (m.bytes.empty() || m.bytes.size() > sizeof matrix)
+        failures++, puts("FAIL: no such form");
+    else
+        memcpy(matrix, m.bytes.data(), m.bytes.size());
+    value = m.value;
+}
 static void routed(u32 which, u32 number_of) {
     const RoutedCase &c = routed_cases[which];
     std::vector<double> value;
-    c.dtype == ART_F32 ? matrices<float>(c, value) : c.dtype == ART_F16 ? matrices<half>(c, value) : matrices<bf16>(c, value);
+    slack = c.group ? 6e-5 : 3e-6;
+    c.group ? codes(c, value) : c.dtype == ART_F32 ? matrices<float>(c, value) : c.dtype == ART_F16 ? matrices<half>(c, value) : matrices<bf16>(c, value);
     for (n_rows = 1; n_rows <= MOST_ROWS; n_rows += 2) {
         begin();
         for (auto &o : operand)

@@ -49,6 +49,7 @@ static inline void point_insns(const PointCase *c, ArtInsn insns[POINT_INSNS]) {
 typedef struct {
     uint32_t k, n, experts, slots, dtype, act;
     bool shared, bias, gate;
+    uint32_t group, flags; /* of codes; 0: floats */
 } RoutedCase;
 static const RoutedCase routed_cases[] = {
     {1, 1, 2, 1, ART_F32, ART_ACT_NONE, true, false, false},
@@ -58,6 +59,11 @@ static const RoutedCase routed_cases[] = {
     {300, 33, 2, 2, ART_F16, ART_ACT_SIGMOID, true, false, false},
     {17, 5, 3, 1, ART_F32, ART_ACT_GELU_ERF, false, true, false},
     {520, 48, 8, 2, ART_BF16, ART_ACT_TANH, true, true, true},
+    {100, 48, 5, 2, ART_U4, ART_ACT_NONE, true, false, false, 32, ART_F16 | 8u << 16},
+    {130, 16, 4, 3, ART_U5, ART_ACT_SILU, false, true, true, 64, ART_U8 | (uint32_t)ART_GRID_INT8 << 24},
+    {257, 32, 3, 2, ART_U3, ART_ACT_NONE, true, true, false, 128, ART_U8 | 4u << 16},
+    {100, 64, 2, 1, ART_U8, ART_ACT_RELU, false, false, true, 64, ART_F16 | (uint32_t)ART_GRID_QUADS << 24},
+    {160, 16, 6, 2, ART_U2, ART_ACT_NONE, true, true, false, 32, ART_U6 | (uint32_t)ART_ZERO_HIGH << 8},
 };
 enum { ROUTED_CASES = sizeof routed_cases / sizeof *routed_cases };
 
