@@ -68,21 +68,21 @@ static bool route(Mixture *m) {
     return val_ok(m->weight);
 }
 
-/* Zero points of w[E, N, K] as [E, N, groups]. The groups of a row start a byte; where a row is one group, the
- * rows of an expert are packed together. */
-static ValId zero_points(Call *c, size_t i, int64_t bits, const int64_t *groups) {
+/* Zero points of w[E, N, K] as [E * N, groups]. The groups of a row start a byte; where a row is one group, the rows
+ * of an expert are packed together. */
+static ValId zero_points(Call *c, size_t i, int64_t bits, int64_t experts, const int64_t *groups) {
     bool whole = attr_int(c, "block_size", 0) <= 0;
-    Dim shape[3] = {dim_const(groups[0]), dim_const(groups[1]), dim_const(groups[2])};
+    Dim shape[2] = {dim_const(groups[0]), dim_const(groups[1])};
     if (!in_has(c, i)) {
         uint64_t half = UINT64_C(1) << (bits - 1);
         return emit_const(c, type_scalar(quant_unsigned(bits)), &half, 1);
     }
-    ValId zero = quant_block_zeros(c, in_val(c, i), bits, whole ? groups[0] : groups[0] * groups[1],
-                                   whole ? groups[1] : groups[2]);
-    return emit_reshape(c, zero, 3, shape);
+    ValId zero = quant_block_zeros(c, in_val(c, i), bits, whole ? experts : groups[0],
+                                   whole ? groups[0] / experts : groups[1]);
+    return emit_reshape(c, zero, 2, shape);
 }
 
-/* w[E, N, K] of packed bits, with a scale for each row, or for each block of K of a row. */
+/* w[E, N, K] of packed bits, with a scale for each row, or for each block of K of a row: experts one below the other. */
 static ValId dequantised(Call *c, const Operands *o) {
     if (!in_has(c, o->scale)) {
         call_error(c, "input %zu, the scales, is missing", o->scale);
@@ -94,22 +94,24 @@ static ValId dequantised(Call *c, const Operands *o) {
     int64_t block = attr_int(c, "block_size", 0);
     const Type t = *type_of(c, w);
     DType code = quant_unsigned(bits);
-    if (code == DT_NONE || t.rank != 3 || !type_is_static(&t) || t.dtype != DT_U8 || t.dim[0].v > INT16_MAX ||
-        t.dim[1].v > INT32_MAX || t.dim[2].v > INT32_MAX) {
+    if (code == DT_NONE || t.rank != 3 || !type_is_static(&t) || t.dtype != DT_U8 || t.dim[0].v < 1 ||
+        t.dim[0].v > INT16_MAX || t.dim[1].v > INT32_MAX || t.dim[2].v > INT32_MAX) {
         call_error(c, "the weights are not packed bytes of 2, 4 or 8 bits");
         return NO_VAL;
     }
-    int64_t dim[3] = {t.dim[0].v, t.dim[1].v, t.dim[2].v * (8 / bits)}, groups[3] = {dim[0], dim[1], 1};
-    if (block <= 0) block = dim[2];
-    groups[2] = block > 0 ? (dim[2] + block - 1) / block : 0;
-    ValId in[3] = {view_constant(c, w, "weights", code, 3, dim),
-                   view_constant(c, scale, "scales", type_of(c, scale)->dtype, 3, groups),
-                   zero_points(c, o->zero, bits, groups)};
+    int64_t experts = t.dim[0].v, dim[2] = {experts * t.dim[1].v, t.dim[2].v * (8 / bits)};
+    if (block <= 0) block = dim[1];
+    int64_t groups[2] = {dim[0], block > 0 ? (dim[1] + block - 1) / block : 0};
+    ValId in[3] = {view_constant(c, w, "weights", code, 2, dim),
+                   view_constant(c, scale, "scales", type_of(c, scale)->dtype, 2, groups),
+                   zero_points(c, o->zero, bits, experts, groups)};
     if (!val_ok(in[0]) || !val_ok(in[1]) || !val_ok(in[2])) return NO_VAL;
     Attr a = attr_default();
-    a.axis = 2;
+    a.axis = 1;
     a.block = block;
-    return emit(c, OP_DEQUANTIZE, in, 3, &a, NULL);
+    ValId rows = emit(c, OP_DEQUANTIZE, in, 3, &a, NULL);
+    Dim stack[3] = {t.dim[0], t.dim[1], dim_const(dim[1])};
+    return val_ok(rows) ? emit_reshape(c, rows, 3, stack) : rows;
 }
 
 static const Operands *operands(const Call *c, uint32_t matrix) { return &OPERANDS[c->arg][matrix]; }

@@ -137,6 +137,36 @@ static void test_odd(void) {
     fixture_close(&f);
 }
 
+/* What ONNX Runtime has compressed is stored as it came. */
+static void test_imported(void) {
+    static const struct {
+        const char *name;
+        int64_t group;
+    } file[] = {{"qmoe_blocks", 16}, {"qmoe_blocks_zeros", 16}, {"qmoe_rows", 32}};
+    for (size_t i = 0; i < COUNT_OF(file); i++) {
+        Compile c;
+        size_t routed = 0;
+        compile_init(&c);
+        const char *path =
+            arena_printf(c.arena, "%s/tests/corpus/nodes/%s/model.onnx", GPTC_SOURCE_DIR, file[i].name);
+        CU_ASSERT_TRUE_FATAL(compile_open(&c, path, &(ImportOptions){0}));
+        FOR_NODES (c.imported, id) {
+            const Node *n = graph_node(c.imported, id);
+            GroupView v;
+            if (n->op != OP_ROUTED) continue;
+            const Type *w = graph_type(c.imported, n->in[2]);
+            routed++;
+            CU_ASSERT_TRUE_FATAL(group_stack(c.imported, n->in[2], false, c.arena, &v, &c.diag));
+            CU_ASSERT_EQUAL(v.codes.dim[0], w->dim[0].v * w->dim[1].v);
+            CU_ASSERT_EQUAL(v.codes.dim[1], w->dim[2].v);
+            CU_ASSERT_EQUAL(v.group, file[i].group);
+            CU_ASSERT_FALSE(group_stack(c.imported, n->in[2], true, c.arena, &v, &c.diag));
+        }
+        CU_ASSERT_EQUAL(routed, 2);
+        compile_free(&c);
+    }
+}
+
 /* ---- a lab ---- */
 
 static Quality measure(Fixture *f, const Graph *g) {
@@ -328,6 +358,7 @@ int main(void) {
     CU_pSuite s = CU_add_suite("experts as sites", NULL, NULL);
     CU_add_test(s, "found, read and written", test_forms);
     CU_add_test(s, "outputs that end inside a panel", test_odd);
+    CU_add_test(s, "compressed already", test_imported);
     CU_add_test(s, "set in a lab", test_lab);
     CU_add_test(s, "moments of each", test_moments);
     CU_add_test(s, "quantised by their own inputs", test_quantize);
