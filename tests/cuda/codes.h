@@ -73,7 +73,8 @@ static double random_zero(const ArtGroups &g, u8 *block, u8 *zeros, u32 o) {
 /* Without bytes: there is no such form. */
 static Matrix random_codes(u32 dtype, u32 flags, u32 group, u32 k, u32 n) {
     ArtTensor t = {};
-    t.dtype = dtype, t.layout = ART_GROUP16, t.rank = 2, t.flags = flags, t.group = group, t.dim[0] = n, t.dim[1] = k;
+    t.dtype = dtype, t.layout = ART_GROUP16, t.rank = 2, t.flags = flags, t.group = group, t.dim[0] = n,
+    t.dim[1] = k;
     const ArtGroups g = art_groups(dtype, flags, group);
     Matrix m;
     m.bytes.assign(art_groups_bytes(&t), 0);
@@ -91,9 +92,11 @@ static Matrix random_codes(u32 dtype, u32 flags, u32 group, u32 k, u32 n) {
         const u32 o = row % 16;
         if (g.panel_head) put_half(panel + 2 * o, 0.0002f + 0.0001f * (float)(random_bits() % 8));
         for (u32 b = 0; b < blocks; b++) {
-            u8 *block = panel + g.panel_head + b * g.block, *codes = block + g.block - 16 * (u64)(group / g.unit) * g.rows;
+            u8 *block = panel + g.panel_head + b * g.block,
+               *codes = block + g.block - 16 * (u64)(group / g.unit) * g.rows;
             const u32 zero_bytes = g.zeros == ART_ZERO_BYTE ? 16 : g.zeros == ART_ZERO_FLOAT ? 64 : 0;
-            const double zero = random_zero(g, block, codes - zero_bytes, o), scale = random_scale(g, panel, block, o);
+            const double zero = random_zero(g, block, codes - zero_bytes, o),
+                         scale = random_scale(g, panel, block, o);
             u32 code = 0;
             for (u32 c = 0; c < group && b * group + c < k; c++) {
                 const u32 in = c % g.unit / g.vector;
@@ -101,12 +104,14 @@ static Matrix random_codes(u32 dtype, u32 flags, u32 group, u32 k, u32 n) {
                     do code = random_bits() & ((1u << g.bits) - 1);
                     while (g.grid == ART_GRID_F8 && (code & 127) == 127);
                     for (const Part &p : parts_of(g.bits, in))
-                        codes[(c / g.unit * g.rows + p.row) * 16 + o] |= (u8)((code >> p.to & ((1u << p.bits) - 1)) << p.shift);
+                        codes[(c / g.unit * g.rows + p.row) * 16 + o] |=
+                            (u8)((code >> p.to & ((1u << p.bits) - 1)) << p.shift);
                 }
                 const double v = g.grid == ART_GRID_LINEAR ? code - zero
                                  : g.grid == ART_GRID_INT8 ? (double)(signed char)m.bytes[code]
-                                 : g.grid == ART_GRID_F8   ? f8_value(code)
-                                                           : half_value(&m.bytes[2 * (code * g.vector + c % g.vector)]);
+                                 : g.grid == ART_GRID_F8
+                                     ? f8_value(code)
+                                     : half_value(&m.bytes[2 * (code * g.vector + c % g.vector)]);
                 m.value[(size_t)row * k + b * group + c] = v * scale;
             }
         }
