@@ -1,7 +1,8 @@
 /* codes.cu: products of few rows with compressed weights, on matrix units without a loss.
  *
- * A warp takes 32 units of codes at a time, four sets of eight, and turns them in shared memory (fragment_load_turned), so that
- * a lane has two units of two outputs. A mask and a subtraction make them code - zero as bf16 pairs: exact, since a code has at
+ * A warp takes sets of eight units of codes, four at a time, one where a unit has many columns (so that the code stays short and
+ * a short row has work for more warps), and turns them in shared memory (fragment_load_turned), so that a lane has two units of
+ * two outputs. A mask and a subtraction make them code - zero as bf16 pairs: exact, since a code has at
  * most 8 bits; levels of a learned grid and float8 are exact too, and vectors of fp16 are a sum of two bf16. An x in fp32 is the
  * sum of two bf16, two of the eight columns of the right operand, to 2^-17 of itself; so four rows of x fill an instruction.
  * Sums and scales in float.
@@ -53,24 +54,37 @@ template <class W> DEVICE void pair_of_codes(u32 codes, u32 column, u32 minus_ze
 
 /* Where set s (8 units) of a panel lies: its block, and its first unit there. */
 template <class W> struct UnitSet {
-    enum { in_block = (W::units + 7) / 8 };
+    enum { in_block = (W::units + 7) / 8, piece = W::unit >= 4 ? 1 : 4 /* sets that a warp takes at a time */ };
     u32 block, unit;
     DEVICE UnitSet at(u32 s) { return UnitSet{s / in_block, s % in_block * 8}; }
 };
 
-/* Four sets, from `first` on, of `sets`: turned[row] has that row of their units, as fragment_load_turned gives it.
- * in(row, column): x; zero_of(block, output); scale_of(i, o): of the i-th of the four, output 2 g + o. */
+/* at(set, unit, row): where a row of a unit lies, in shared memory. turned[row]: that row of the piece's units, turned. */
+template <class W, class At> DEVICE void piece_load(u32 (&turned)[W::rows][UnitSet<W>::piece], At at) {
+    if constexpr (UnitSet<W>::piece == 4) {
+        UNROLL for (u32 r = 0; r < W::rows; r++) fragment_load_turned(turned[r], at(lane() / 8, lane() % 8, r));
+    } else {
+        UNROLL for (u32 r = 0; r < W::rows; r += 4) {
+            const u32 row = r + lane() / 8;
+            u32 four[4];
+            fragment_load_turned(four, at(0, lane() % 8, row < W::rows ? row : (u32)W::rows - 1));
+            UNROLL for (u32 i = 0; i < 4 && r + i < W::rows; i++) turned[r + i][0] = four[i];
+        }
+    }
+}
+/* A piece, from set `first` on, of `sets`. in(row, column): x; zero_of(block, output); scale_of(i, o): of the i-th set of the
+ * piece, output 2 g + o. */
 template <class W, u32 k, u32 rows, class In, class Zero, class Scale>
-DEVICE void codes_piece(const u32 (&turned)[W::rows][4], u32 first, u32 sets, shared<u32> table, In in, Zero zero_of, Scale scale_of,
+DEVICE void codes_piece(const u32 (&turned)[W::rows][UnitSet<W>::piece], u32 first, u32 sets, shared<u32> table, In in, Zero zero_of, Scale scale_of,
                         float (&sum)[(rows + 3) / 4][2]) {
     typedef UnitSet<W> S;
     enum {
         columns = W::unit,
         row_sets = (rows + 3) / 4,
-        span = S::in_block % 4 == 0 ? 4 : S::in_block % 2 == 0 ? 2 : 1 /* sets of a piece that surely share a block */
+        span = S::piece == 1 ? 1 : S::in_block % 4 == 0 ? 4 : S::in_block % 2 == 0 ? 2 : 1 /* sets of a piece that surely share a block */
     };
     const u32 g = lane() / 4, t = lane() % 4;
-    UNROLL for (u32 set = 0; set < 4; set += span) {
+    UNROLL for (u32 set = 0; set < S::piece; set += span) {
         const bool inside = first + set < sets;
         const S place = S::at(inside ? first + set : 0);
         u32 zero[2];
@@ -173,14 +187,16 @@ DEVICE void panel_sums(Codes<bits, group, Scale, zeros, same, grid>, global<cons
         }
         warp_barrier();
         ROLLED for (u32 i = 0; i < at_once && first + i * warps < pieces; i++) {
-            const u32 piece = first + i * warps;
+            const u32 base = (first + i * warps) * 4;
             const shared<u32> here = mine + i * piece_words;
-            u32 turned[W::rows][4];
-            UNROLL for (u32 r = 0; r < W::rows; r++) fragment_load_turned(turned[r], here + r * 128 + lane() * 4);
-            codes_piece<W, k, rows>(
-                turned, piece * 4, sets, table, in,
-                [&](u32 block, u32 output) { return W::zero_of(first_block + block * W::block_bytes, output); },
-                [&](u32 set, u32 o) { return float_of_bits(here[scales_at + (set * 8 + g) * 2 + o]); }, sum);
+            ROLLED for (u32 s = 0; s < 4 && base + s < sets; s += S::piece) {
+                u32 turned[W::rows][S::piece];
+                piece_load<W>(turned, [&](u32 set, u32 unit, u32 row) { return here + (row * 128 + (s + set) * 32 + unit * 4); });
+                codes_piece<W, k, rows>(
+                    turned, base + s, sets, table, in,
+                    [&](u32 block, u32 output) { return W::zero_of(first_block + block * W::block_bytes, output); },
+                    [&](u32 set, u32 o) { return float_of_bits(here[scales_at + ((s + set) * 8 + g) * 2 + o]); }, sum);
+            }
         }
         warp_barrier();
     }

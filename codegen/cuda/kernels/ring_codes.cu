@@ -60,13 +60,13 @@ template <class W, u32 k> DEVICE float ring_sum_codes(Ring &r, shared<float> x, 
         const CodeTile t = P::tile(i);
         const u32 stage = r.at;
         const shared<u8> panel = ring_take(r), blocks = panel + W::panel_head;
-        ROLLED for (u32 piece = warp() * 4; piece < t.sets; piece += RING_WARPS * 4) {
-            /* a lane names a unit; where there is none, the last one: it meets zeros */
-            const S own = S::at(smaller(piece + lane() / 8, t.sets - 1));
-            const u32 unit = smaller(own.unit + lane() % 8, t.units - 1);
-            u32 turned[W::rows][4];
-            UNROLL for (u32 row = 0; row < W::rows; row++)
-                fragment_load_turned(turned[row], (shared<u32>)(blocks + (own.block * W::block_bytes + W::codes_at + unit * P::unit_bytes + row * 16)));
+        ROLLED for (u32 piece = warp() * S::piece; piece < t.sets; piece += RING_WARPS * S::piece) {
+            u32 turned[W::rows][S::piece];
+            piece_load<W>(turned, [&](u32 set, u32 of_set, u32 row) { /* where there is no such unit, the last one: it meets zeros */
+                const S own = S::at(smaller(piece + set, t.sets - 1));
+                const u32 unit = smaller(own.unit + of_set, t.units - 1);
+                return (shared<u32>)(blocks + (own.block * W::block_bytes + W::codes_at + unit * P::unit_bytes + row * 16));
+            });
             codes_piece<W, k, 1>(
                 turned, piece, t.sets, table, [&](u32, u32 column) { return t.first + column < t.last ? x[t.first + column] : 0.0f; },
                 [&](u32 block, u32 output) { return W::zero_of(blocks + block * W::block_bytes, output); },
