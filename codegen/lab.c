@@ -160,7 +160,18 @@ static bool lab_measure_graph(Lab *lab, const Graph *g, const Windows *t, Qualit
     return ok;
 }
 
+bool lab_expect(Lab *lab, const Windows *t, Diag *d) {
+    LabText *x;
+    return lab_text(lab->self, t, &x, d);
+}
+
 /* ---- making ---- */
+
+static uint64_t weight_bytes(const Program *p) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < p->tensors.count; i++) bytes += p->tensors.data[i].art.bytes;
+    return bytes;
+}
 
 static bool lab_build(LabCpu *l, const Graph *exact, int64_t ctx, Diag *d) {
     Graph *g = graph_copy(exact, l->arena);
@@ -177,6 +188,7 @@ static bool lab_build(LabCpu *l, const Graph *exact, int64_t ctx, Diag *d) {
             return diag_bug(d, loc_none(), "the compiled model has no matrix \"%s\"", l->sites[i].site.name);
     }
     l->texts = (LabTexts){.arena = l->arena, .vocab = l->model.program->meta.vocab};
+    l->texts.most = lab_texts_most(weight_bytes(l->model.program));
     l->texts.nboundaries = boundaries_find(l->model.program, l->arena, &l->texts.boundaries);
     return true;
 }

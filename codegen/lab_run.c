@@ -22,9 +22,9 @@ static int64_t run_start(const LabCpu *l, const LabText *x, uint32_t end, const 
     uint32_t first = 0;
     while (first < end && !v->at[first]) first++;
     int64_t start = -1;
-    for (size_t b = 0; b < l->texts.nboundaries && x->rows.data; b++)
+    for (size_t b = 0; b < l->texts.nboundaries; b++)
         if (l->texts.boundaries[b].step <= first &&
-            x->stamp[b] == sites_stamp(l, l->texts.boundaries[b].step))
+            x->at[b].stamp == sites_stamp(l, l->texts.boundaries[b].step))
             start = (int64_t)b;
     return start;
 }
@@ -32,13 +32,13 @@ static int64_t run_start(const LabCpu *l, const LabText *x, uint32_t end, const 
 /* One batch of windows from boundary `start` to step `end`; rows of the boundaries on the way are kept. */
 static bool run_batch(LabCpu *l, LabText *x, int64_t first, uint32_t n, int64_t start, uint32_t end,
                       const LabVisit *v, Diag *d) {
-    const LabTexts *all = &l->texts;
+    LabTexts *all = &l->texts;
     size_t b = (size_t)(start + 1);
     uint32_t step = start < 0 ? 0 : all->boundaries[start].step;
     if (start >= 0) lab_text_restore(all, x, (size_t)start, first, n, &l->model);
     for (;;) {
         bool boundary = b < all->nboundaries && all->boundaries[b].step == step;
-        if (boundary && x->rows.data) lab_text_keep(all, x, b, first, n, &l->model);
+        if (boundary) lab_text_keep(all, x, b, first, n, &l->model);
         b += boundary;
         if (v->at[step] && !v->fn(v->user, l, step, first, n, d)) return false;
         if (step == end) return true;
@@ -53,14 +53,16 @@ bool lab_run(LabCpu *l, LabText *x, const Windows *t, uint32_t end, const LabVis
     if (!lab_model_windows(&l->model, t, d)) return false;
     int64_t start = run_start(l, x, end, v);
     const Boundary *at = l->texts.boundaries;
-    for (size_t b = (size_t)(start + 1); b < l->texts.nboundaries && at[b].step <= end; b++) x->stamp[b] = 0;
+    size_t from = (size_t)(start + 1), to = from;
+    for (; to < l->texts.nboundaries && at[to].step <= end; to++) x->at[to].stamp = 0;
+    lab_text_rows_reserve(&l->texts, x, start, from, to);
     for (int64_t first = 0; first < t->windows; first += l->model.batch) {
         uint32_t n = lab_model_take(&l->model, t, first);
         if (!lab_model_begin(&l->model, t, first, n, d) || !run_batch(l, x, first, n, start, end, v, d))
             return false;
     }
-    for (size_t b = (size_t)(start + 1); b < l->texts.nboundaries && at[b].step <= end && x->rows.data; b++)
-        x->stamp[b] = sites_stamp(l, at[b].step);
+    for (size_t b = from; b < to; b++)
+        if (x->at[b].rows.data) x->at[b].stamp = sites_stamp(l, at[b].step);
     return true;
 }
 
@@ -146,11 +148,11 @@ static bool run_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
     return x->ready;
 }
 
-static bool copy_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
+static bool borrow_base(LabCpu *l, LabText *x, const Windows *t, Diag *d) {
     LabText *from;
     if (!lab_text(l->base, t, &from, d)) return false;
-    memcpy(x->base.data, from->base.data, x->base.bytes);
-    return x->ready = true;
+    x->base = from->base;
+    return x->ready = x->borrowed = true;
 }
 
 bool lab_text_rows(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
@@ -160,6 +162,8 @@ bool lab_text_rows(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
 }
 
 bool lab_text(LabCpu *l, const Windows *t, LabText **out, Diag *d) {
-    if (!lab_text_rows(l, t, out, d) || !lab_text_reserve(&l->texts, *out, d)) return false;
-    return (*out)->ready || (l->base ? copy_base(l, *out, t, d) : run_base(l, *out, t, d));
+    if (!lab_text_rows(l, t, out, d)) return false;
+    if ((*out)->ready) return true;
+    if (l->base) return borrow_base(l, *out, t, d);
+    return lab_text_reserve(&l->texts, *out, d) && run_base(l, *out, t, d);
 }

@@ -1,5 +1,5 @@
-/* lab_text.c: places where a run may start, and what is kept of texts: at most KEPT_BYTES of log-probabilities in
- * memory, the rest on disk; at most KEPT_BYTES of rows, of the texts used last. */
+/* lab_text.c: places where a run may start, and what is kept of texts: log-probabilities, in memory as far as they are
+ * few, the rest on disk; rows, those used last. */
 #include "codegen/lab_text.h"
 
 #include <errno.h>
@@ -11,7 +11,18 @@
 
 #include "runtime/probe.h"
 
-#define KEPT_BYTES ((size_t)1 << 30)
+#define KEPT_MOST ((size_t)1 << 30)
+#define KEPT_LEAST ((size_t)64 << 20)
+#define KEPT_SMALL                                                                                           \
+    ((size_t)256 << 20) /* that a small model's weights and half of what is kept may take together */
+
+/* A search's memory is to stay below one and a half times the weights; a small model's is small anyway. */
+size_t lab_texts_most(uint64_t weight_bytes) {
+    uint64_t most = weight_bytes / 8,
+             small = weight_bytes / 2 < KEPT_SMALL ? KEPT_SMALL - weight_bytes / 2 : 0;
+    most = most > small ? most : small;
+    return most < KEPT_LEAST ? KEPT_LEAST : most > KEPT_MOST ? KEPT_MOST : (size_t)most;
+}
 
 /* ---- boundaries ---- */
 
@@ -76,33 +87,10 @@ void store_free(Store *s) {
 
 /* ---- texts ---- */
 
-static size_t kept_bytes(const LabTexts *all, bool rows) {
+static size_t base_bytes(const LabTexts *all) {
     size_t sum = 0;
-    for (const LabText *x = all->first; x; x = x->next) sum += rows ? x->rows.bytes : x->base.bytes;
+    for (const LabText *x = all->first; x; x = x->next) sum += x->borrowed ? 0 : x->base.bytes;
     return sum;
-}
-
-static void rows_drop(const LabTexts *all, LabText *x) {
-    store_free(&x->rows);
-    memset(x->stamp, 0, all->nboundaries * sizeof *x->stamp);
-}
-
-/* Room for the rows of all boundaries, when it can be had without giving up the bound. */
-static void rows_reserve(LabTexts *all, LabText *x) {
-    uint64_t floats = 0, rows = (uint64_t)(x->shape.windows * x->shape.length);
-    if (x->rows.data) return;
-    for (size_t b = 0; b < all->nboundaries; b++) {
-        x->at[b] = floats;
-        floats += rows * all->boundaries[b].width;
-    }
-    if (floats > KEPT_BYTES / sizeof(float)) return;
-    for (LabText *y = all->first; y && kept_bytes(all, true) + floats * sizeof(float) > KEPT_BYTES;
-         y = y->next)
-        rows_drop(all, y);
-    Diag none; /* without room runs start from the first step */
-    diag_init(&none);
-    store_new((size_t)floats * sizeof(float), false, &x->rows, &none);
-    diag_free(&none);
 }
 
 static uint64_t text_key(const Windows *t) {
@@ -114,8 +102,7 @@ static uint64_t text_key(const Windows *t) {
 static LabText *text_make(LabTexts *all, const Windows *t, uint64_t key) {
     LabText *x = arena_new_of(all->arena, LabText);
     *x = (LabText){.key = key, .shape = {NULL, t->windows, t->length, t->from}, .next = all->first};
-    x->at = arena_array_of(all->arena, all->nboundaries, uint64_t);
-    x->stamp = arena_array_of(all->arena, all->nboundaries, uint64_t);
+    x->at = arena_array_of(all->arena, all->nboundaries, Kept);
     return all->first = x;
 }
 
@@ -123,9 +110,7 @@ LabText *lab_text_find(LabTexts *all, const Windows *t) {
     uint64_t key = text_key(t);
     LabText *x = all->first;
     while (x && x->key != key) x = x->next;
-    if (!x) x = text_make(all, t, key);
-    rows_reserve(all, x);
-    return x;
+    return x ? x : text_make(all, t, key);
 }
 
 bool lab_text_reserve(const LabTexts *all, LabText *x, Diag *d) {
@@ -134,31 +119,68 @@ bool lab_text_reserve(const LabTexts *all, LabText *x, Diag *d) {
     if (!mul_size((size_t)(x->shape.windows * lab_text_scored(x)), all->vocab * sizeof(float), &bytes))
         return diag_error(d, loc_none(), "a text of %lld windows is too much to measure on",
                           (long long)x->shape.windows);
-    return store_new(bytes, kept_bytes(all, false) + bytes > KEPT_BYTES, &x->base, d);
+    return store_new(bytes, base_bytes(all) + bytes > all->most, &x->base, d);
+}
+
+/* ---- rows ---- */
+
+static size_t rows_bytes(const LabTexts *all, const LabText *x, size_t b, int64_t windows) {
+    return (size_t)(windows * x->shape.length) * all->boundaries[b].width * sizeof(float);
+}
+
+static void rows_drop(LabTexts *all, Kept *k) {
+    all->held -= k->rows.bytes;
+    store_free(&k->rows);
+    k->stamp = 0;
+}
+
+/* Whose rows were used least lately, but for x's from `from` on and those of `start`; NULL: nobody's. */
+static Kept *rows_oldest(const LabTexts *all, const LabText *x, int64_t start, size_t from) {
+    Kept *oldest = NULL;
+    for (LabText *y = all->first; y; y = y->next)
+        for (size_t b = 0; b < all->nboundaries; b++) {
+            Kept *k = &y->at[b];
+            if (!k->rows.data || (y == x && ((int64_t)b == start || b >= from))) continue;
+            if (!oldest || k->used < oldest->used) oldest = k;
+        }
+    return oldest;
+}
+
+void lab_text_rows_reserve(LabTexts *all, LabText *x, int64_t start, size_t from, size_t end) {
+    Diag none; /* without room runs start from the first step */
+    diag_init(&none);
+    for (size_t b = end; b-- > from;) {
+        Kept *k = &x->at[b], *oldest;
+        size_t bytes = rows_bytes(all, x, b, x->shape.windows);
+        k->used = ++all->uses;
+        if (k->rows.data) continue;
+        while (all->held + bytes > all->most && (oldest = rows_oldest(all, x, start, b)))
+            rows_drop(all, oldest);
+        if (all->held + bytes > all->most || !store_new(bytes, false, &k->rows, &none)) continue;
+        all->held += bytes;
+    }
+    diag_free(&none);
+}
+
+static float *rows_at(const LabTexts *all, const LabText *x, size_t b, int64_t first) {
+    return (float *)x->at[b].rows.data + (uint64_t)(first * x->shape.length) * all->boundaries[b].width;
+}
+
+void lab_text_keep(const LabTexts *all, LabText *x, size_t b, int64_t first, uint32_t n, const LabModel *m) {
+    if (x->at[b].rows.data)
+        memcpy(rows_at(all, x, b, first), probe_buffer(m->session, all->boundaries[b].offset),
+               rows_bytes(all, x, b, n));
+}
+
+void lab_text_restore(LabTexts *all, LabText *x, size_t b, int64_t first, uint32_t n, LabModel *m) {
+    x->at[b].used = ++all->uses;
+    memcpy(probe_buffer(m->session, all->boundaries[b].offset), rows_at(all, x, b, first),
+           rows_bytes(all, x, b, n));
 }
 
 void lab_texts_free(LabTexts *all) {
     for (LabText *x = all->first; x; x = x->next) {
-        store_free(&x->base);
-        store_free(&x->rows);
+        if (!x->borrowed) store_free(&x->base);
+        for (size_t b = 0; b < all->nboundaries; b++) store_free(&x->at[b].rows);
     }
-}
-
-static float *rows_at(const LabTexts *all, const LabText *x, size_t b, int64_t first) {
-    return (float *)x->rows.data + x->at[b] + (uint64_t)(first * x->shape.length) * all->boundaries[b].width;
-}
-
-static size_t rows_bytes(const LabTexts *all, const LabText *x, size_t b, uint32_t n) {
-    return (size_t)(n * x->shape.length) * all->boundaries[b].width * sizeof(float);
-}
-
-void lab_text_keep(const LabTexts *all, LabText *x, size_t b, int64_t first, uint32_t n, const LabModel *m) {
-    memcpy(rows_at(all, x, b, first), probe_buffer(m->session, all->boundaries[b].offset),
-           rows_bytes(all, x, b, n));
-}
-
-void lab_text_restore(const LabTexts *all, const LabText *x, size_t b, int64_t first, uint32_t n,
-                      LabModel *m) {
-    memcpy(probe_buffer(m->session, all->boundaries[b].offset), rows_at(all, x, b, first),
-           rows_bytes(all, x, b, n));
 }

@@ -36,6 +36,9 @@ static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag 
     if (!lab_new(g, out->sites, out->nsites, l->text.calibration.length, l->opt.threads, &out->lab, d))
         return false;
     if (base) lab_compare(out->lab, base);
+    const Windows *const texts[] = {&l->text.evaluation, &l->text.guard, &l->text.confirmation};
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        if (texts[i]->windows > 0 && !lab_expect(out->lab, texts[i], d)) return false;
     return true;
 }
 

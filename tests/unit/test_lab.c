@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codegen/lab.h"
+#include "codegen/lab_cpu.h"
 #include "tests/unit/unit.h"
 #include "tools/driver.h"
 
@@ -110,6 +111,45 @@ static void test_set_and_restore(void) {
 }
 
 /* What set computes is what the graph with that matrix computes when it is compiled. */
+/* With room for the rows of two places of the model, and log-probabilities on disk, every figure is the same. */
+static void test_little_memory(void) {
+    Fixture all, few;
+    fixture_open(&all, 2);
+    fixture_open(&few, 2);
+    LabTexts *texts = &((LabCpu *)few.lab->self)->texts;
+    const size_t place = sizeof(float) * WINDOWS * LENGTH * 256;
+    texts->most = 2 * place + place / 2;
+    bool dropped = false;
+    for (uint32_t i = 0; i < all.nsites; i++) {
+        const Site *s = &all.sites[i];
+        Moments want, got;
+        float *w = site_rounded(&all, i);
+        if (s->kind == SITE_TABLE) continue;
+        CU_ASSERT_TRUE_FATAL(all.lab->moments(all.lab, &all.text, &i, 1, all.c.arena, &want, &all.c.diag));
+        CU_ASSERT_TRUE_FATAL(few.lab->moments(few.lab, &few.text, &i, 1, few.c.arena, &got, &few.c.diag));
+        CU_ASSERT_EQUAL(memcmp(want.xx, got.xx, (size_t)(s->cols * s->cols) * sizeof *want.xx), 0);
+        CU_ASSERT_TRUE(all.lab->set(all.lab, i, w, &all.c.diag) && few.lab->set(few.lab, i, w, &few.c.diag));
+        if (i % 4 == 0) {
+            const Quality a = measure(&all), b = measure(&few);
+            CU_ASSERT_EQUAL(memcmp(&a, &b, sizeof a), 0);
+        }
+        CU_ASSERT_TRUE(texts->held > 0 && texts->held <= texts->most);
+        dropped |= ((LabCpu *)all.lab->self)->texts.held > texts->most;
+    }
+    CU_ASSERT_TRUE(dropped);
+    fixture_close(&few);
+    fixture_close(&all);
+}
+
+/* An eighth of the weights; of small ones more, of large ones a gigabyte. */
+static void test_memory_bounds(void) {
+    const uint64_t mb = 1 << 20;
+    CU_ASSERT_EQUAL(lab_texts_most(20 * mb), 246 * mb);
+    CU_ASSERT_EQUAL(lab_texts_most(480 * mb), 64 * mb);
+    CU_ASSERT_EQUAL(lab_texts_most(4096 * mb), 512 * mb);
+    CU_ASSERT_EQUAL(lab_texts_most(100000 * mb), 1024 * mb);
+}
+
 static void test_graph(void) {
     Fixture f;
     fixture_open(&f, 2);
@@ -292,6 +332,8 @@ int main(void) {
     CU_pSuite s = CU_add_suite("lab", NULL, NULL);
     CU_add_test(s, "the model as it is is no distance away", test_unchanged);
     CU_add_test(s, "sites set and restored", test_set_and_restore);
+    CU_add_test(s, "little memory", test_little_memory);
+    CU_add_test(s, "memory's bounds", test_memory_bounds);
     CU_add_test(s, "a graph compiled anew", test_graph);
     CU_add_test(s, "a smaller graph's lab against the whole one's", test_compare);
     CU_add_test(s, "texts", test_texts);
