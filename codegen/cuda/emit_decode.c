@@ -170,6 +170,7 @@ static void write_text(const Decode *d, const Pieces *p, const CudaDecode *c, Te
                 "global<u64> "
                 "words, global<u64> sums, global<float> logits, global<u32> mail, global<const u32> row, u32 "
                 "context, u32 epoch, u32 steps, u32 stages) {\n"
+                "    if (!has_bulk_copies) return;\n"
                 "    SHARED_AT_LAUNCH(u8, memory);\n"
                 "    const shared<float> local = (shared<float>)memory;\n"
                 "    const shared<u64> barriers = (shared<u64>)(memory + %u);\n"

@@ -9,6 +9,8 @@ typedef struct {
     const char *name;
     uint32_t when, grid, high, outputs, threads, shared_bytes;
     const char *call; /* with its tile, before the arguments that all have */
+    const char *
+        on; /* chips that launch it; what others have of it is empty, which spares their compiler a quarter */
 } Gemm;
 
 /* Values of x and of the decoded weights; NULL: such weights have no kernel here. */
@@ -36,7 +38,8 @@ static Gemm gemm_groups(const Emit *e) {
                   .outputs = outputs,
                   .threads = 384,
                   .shared_bytes = stages * (128 + outputs) * 128 + stages * 16,
-                  .call = arena_printf(e->arena, "%u, %u", outputs, stages)};
+                  .call = arena_printf(e->arena, "%u, %u", outputs, stages),
+                  .on = "has_matrix_groups"};
 }
 
 /* The tile is high x outputs, the warps lie `across` next to each other. */
@@ -48,7 +51,8 @@ static Gemm gemm_warps(const Emit *e, const char *name, uint32_t when, uint32_t 
                   .outputs = outputs,
                   .threads = 256,
                   .shared_bytes = stages * (high + outputs) * 128,
-                  .call = arena_printf(e->arena, "%u, %u, %u, %u", high, outputs, across, stages)};
+                  .call = arena_printf(e->arena, "%u, %u, %u, %u", high, outputs, across, stages),
+                  .on = when & ART_CHIP_OTHER ? "lacks_matrix_groups" : NULL};
 }
 
 /* out(row, n, a, b): the sums of outputs n and n + 1. */
@@ -94,9 +98,9 @@ static void write_product(Emit *e, const Gemm *m, const char *type) {
     emit_operands(e);
     text_add(&e->body, "    SHARED_AT_LAUNCH(u8, ring);\n");
     pair_epilogue(e);
-    text_printf(&e->body, "    %sgemm_%s<%s, %s, %u, %u, %s>(w, x, rows, ring, out);\n",
-                groups ? "if constexpr (has_matrix_groups)\n        " : "", groups ? "groups" : "warps", type,
-                emit_form(e, &s->arg[1]), u->k, u->n, m->call);
+    if (m->on) text_printf(&e->body, "    if constexpr (%s)\n    ", m->on);
+    text_printf(&e->body, "    gemm_%s<%s, %s, %u, %u, %s>(w, x, rows, ring, out);\n",
+                groups ? "groups" : "warps", type, emit_form(e, &s->arg[1]), u->k, u->n, m->call);
     kernel_finish(
         e, arena_printf(e->arena, "gemm_%ux%u%s_%s", u->k, u->n, emit_activation_name(u->act), m->name),
         m->threads,

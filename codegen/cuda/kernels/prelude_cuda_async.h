@@ -19,6 +19,7 @@ template <int left> DEVICE void copy_wait() {
  * arrivals came and all bytes that were announced have landed. wait(b, parity) waits for the end of the phase of that
  * parity, the one before or the one under way: a fresh barrier lets wait(b, 1) pass. */
 #if __CUDA_ARCH__ >= 900
+enum { has_bulk_copies = 1 };
 DEVICE void mbarrier_init(u64 *b, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
                  : "memory");
@@ -57,6 +58,7 @@ template <class T, class S> DEVICE void bulk_copy(T *to, const S *from, u32 byte
 /* What this thread wrote to shared memory becomes known to bulk copies and matrix units. */
 DEVICE void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #else /* a chip without them: kernels with these words are there and never launched */
+enum { has_bulk_copies = 0 };
 DEVICE void mbarrier_init(u64 *, u32) {}
 DEVICE void mbarrier_publish() {}
 DEVICE void mbarrier_arrive(u64 *) {}

@@ -68,7 +68,7 @@ struct MatrixTile {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-enum { has_matrix_groups = 1 };
+enum { has_matrix_groups = 1, lacks_matrix_groups = 0 };
 /* at: of rows 0.. and k 0.. of the tile; step: 16 values of k each. */
 template <class T> DEVICE MatrixTile tile_by_k(T *at, u32 step) {
     const u32 address = shared_address(at) + step * 32;
@@ -125,7 +125,7 @@ GROUP_PRODUCT(bf16, "bf16", 128, 64, 64, 65, 66)
 GROUP_PRODUCT(bf16, "bf16", 256, 128, 128, 129, 130)
 /* clang-format on */
 #else /* kernels with these words are there and never launched */
-enum { has_matrix_groups = 0 };
+enum { has_matrix_groups = 0, lacks_matrix_groups = 1 };
 template <class T> DEVICE MatrixTile tile_by_k(T *, u32) { return MatrixTile{}; }
 template <class T> DEVICE MatrixTile tile_by_n(T *, u32, u32) { return MatrixTile{}; }
 DEVICE void matrix_fence() {}

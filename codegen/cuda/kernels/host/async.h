@@ -123,6 +123,7 @@ DEVICE void mbarrier_wait(shared<u64> b, u32 parity, HOST_SITE) {
 }
 
 /* ---- many bytes at once, one thread asks for all ---- */
+enum { has_bulk_copies = 1 };
 template <class T, class S>
 void bulk_copy(shared<T> to, global<S> from, u32 bytes, shared<u64> done, HOST_SITE) {
     const host::Mbarrier &m = host::mbarrier_at(done, HOST_HERE);

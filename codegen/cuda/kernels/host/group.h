@@ -34,7 +34,7 @@ struct MatrixTile {
     const u8 *at;
     u32 stride; /* by n; 0: by k */
 };
-enum { has_matrix_groups = 1 };
+enum { has_matrix_groups = 1, lacks_matrix_groups = 1 }; /* whichever kernel a test wants */
 
 namespace host {
 inline void tile_check(const void *at, Site s) {
