@@ -56,7 +56,7 @@ typedef struct gptc_model gptc_model;
 typedef struct {
     size_t struct_size; /* sizeof(gptc_open_options); 0 is taken as this version's */
     int verify;         /* also check the weights' checksum (reads the whole file) */
-    int cpu_level;      /* 0 = best of this machine, 1 = portable C, 2 = AVX2, 3 = AVX-512 */
+    int cpu_level;      /* 0 = best of this machine, 1 = portable C, 2 = AVX2, 3 = AVX-512, 4 = with VNNI */
 } gptc_open_options;
 /* options and why may be NULL. */
 gptc_status gptc_open(const char *path, const gptc_open_options *options, gptc_model **out, gptc_detail *why);

@@ -44,7 +44,7 @@ static int parse_options(int argc, char **argv, Options *o) {
         {"--depth", NULL, CLI_INT, &o->depth, "N", "tokens in the cache before each measurement (0)"},
         {"--batch", NULL, CLI_INT, &o->batch, "N", "sequences decoded together (1)"},
         {"--level", NULL, CLI_INT, &o->level, "N",
-         "0 = the machine's best, 1 = portable, 2 = AVX2, 3 = AVX-512"},
+         "0 = the machine's best, 1 = portable, 2 = AVX2, 3 = AVX-512, 4 = with VNNI"},
         {"--json", NULL, CLI_FLAG, &o->json, NULL, "one JSON object"},
         {0}};
     Cli cli = {.tool = "gptc-bench",

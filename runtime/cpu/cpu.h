@@ -201,7 +201,7 @@ typedef struct {
 } CpuProduct;
 
 typedef struct {
-    const char *name; /* "portable", "avx2", "avx512" */
+    const char *name; /* "portable", "avx2", "avx512", "avx512-vnni" */
     void (*gather)(const CpuWorker *w, const CpuGather *a);
     void (*norm)(const CpuWorker *w, const CpuNorm *a);
     void (*linear)(const CpuWorker *w, const CpuLinear *a);
@@ -221,8 +221,8 @@ typedef struct {
     void (*tile)(const ArtInsn *n, size_t count, const float *a, const float *b, const float *c, float *d);
 } CpuKernels;
 
-/* level: 0 = the best this machine has, 1 = portable, 2 = AVX2, 3 = AVX-512 (gptc_open_options.cpu_level).
- * NULL: the machine or the build lacks it, or there is no such level. */
+/* level: 0 = the best this machine has, 1 = portable, 2 = AVX2, 3 = AVX-512, 4 = with VNNI
+ * (gptc_open_options.cpu_level). NULL: the machine or the build lacks it, or there is no such level. */
 const CpuKernels *cpu_select(int level);
 
 /* Bytes of shared scratch a step may need: linear of at most rows x k; routed and

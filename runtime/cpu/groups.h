@@ -129,7 +129,7 @@ INLINE B16 grid_bytes_of(int bits, const Grid *grid, B16 code) {
 #define SIGNED_ONE 1.0f
 #endif
 INLINE void v_from_bytes(bool sign, B16 b, V *out) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     __m128i x = (__m128i)b;
     out[0] = (V)_mm512_cvtepi32_ps(sign ? _mm512_cvtepi8_epi32(x) : _mm512_cvtepu8_epi32(x));
 #elif CPU_LEVEL == 2
@@ -152,7 +152,7 @@ INLINE void v_from_bytes(bool sign, B16 b, V *out) {
 
 /* Float8 e4m3 as floats over 256: their bits are those of an fp16 with another bias. */
 INLINE void v_from_f8(B16 b, V *out) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     __m256i h = _mm256_slli_epi16(_mm256_cvtepu8_epi16((__m128i)b), 8);
     h = _mm256_and_si256(_mm256_srai_epi16(h, 1), _mm256_set1_epi16((short)0xbf80));
     out[0] = v_from_f16((VH)h);
@@ -171,7 +171,7 @@ INLINE void v_from_f8(B16 b, V *out) {
 }
 
 INLINE void v_from_table(const float *table, B16 code, V *out) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     out[0] = (V)_mm512_i32gather_ps(_mm512_cvtepu8_epi32((__m128i)code), table, 4);
 #elif CPU_LEVEL == 2
     __m128i x = (__m128i)code;
@@ -309,8 +309,8 @@ INLINE void group_decode_code(int bits, Code code, const CpuGroups *g, const Gri
     }
 }
 
-static void group_decode(const CpuGroups *g, const Grid *grid, const char *panel, size_t k0, size_t k,
-                         float *to) {
+static inline void group_decode(const CpuGroups *g, const Grid *grid, const char *panel, size_t k0, size_t k,
+                                float *to) {
     switch (CODE_KEY(g->bits, code_of(g))) {
 #define CASE(b, c)                                                                                           \
     case CODE_KEY(b, CODE_##c): group_decode_code(b, CODE_##c, g, grid, panel, k0, k, to); break;
@@ -320,8 +320,8 @@ static void group_decode(const CpuGroups *g, const Grid *grid, const char *panel
 }
 
 /* One row times n panels side by side, block by block: several streams from memory. */
-static void group_row(const CpuGroups *g, const Grid *grid, const char *w, size_t n, size_t k, const float *x,
-                      float *sums) {
+static inline void group_row(const CpuGroups *g, const Grid *grid, const char *w, size_t n, size_t k,
+                             const float *x, float *sums) {
     size_t block = block_bytes(g), panel = panel_bytes(g, k), at = panel_head(g);
     memset(sums, 0, n * 16 * sizeof *sums);
     for (size_t k0 = 0; k0 < k; k0 += g->group, at += block) {
@@ -341,7 +341,8 @@ static void group_row(const CpuGroups *g, const Grid *grid, const char *w, size_
 }
 
 /* Row `row` of a matrix of `cols` columns: its panel is decoded a piece at a time, and one lane kept. */
-static void group_get_row(const CpuGroups *g, const char *tensor, size_t cols, size_t row, float *out) {
+static inline void group_get_row(const CpuGroups *g, const char *tensor, size_t cols, size_t row,
+                                 float *out) {
     enum { PIECE = 64 };
     float wide[PIECE * 16];
     Grid grid;

@@ -1,8 +1,9 @@
 /* groups_int8.h: one row rounded to 8 bits times compressed weights, in integers.
  *
  * Eight columns of a panel are decoded at a time, as bytes with sign, and turned so that four columns of an output lie
- * side by side; a byte product wants one side without sign, so the weights' signs go to the row (maddubs). The
- * sums of a block are exact. */
+ * side by side; a byte product wants one side without sign: either the weights' signs go to the row (maddubs), or, with
+ * VNNI, the weights are made positive by a base and the row's sum times that is taken off again. The sums of a block
+ * are exact, so that all levels find the same. */
 #ifndef RUNTIME_CPU_GROUPS_INT8_H
 #define RUNTIME_CPU_GROUPS_INT8_H
 
@@ -44,7 +45,7 @@ INLINE Rounding rounding_of(const float *x, size_t n) {
 }
 
 /* Rounds a row of k floats by groups: to[i * stride]. */
-static void round_row(const float *x, size_t k, size_t group, float *to, size_t stride) {
+static inline void round_row(const float *x, size_t k, size_t group, float *to, size_t stride) {
     for (size_t at = 0; at < k; at += group) {
         size_t n = min_size(group, k - at);
         Rounding r = rounding_of(x + at, n);
@@ -52,7 +53,7 @@ static void round_row(const float *x, size_t k, size_t group, float *to, size_t 
     }
 }
 
-static void row_to_int8(const float *x, size_t k, size_t group, const RowInt8 *to) {
+static inline void row_to_int8(const float *x, size_t k, size_t group, const RowInt8 *to) {
     for (size_t at = 0; at < k; at += group) {
         size_t n = min_size(group, k - at);
         Rounding r = rounding_of(x + at, n);
@@ -71,46 +72,96 @@ INLINE bool codes_are_int8(const CpuGroups *g) {
 }
 
 #if CPU_LEVEL >= 2
-typedef uint8_t B32 __attribute__((vector_size(32)));
-typedef uint16_t W16 __attribute__((vector_size(32)));
+#if CPU_LEVEL == 2
+#define SPANS 1 /* a vector holds 32 bytes of so many spans */
+#define MM(op) _mm256_##op
+typedef __m256i YI;
+#else
+#define SPANS 2
+#define MM(op) _mm512_##op
+typedef __m512i YI;
+#endif
+#define UNSIGNED_WEIGHTS (CPU_LEVEL == 4)
+typedef uint8_t Y __attribute__((vector_size(32 * SPANS)));
+typedef uint16_t YW __attribute__((vector_size(32 * SPANS)));
 
-INLINE B32 y_load(const uint8_t *p) {
-    B32 b;
-    memcpy(&b, p, sizeof b);
-    return b;
+/* Codes of SPANS spans, the second `next` bytes after the first. */
+typedef struct {
+    const uint8_t *at;
+    size_t next;
+} Spans;
+
+INLINE __m256i span_load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+/* 16 bytes, and the same moved down so many bits. */
+INLINE __m256i span_moved(const uint8_t *p, int down) {
+    W8 h = (W8)b_load(p);
+    return _mm256_set_m128i((__m128i)(h >> down), (__m128i)h);
 }
-INLINE B32 y_both(B16 low, B16 high) { return (B32)_mm256_set_m128i((__m128i)high, (__m128i)low); }
-INLINE B32 y_bits(B32 x, int from, int to, uint32_t mask) {
-    W16 moved = from >= to ? (W16)x >> (from - to) : (W16)x << (to - from);
-    return (B32)moved & (B32)_mm256_set1_epi8((char)(mask << to));
+
+#if SPANS == 1
+INLINE Y y_join(__m256i span, __m256i next) { return (void)next, (Y)span; }
+INLINE Y y_all(B16 b) { return (Y)_mm256_broadcastsi128_si256((__m128i)b); }
+INLINE Y y_select(Y bit7, Y a, Y b) { return (Y)_mm256_blendv_epi8((__m256i)b, (__m256i)a, (__m256i)bit7); }
+INLINE __m256i y_fold(YI v) { return v; }
+/* One span of a row, or two, again and again. */
+INLINE YI row_bytes(const int8_t *x, bool two) {
+    int64_t span;
+    memcpy(&span, x, sizeof span);
+    return (void)two, _mm256_set1_epi64x(span);
+}
+#else
+INLINE Y y_join(__m256i span, __m256i next) {
+    return (Y)_mm512_inserti64x4(_mm512_castsi256_si512(span), next, 1);
+}
+INLINE Y y_all(B16 b) { return (Y)_mm512_broadcast_i32x4((__m128i)b); }
+INLINE Y y_select(Y bit7, Y a, Y b) {
+    return (Y)_mm512_mask_blend_epi8(_mm512_movepi8_mask((__m512i)bit7), (__m512i)b, (__m512i)a);
+}
+INLINE __m256i y_fold(YI v) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+}
+INLINE YI row_bytes(const int8_t *x, bool two) {
+    __m128i span = two ? _mm_loadu_si128((const __m128i *)x) : _mm_loadl_epi64((const __m128i *)x);
+    return _mm512_broadcast_i32x4(span);
+}
+#endif
+/* The sums of lanes of 16 bytes, of a and of b. */
+INLINE __m256i lanes_sum(__m256i a, __m256i b) {
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+INLINE Y y_load(Spans s, int at) { return y_join(span_load(s.at + at), span_load(s.at + s.next + at)); }
+INLINE Y y_moved(Spans s, int at, int down) {
+    return y_join(span_moved(s.at + at, down), span_moved(s.at + s.next + at, down));
+}
+INLINE Y y_bits(Y x, int from, int to, uint32_t mask) {
+    YW moved = from >= to ? (YW)x >> (from - to) : (YW)x << (to - from);
+    return (Y)moved & (Y)MM(set1_epi8)((char)(mask << to));
 }
 
 /* Eight columns as four vectors of codes: y[i] holds column first[i] for 16 outputs, then another. `order` of
  * span_order says which. */
-INLINE void span_codes(int bits, const uint8_t *p, B32 *y) {
+INLINE void span_codes(int bits, Spans s, Y *y) {
     if (bits == 8) {
-        for (int i = 0; i < 4; i++) { y[i] = y_load(p + 32 * i); }
+        for (int i = 0; i < 4; i++) { y[i] = y_load(s, 32 * i); }
     } else if (bits <= 3) {
-        B32 low = y_load(p);
+        Y low = y_load(s, 0);
         UNROLL for (int i = 0; i < 4; i++) { y[i] = y_bits(low, 2 * i, 0, 3); }
         if (bits == 3) {
-            B16 h = b_load(p + 32);
-            B32 high = y_both(h, (B16)((W8)h >> 4));
+            Y high = y_moved(s, 32, 4);
             UNROLL for (int i = 0; i < 4; i++) { y[i] |= y_bits(high, i, 2, 1); }
         }
     } else {
-        const uint8_t *second = p + (bits == 6 ? 48 : 32);
-        y[0] = y_bits(y_load(p), 0, 0, 15), y[1] = y_bits(y_load(p), 4, 0, 15);
-        y[2] = y_bits(y_load(second), 0, 0, 15), y[3] = y_bits(y_load(second), 4, 0, 15);
+        Y first = y_load(s, 0), second = y_load(s, bits == 6 ? 48 : 32);
+        y[0] = y_bits(first, 0, 0, 15), y[1] = y_bits(first, 4, 0, 15);
+        y[2] = y_bits(second, 0, 0, 15), y[3] = y_bits(second, 4, 0, 15);
         if (bits == 5) {
-            B16 h = b_load(p + 64);
-            B32 high = y_both(h, (B16)((W8)h >> 2));
+            Y high = y_moved(s, 64, 2);
             UNROLL for (int i = 0; i < 4; i++) { y[i] |= y_bits(high, i / 2 * 4 + i % 2, 4, 1); }
         }
         if (bits == 6) {
             for (int u = 0; u < 2; u++) {
-                B16 h = b_load(p + u * 48 + 32);
-                B32 high = y_both(h, (B16)((W8)h >> 4));
+                Y high = y_moved(s, u * 48 + 32, 4);
                 y[2 * u] |= y_bits(high, 0, 4, 3), y[2 * u + 1] |= y_bits(high, 2, 4, 3);
             }
         }
@@ -118,73 +169,90 @@ INLINE void span_codes(int bits, const uint8_t *p, B32 *y) {
 }
 
 /* Where the row's bytes go, so that they stand beside the columns of span_codes. */
-INLINE __m256i span_order(int bits) {
-    if (bits == 8) {
-        return _mm256_set_epi32(0x07050301, 0x07050301, 0x07050301, 0x07050301, 0x06040200, 0x06040200,
-                                0x06040200, 0x06040200);
-    }
-    if (bits <= 3) {
-        return _mm256_set_epi32(0x07060504, 0x07060504, 0x07060504, 0x07060504, 0x03020100, 0x03020100,
-                                0x03020100, 0x03020100);
-    }
-    return _mm256_set_epi32(0x07060302, 0x07060302, 0x07060302, 0x07060302, 0x05040100, 0x05040100,
-                            0x05040100, 0x05040100);
+INLINE YI span_order(int bits) {
+    int low = bits == 8 ? 0x06040200 : bits <= 3 ? 0x03020100 : 0x05040100;
+    int high = bits == 8 ? 0x07050301 : bits <= 3 ? 0x07060504 : 0x07060302;
+    __m256i order = _mm256_set_epi32(high, high, high, high, low, low, low, low);
+    return (YI)y_join(order, _mm256_add_epi8(order, _mm256_set1_epi8(INT8_SPAN)));
 }
 
-INLINE B32 y_int8(int bits, Code code, B32 zero, const Grid *grid, B32 c) {
-    if (code != CODE_GRID) { return c - zero; }
-    __m256i low = _mm256_shuffle_epi8((__m256i)y_both(grid->low, grid->low), (__m256i)c);
-    if (bits < 5) { return (B32)low; }
-    __m256i high = _mm256_shuffle_epi8((__m256i)y_both(grid->high, grid->high), (__m256i)c);
-    return (B32)_mm256_blendv_epi8(low, high, _mm256_slli_epi16((__m256i)c, 3));
+/* The weights of codes c, or with UNSIGNED_WEIGHTS what is their base more: `zero`, of a grid 128. */
+INLINE Y y_weights(int bits, Code code, Y zero, const Grid *grid, Y c) {
+    if (code != CODE_GRID) { return UNSIGNED_WEIGHTS ? c : c - zero; }
+    B16 base = b_set(UNSIGNED_WEIGHTS ? 128 : 0);
+    Y low = (Y)MM(shuffle_epi8)((YI)y_all(grid->low ^ base), (YI)c);
+    if (bits < 5) { return low; }
+    Y high = (Y)MM(shuffle_epi8)((YI)y_all(grid->high ^ base), (YI)c);
+    return y_select((Y)((YW)c << 3), high, low);
 }
 
 /* sum += four columns of four outputs in each lane times the row's. */
-INLINE __m256i quad_dot(__m256i sum, __m256i w, __m256i x) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+INLINE YI quad_dot(YI sum, YI w, YI x) {
+#if UNSIGNED_WEIGHTS
+    return _mm512_dpbusd_epi32(sum, w, x);
+#else
+#if CPU_LEVEL == 2
+    YI turned = _mm256_sign_epi8(x, w);
+#else
+    YI turned = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+#endif
+    YI pairs = MM(maddubs_epi16)(MM(abs_epi8)(w), turned);
+    return MM(add_epi32)(sum, MM(madd_epi16)(pairs, MM(set1_epi16)(1)));
+#endif
 }
 
 /* sums[16] = n columns, whole spans, of integers. */
 INLINE void int8_dot(int bits, Code code, B16 zero, const Grid *grid, const uint8_t *codes, const int8_t *x,
-                     size_t n, int32_t *sums) {
+                     size_t n, VI *sums) {
     const size_t bytes = (size_t)bits * 16;
-    B32 zeros = y_both(zero, zero);
-    __m256i acc[4], order = span_order(bits);
-    UNROLL for (int i = 0; i < 4; i++) { acc[i] = _mm256_setzero_si256(); }
-    for (size_t at = 0; at < n; at += INT8_SPAN, codes += bytes) {
-        B32 y[4];
-        int64_t eight;
-        memcpy(&eight, x + at, sizeof eight);
-        __m256i row = _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), order);
-        span_codes(bits, codes, y);
-        UNROLL for (int i = 0; i < 4; i++) { y[i] = y_int8(bits, code, zeros, grid, y[i]); }
-        __m256i a = _mm256_unpacklo_epi8((__m256i)y[0], (__m256i)y[1]),
-                b = _mm256_unpacklo_epi8((__m256i)y[2], (__m256i)y[3]);
-        __m256i c = _mm256_unpackhi_epi8((__m256i)y[0], (__m256i)y[1]),
-                d = _mm256_unpackhi_epi8((__m256i)y[2], (__m256i)y[3]);
-        acc[0] = quad_dot(acc[0], _mm256_unpacklo_epi16(a, b), row);
-        acc[1] = quad_dot(acc[1], _mm256_unpackhi_epi16(a, b), row);
-        acc[2] = quad_dot(acc[2], _mm256_unpacklo_epi16(c, d), row);
-        acc[3] = quad_dot(acc[3], _mm256_unpackhi_epi16(c, d), row);
+    Y zeros = y_all(zero);
+    YI acc[4], order = span_order(bits);
+    UNROLL for (int i = 0; i < 4; i++) { acc[i] = (YI){0}; }
+#if UNSIGNED_WEIGHTS
+    YI row_sum = {0};
+#endif
+    for (size_t at = 0; at < n; at += SPANS * INT8_SPAN, codes += SPANS * bytes) {
+        Y y[4];
+        bool two = SPANS == 2 && at + INT8_SPAN < n; /* else the first counts twice, once times 0 */
+        YI row = MM(shuffle_epi8)(row_bytes(x + at, two), order);
+        span_codes(bits, (Spans){codes, two ? bytes : 0}, y);
+        UNROLL for (int i = 0; i < 4; i++) { y[i] = y_weights(bits, code, zeros, grid, y[i]); }
+        YI a = MM(unpacklo_epi8)((YI)y[0], (YI)y[1]), b = MM(unpacklo_epi8)((YI)y[2], (YI)y[3]);
+        YI c = MM(unpackhi_epi8)((YI)y[0], (YI)y[1]), d = MM(unpackhi_epi8)((YI)y[2], (YI)y[3]);
+        acc[0] = quad_dot(acc[0], MM(unpacklo_epi16)(a, b), row);
+        acc[1] = quad_dot(acc[1], MM(unpackhi_epi16)(a, b), row);
+        acc[2] = quad_dot(acc[2], MM(unpacklo_epi16)(c, d), row);
+        acc[3] = quad_dot(acc[3], MM(unpackhi_epi16)(c, d), row);
+#if UNSIGNED_WEIGHTS
+        row_sum = quad_dot(row_sum, _mm512_set1_epi8(1), row);
+#endif
     }
-    UNROLL for (int i = 0; i < 4; i++) {
-        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(acc[i]), _mm256_extracti128_si256(acc[i], 1));
-        memcpy(sums + 4 * i, &s, sizeof s);
-    }
+    __m256i first = lanes_sum(y_fold(acc[0]), y_fold(acc[1])),
+            second = lanes_sum(y_fold(acc[2]), y_fold(acc[3]));
+#if SPANS == 1
+    sums[0] = (VI)first, sums[1] = (VI)second;
+#else
+    sums[0] = (VI)y_join(first, second);
+#endif
+#if UNSIGNED_WEIGHTS
+    __m512i base = _mm512_cvtepu8_epi32((__m128i)(code == CODE_GRID ? b_set(128) : zero));
+    __m256i of_row = lanes_sum(y_fold(row_sum), y_fold(row_sum));
+    sums[0] -= (VI)_mm512_mullo_epi32(base, _mm512_broadcastd_epi32(_mm256_castsi256_si128(of_row)));
+#endif
 }
 #else
 INLINE void int8_dot(int bits, Code code, B16 zero, const Grid *grid, const uint8_t *codes, const int8_t *x,
-                     size_t n, int32_t *sums) {
+                     size_t n, VI *sums) {
     const int unit = unit_columns(bits, code);
-    memset(sums, 0, 16 * sizeof *sums);
+    int32_t sum[16] = {0};
     for (size_t at = 0; at < n; at += (size_t)unit, codes += unit_bytes(bits, code)) {
         for (int c = 0; c < unit; c++) {
             B16 b = unit_codes(bits, codes, c);
             b = code == CODE_GRID ? grid_bytes_of(bits, grid, b) : b - zero;
-            for (int i = 0; i < 16; i++) { sums[i] += (int8_t)b[i] * x[at + (size_t)c]; }
+            for (int i = 0; i < 16; i++) { sum[i] += (int8_t)b[i] * x[at + (size_t)c]; }
         }
     }
+    memcpy(sums, sum, sizeof sum);
 }
 #endif
 
@@ -194,19 +262,17 @@ INLINE void group_dot_int8(int bits, Code code, const CpuGroups *g, const Grid *
     GroupHead h = group_head(code, g, panel, block);
     if (code == CODE_FLOAT) { h.bytes = b_set(128); }
     head_scale(g, CODE_FLOAT, panel, block, h.scale);
-    int32_t whole[16];
+    VI whole[NV];
     int8_dot(bits, code, h.bytes, grid, h.codes, x, (k + INT8_SPAN - 1) / INT8_SPAN * INT8_SPAN, whole);
     UNROLL for (int j = 0; j < NV; j++) {
-        VI w;
-        memcpy(&w, whole + j * VW, sizeof w);
-        V scaled = __builtin_convertvector(w, V) * v_set(step);
+        V scaled = __builtin_convertvector(whole[j], V) * v_set(step);
         v_store(sums + j * VW, v_fma(scaled, h.scale[j], v_load(sums + j * VW)));
     }
 }
 
 /* One row in 8 bits times n panels side by side. */
-static void group_row_int8(const CpuGroups *g, const Grid *grid, const char *w, size_t n, size_t k,
-                           const RowInt8 *x, float *sums) {
+static inline void group_row_int8(const CpuGroups *g, const Grid *grid, const char *w, size_t n, size_t k,
+                                  const RowInt8 *x, float *sums) {
     size_t block = block_bytes(g), panel = panel_bytes(g, k), at = panel_head(g);
     memset(sums, 0, n * 16 * sizeof *sums);
     for (size_t k0 = 0; k0 < k; k0 += g->group, at += block) {

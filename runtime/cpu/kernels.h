@@ -1,5 +1,5 @@
-/* kernels.h: the table of one level's kernels. A kernels_*.c file defines CPU_LEVEL, CPU_TABLE and CPU_NAME
- * and includes this. */
+/* kernels.h: one level's kernels. A kernels_*.c file defines CPU_LEVEL, includes this and makes a table of
+ * CPU_KERNELS. */
 #include "runtime/cpu/attention.h"
 #include "runtime/cpu/linear.h"
 #include "runtime/cpu/pick.h"
@@ -10,21 +10,9 @@
 #include "runtime/cpu/rows.h"
 #include "runtime/cpu/tables.h"
 
-const CpuKernels CPU_TABLE = {
-    .name = CPU_NAME,
-    .gather = gather,
-    .norm = norm,
-    .linear = linear,
-    .rope = rope,
-    .store = store,
-    .attention = attention,
-    .pointwise = pointwise,
-    .reduce = reduce,
-    .softmax = softmax,
-    .move = move,
-    .topk = topk,
-    .pick = pick,
-    .routed = routed,
-    .product = product,
-    .tile = pointwise_insn,
-};
+/* clang-format off */
+#define CPU_KERNELS(level, product_of_rows)                                                                  \
+    {.name = level, .gather = gather, .norm = norm, .linear = product_of_rows, .rope = rope, .store = store, \
+     .attention = attention, .pointwise = pointwise, .reduce = reduce, .softmax = softmax, .move = move,     \
+     .topk = topk, .pick = pick, .routed = routed, .product = product, .tile = pointwise_insn}
+/* clang-format on */

@@ -11,55 +11,11 @@
 #ifndef RUNTIME_CPU_LINEAR_H
 #define RUNTIME_CPU_LINEAR_H
 
-#include "runtime/cpu/groups_int8.h"
+#include "runtime/cpu/linear_int8.h"
 #include "runtime/cpu/sizes.h"
-#include "runtime/cpu/tile.h"
-#include "runtime/cpu/vec_math.h"
 
 #define KC 384
 #define GROUP_PANELS 4
-#define DRAW_PANELS 4 /* streams from memory, when rows are few */
-
-/* One row of one panel: 16 sums to columns col.. of out. */
-INLINE void epilogue(const CpuLinear *l, uint32_t act, size_t row, size_t col, const float *sum) {
-    float *out = l->out + row * l->out_stride + col;
-    for (size_t j = 0; j < 16 && col + j < l->n; j += VW) {
-        size_t left = l->n - col - j;
-        bool whole = left >= VW;
-        V v = v_load(sum + j);
-        const float *bias = l->bias ? l->bias + col + j : NULL;
-        const float *gate = l->gate ? l->gate + row * l->gate_stride + col + j : NULL;
-        const float *rest = l->residual ? l->residual + row * l->residual_stride + col + j : NULL;
-        if (bias) { v += whole ? v_load(bias) : v_load_n(bias, left); }
-        v = v_act(act, v);
-        if (gate) { v *= whole ? v_load(gate) : v_load_n(gate, left); }
-        if (rest) { v += whole ? v_load(rest) : v_load_n(rest, left); }
-        if (whole) {
-            v_store(out + j, v);
-        } else {
-            v_store_n(out + j, left, v);
-        }
-    }
-}
-
-/* rows x panels of sums, c.row = 16. */
-static void epilogue_block(const CpuLinear *l, size_t row, size_t rows, size_t panel, size_t panels,
-                           TileC c) {
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t p = 0; p < panels; p++) {
-            const float *sum = c.c + r * 16 + p * c.panel;
-/* clang-format off */
-#define ACT(kind) case kind: epilogue(l, kind, row + r, (panel + p) * 16, sum); break;
-            switch (l->act) {
-            ACT(ART_ACT_RELU) ACT(ART_ACT_GELU_ERF) ACT(ART_ACT_GELU_TANH)
-            ACT(ART_ACT_SILU) ACT(ART_ACT_TANH) ACT(ART_ACT_SIGMOID)
-            default: epilogue(l, ART_ACT_NONE, row + r, (panel + p) * 16, sum);
-            }
-#undef ACT
-            /* clang-format on */
-        }
-    }
-}
 
 static void few_rows(uint32_t rows, uint32_t dtype, size_t panels, size_t k, TileA a, TileB b, TileC c) {
     switch (rows) {
@@ -243,28 +199,6 @@ static void linear_many(const CpuWorker *w, const CpuLinear *l) {
     }
 }
 
-/* One row in 8 bits, which every worker rounds for itself. */
-static void linear_int8(const CpuWorker *w, const CpuLinear *l) {
-    size_t panels = (l->n + 15u) / 16, k = l->k, bytes = panel_bytes(&l->groups, k);
-    RowInt8 row = {(int8_t *)w->local, (float *)w->local + CPU_LOCAL_BYTES / 8};
-    float sum[16 * DRAW_PANELS];
-    Grid grid;
-    grid_load(&l->groups, l->w, &grid);
-    row_to_int8(l->x, k, l->round, &row);
-    for (size_t p; (p = pool_ticket(w->pool) * (size_t)DRAW_PANELS) < panels;) {
-        size_t n = min_size(DRAW_PANELS, panels - p);
-        const char *from = (const char *)l->w + grid_bytes(&l->groups) + p * bytes;
-        group_row_int8(&l->groups, &grid, from, n, k, &row, sum);
-        epilogue_block(l, 0, 1, p, n, (TileC){sum, 16, 16});
-    }
-}
-
-static bool int8_fits(const CpuLinear *l) {
-    size_t k = l->k, group = min_size(l->groups.group, k);
-    return l->rows == 1 && l->groups.bits && l->round == group && codes_are_int8(&l->groups) &&
-           k + INT8_SPAN <= CPU_LOCAL_BYTES / 2 && k / group < CPU_LOCAL_BYTES / 8;
-}
-
 /* Few rows, rounded together into shared scratch. */
 static void linear_rounded(const CpuWorker *w, const CpuLinear *l) {
     CpuLinear r = *l;
@@ -286,7 +220,7 @@ static void linear_rounded(const CpuWorker *w, const CpuLinear *l) {
 static void linear(const CpuWorker *w, const CpuLinear *l) {
     if (l->rows > MR) {
         linear_many(w, l);
-    } else if (l->round && int8_fits(l)) {
+    } else if (int8_fits(l)) {
         linear_int8(w, l);
     } else if (l->round) {
         linear_rounded(w, l);

@@ -22,7 +22,8 @@ static int machine_level(void) {
     bool fma = (c & bit_FMA) && (c & bit_F16C) && (c & bit_AVX) && (state & AVX_STATE) == AVX_STATE;
     if (!fma || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) { return 1; }
     uint32_t need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    return (b & need) == need && (state & AVX512_STATE) == AVX512_STATE ? 3 : 2;
+    if ((b & need) != need || (state & AVX512_STATE) != AVX512_STATE) { return 2; }
+    return c & bit_AVX512VNNI ? 4 : 3;
 }
 
 const CpuKernels *cpu_select(int level) {
@@ -31,6 +32,7 @@ const CpuKernels *cpu_select(int level) {
     case 1: return &cpu_kernels_generic;
     case 2: return machine >= 2 ? &cpu_kernels_avx2 : NULL;
     case 3: return machine >= 3 ? &cpu_kernels_avx512 : NULL;
+    case 4: return machine >= 4 ? &cpu_kernels_vnni : NULL;
     default: return NULL;
     }
 }

@@ -1,6 +1,6 @@
 /* vec.h: the vector type of one instruction set, and the sizes of its register tiles.
  *
- * A kernels_*.c file sets CPU_LEVEL (1 portable, 2 AVX2 + FMA + F16C, 3 AVX-512) and includes kernels.h;
+ * A kernels_*.c file sets CPU_LEVEL (1 portable, 2 AVX2 + FMA + F16C, 3 AVX-512, 4 with VNNI) and includes kernels.h;
  * all kernels are written once, on GNU C vectors V of VW floats. What the levels do differently is here. */
 #ifndef RUNTIME_CPU_VEC_H
 #define RUNTIME_CPU_VEC_H
@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* MR x NP panels of 16 columns fill the accumulator registers of a matrix tile. */
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
 #include <immintrin.h>
 #define VW 16
 #define MR 12
@@ -60,7 +60,7 @@ INLINE void v_store_n(float *p, size_t n, V v) {
     for (size_t i = 0; i < n; i++) { p[i] = t[i]; }
 }
 
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
 INLINE V v_set(float x) { return (V)_mm512_set1_ps(x); }
 INLINE V v_fma(V a, V b, V c) { return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 #elif CPU_LEVEL == 2
@@ -76,7 +76,7 @@ INLINE V v_select(VI mask, V a, V b) { return (V)(((VI)a & mask) | ((VI)b & ~mas
 #if CPU_LEVEL == 2
 INLINE V v_max(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE V v_min(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
-#elif CPU_LEVEL == 3
+#elif CPU_LEVEL >= 3
 INLINE V v_max(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE V v_min(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
 #else
@@ -101,7 +101,7 @@ INLINE float v_largest(V v) {
 }
 
 INLINE V v_from_f16(VH h) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     return (V)_mm512_cvtph_ps((__m256i)h);
 #elif CPU_LEVEL == 2
     return (V)_mm256_cvtph_ps((__m128i)h);
@@ -114,7 +114,7 @@ INLINE V v_from_f16(VH h) {
 #endif
 }
 INLINE V v_from_bf16(VH h) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     VU u = (VU)_mm512_cvtepu16_epi32((__m256i)h);
 #elif CPU_LEVEL == 2
     VU u = (VU)_mm256_cvtepu16_epi32((__m128i)h);
@@ -125,7 +125,7 @@ INLINE V v_from_bf16(VH h) {
 }
 
 INLINE V v_from_int8(VB b) {
-#if CPU_LEVEL == 3
+#if CPU_LEVEL >= 3
     return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
 #elif CPU_LEVEL == 2
     return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((long long)b)));

@@ -533,7 +533,7 @@ static void test_matmul_large(void) {
              z = fn_value(f, ART_F32, 2, m, n);
     fn_node(f, ART_FN_MATMUL, z, 2, x, y);
     fn_output(f, z);
-    for (int run = 0; run < 6; run++) {
+    for (int run = 0; run < 8; run++) {
         gptc_model *model;
         gptc_function *g;
         gptc_detail why;

@@ -8,6 +8,7 @@ typedef struct {
     uint8_t *data;
     float *values;
     CpuGroups groups;
+    bool ends;
 } Stored;
 
 static uint8_t *store(const ProgramTensor *t) {
@@ -38,7 +39,16 @@ static Graph *product_graph(int64_t rows, int64_t cols, Site **s, Arena *a, Diag
     return g;
 }
 
-static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) {
+/* Codes, and levels of a grid, that are the lowest or the highest there is. */
+static void fill_ends(QuantMatrix *q) {
+    uint32_t last = (1u << q->format->bits) - 1;
+    for (int64_t i = 0; i < q->rows * q->cols; i++) {
+        q->codes[i] = (uint8_t)(formats_roll(&seed, 2) * last);
+    }
+    for (uint32_t i = 0; q->format->grid == GRID_LEARNED && i <= last; i++) { q->grid[i] = i ? 127 : -128; }
+}
+
+static Stored stored_new(const Format *f, int64_t rows, int64_t cols, bool ends, Arena *a) {
     Diag d;
     Site *s;
     QuantMatrix q;
@@ -46,9 +56,10 @@ static Stored stored_new(const Format *f, int64_t rows, int64_t cols, Arena *a) 
     Graph *g = product_graph(rows, cols, &s, a, &d);
     CU_ASSERT_TRUE_FATAL(quant_new(f, rows, cols, a, &q));
     formats_fill(&q, &seed);
+    if (ends) { fill_ends(&q); }
     CU_ASSERT_TRUE_FATAL(site_write(g, s, &q, &d));
     GroupView view;
-    Stored out = {.values = arena_array_of(a, (size_t)(rows * cols), float)};
+    Stored out = {.values = arena_array_of(a, (size_t)(rows * cols), float), .ends = ends};
     quant_dense(&q, out.values);
     CU_ASSERT_TRUE_FATAL(group_view(g, graph_node(g, s->user)->in[1], true, a, &view, &d));
     Program p = {.arena = a};
@@ -80,6 +91,7 @@ static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32
     float *x = random_floats((size_t)rows * k), *before = random_floats((size_t)rows * n);
     float *out = random_floats((size_t)rows * n);
     double *in = calloc(k, sizeof *in);
+    for (size_t i = 0; w->ends && i < (size_t)rows * k; i++) { x[i] = x[i] < 0 ? -1 : 1; }
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < k; i++) { in[i] = (double)x[r * k + i]; }
         if (round) { round_row(x + r * k, k, round, in); }
@@ -101,6 +113,7 @@ static void product_case(const Format *f, const Stored *w, uint32_t rows, uint32
     char what[100];
     snprintf(what, sizeof what, "%s: %u x %u x %u, rounded %u", f->name, rows, k, n, round);
     check(LINEAR, &l, out, (size_t)rows * n, before, want, 3e-6, what);
+    if (rows == 1) { check_levels(LINEAR, &l, out, n, before, what); }
     free(want), free(x), free(before), free(out), free(in);
 }
 
@@ -118,7 +131,7 @@ static void gather_case(const Format *f, const Stored *w, uint32_t k, uint32_t n
 
 static void shape_case(const Format *f, uint32_t k, uint32_t n, uint32_t step) {
     Arena *a = arena_new();
-    Stored w = stored_new(f, n, k, a);
+    Stored w = stored_new(f, n, k, false, a);
     for (uint32_t rows = 1; rows <= 40; rows += rows == 1 ? 1 : step) { product_case(f, &w, rows, k, n, 0); }
     uint32_t group = f->group && f->group < k ? f->group : k;
     for (uint32_t rows = 1; rows <= 16; rows += step) {
@@ -192,11 +205,23 @@ static void test_experts(void) {
         for (int i = 0; i < 3; i++) {
             Arena *a = arena_new();
             uint32_t experts = shape[i][0], k = shape[i][1] / f->vector * f->vector, n = shape[i][2];
-            Stored w = stored_new(f, experts * n, k, a);
+            Stored w = stored_new(f, experts * n, k, false, a);
             for (uint32_t rows = 1; rows < 200; rows = rows * 5 + 2) routed_case(f, &w, experts, rows, k, n);
             free(w.data);
             arena_free(a);
         }
+    }
+}
+
+/* Sums of integers at their largest: of bytes times bytes, and of a whole row. */
+static void test_ends(void) {
+    for (const Format *f = format_table; f->name; f++) {
+        if (f->vector > 1 || f->grid == GRID_F8) { continue; }
+        Arena *a = arena_new();
+        Stored w = stored_new(f, 18, 520, true, a);
+        product_case(f, &w, 1, 520, 18, f->group ? f->group : 520);
+        free(w.data);
+        arena_free(a);
     }
 }
 
@@ -226,6 +251,7 @@ int main(void) {
     CU_add_test(s, "every format over odd shapes", test_shapes);
     CU_add_test(s, "every format in pieces", test_pieces);
     CU_add_test(s, "chosen matrices of every format", test_experts);
+    CU_add_test(s, "codes at their ends", test_ends);
     CU_add_test(s, "a float8 that is no number", test_nan_code);
     return unit_end();
 }

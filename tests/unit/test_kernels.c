@@ -477,10 +477,13 @@ static void test_pointwise(void) {
 }
 
 static void test_select(void) {
+    printf("\n  levels:");
+    for (int level = 1; cpu_select(level); level++) { printf(" %s", cpu_select(level)->name); }
+    printf("\n  ");
     CU_ASSERT_PTR_NOT_NULL(cpu_select(0));
     CU_ASSERT_PTR_NOT_NULL(cpu_select(1));
     CU_ASSERT_PTR_NULL(cpu_select(-1));
-    CU_ASSERT_PTR_NULL(cpu_select(4));
+    CU_ASSERT_PTR_NULL(cpu_select(LEVELS + 1));
 }
 
 int main(void) {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEVELS = 3, POOLS = 3 };
+enum { LEVELS = 4, POOLS = 3 };
 typedef struct {
     const CpuKernels *k;
     const CpuTopk *topk;

@@ -284,7 +284,7 @@ static void test_sessions_of_threads(void) {
 }
 
 static void test_levels(void) {
-    for (int level = 1; level <= 3; level++) {
+    for (int level = 1; level <= 4; level++) {
         gptc_open_options o = {.cpu_level = level};
         gptc_model *m, *kept = model;
         gptc_status st = gptc_open(path, &o, &m, NULL);
