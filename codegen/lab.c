@@ -2,6 +2,8 @@
 #include "codegen/lab_cpu.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "runtime/probe.h"
 
@@ -65,8 +67,30 @@ static void site_places(LabCpu *l, LabSite *s) {
             continue;
         if (t->art.dtype != ART_F32) t->art.bytes *= 2;
         t->art.dtype = ART_F32;
-        VEC_PUSH(l->arena, &s->places, ((SitePlace){i, t->art.layout, 0, 0}));
+        VEC_PUSH(l->arena, &s->places, ((SitePlace){.tensor = i, .layout = t->art.layout}));
     }
+}
+
+static void place_pages(LabCpu *l, SitePlace *p) {
+    uint8_t *from = l->weights + p->offset;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (page - (uintptr_t)from % page) % page;
+    p->inner_bytes = p->bytes > before ? (p->bytes - before) / page * page : 0;
+    if (!p->inner_bytes) return;
+    size_t after = p->bytes - before - p->inner_bytes;
+    p->inner = from + before;
+    p->edge = arena_alloc(l->arena, before + after);
+    memcpy(p->edge, from, before);
+    memcpy(p->edge + before, p->inner + p->inner_bytes, after);
+}
+
+/* Whole pages are given back to the system: they are the file's again, and cost nothing. */
+static bool place_restore(const LabCpu *l, const SitePlace *p) {
+    uint8_t *from = l->weights + p->offset;
+    if (!p->inner_bytes || madvise(p->inner, p->inner_bytes, MADV_DONTNEED)) return false;
+    size_t before = (size_t)(p->inner - from);
+    memcpy(from, p->edge, before);
+    memcpy(p->inner + p->inner_bytes, p->edge + before, p->bytes - before - p->inner_bytes);
+    return true;
 }
 
 /* After packing. */
@@ -77,6 +101,7 @@ static void site_locate(LabCpu *l, LabSite *s) {
         const ArtTensor *t = &p->tensors.data[at->tensor].art;
         at->bytes = t->bytes;
         at->offset = t->offset;
+        place_pages(l, at);
     }
     s->first_step = (uint32_t)p->steps.count;
     for (uint32_t i = (uint32_t)p->steps.count; i-- > 0;)
@@ -91,6 +116,7 @@ void lab_site_fill(const LabCpu *l, const LabSite *s, const float *w) {
     int64_t outputs = site_outputs(&s->site), cols = s->site.cols;
     for (size_t i = 0; i < s->places.count; i++) {
         float *to = (float *)(void *)(l->weights + s->places.data[i].offset);
+        if (!w && place_restore(l, &s->places.data[i])) continue;
         for (uint32_t m = 0; m < s->matrices; m++, to += outputs * cols) {
             WeightView given = {.data = w, .offset = m * outputs * cols, .dtype = DT_F32, .rank = 2};
             given.dim[0] = outputs, given.dim[1] = given.stride[0] = cols, given.stride[1] = 1;

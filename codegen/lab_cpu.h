@@ -10,6 +10,9 @@
 typedef struct {
     uint32_t tensor, layout;
     uint64_t offset, bytes; /* in WEIGHTS */
+    uint8_t *inner;         /* its whole pages, if it has any, */
+    size_t inner_bytes;
+    uint8_t *edge; /* and what was at first in the pages around them, which others share */
 } SitePlace;
 typedef struct {
     Site site;
