@@ -16,6 +16,7 @@
 
 #define SPEED_STEPS 24
 #define SPEED_RUNS 5
+#define SIZE_SLACK 1.001 /* of a size: what the search counts is not rounded to what the file aligns */
 
 void lossy_init(Lossy *l, Compile *c, const LossyOptions *o, const CompileWrite *w) {
     *l = (Lossy){.opt = *o, .c = c, .write = w};
@@ -57,7 +58,10 @@ static bool pack_exact(Lossy *l, Diag *d) {
     if (!file_flush(file)) return file_commit(file, d);
     file_unname(file);
     l->exact_file = file;
+    uint64_t counted;
+    graph_weigh(l->exact, &counted);
     l->exact_bits = r.pack.weight_bytes * 8;
+    l->packing_bits = l->exact_bits > counted ? l->exact_bits - counted : 0;
     l->vocab = p->meta.vocab;
     l->context = p->meta.context;
     return gate_exact(l->c->imported, file_temporary(file), l->write->seed, l->c->arena, &l->gate, d);
@@ -105,6 +109,20 @@ static bool within_budget(void *user, const Quality *q, Diag *d) {
                       "%.2f %%; nothing is written",
                       t.data, q->mean_kl, q->mean_kl_error, q->perplexity, q->base_perplexity,
                       100 * q->same_top);
+}
+
+/* The budgets that are counted, not measured. */
+static bool within_size(const Lossy *l, const CompileResult *r, Diag *d) {
+    Budget b = l->plan.budget;
+    double bytes = (double)r->pack.weight_bytes, weights = (double)l->weights;
+    double most = b.kind == BUDGET_BITS ? b.value * weights / 8 : b.kind == BUDGET_SIZE ? b.value : bytes;
+    Text t = text_new(l->c->arena);
+    budget_print(&t, b);
+    return bytes <= most * SIZE_SLACK ||
+           diag_error(
+               d, loc_none(),
+               "--budget %s is broken: the weights take %.0f bytes, %.3f bits each; nothing is written",
+               t.data, bytes, 8 * bytes / weights);
 }
 
 typedef struct {
@@ -190,6 +208,7 @@ static bool holds(void *self, const char *artifact, const CompileResult *r, Diag
                          .seed = l->write->seed,
                          .holds = within_budget,
                          .user = l};
+    if (!within_size(l, r, d)) return false;
     if (!gate_lossy(&x, l->c->arena, &l->steps_gate, &l->at.confirmed, d)) return false;
     const char *const both[2] = {x.exact, artifact};
     decode_speeds(both, l->opt.threads, l->speed);

@@ -74,6 +74,7 @@ typedef struct {
     uint32_t vocab;
     int64_t context;
     uint64_t weights, exact_bits; /* uncompressed: numbers, and the bits that they are stored in */
+    uint64_t packing_bits;        /* of those: what the graph's constants do not take; padding, wider types */
     LossyText text;
     LossyAttempt at; /* what was chosen */
     LossyPlan plan;

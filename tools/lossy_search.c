@@ -27,6 +27,7 @@ static bool attempt_open(Lossy *l, Graph *g, Lab *base, LossyAttempt *out, Diag 
     *out = (LossyAttempt){.graph = g};
     out->nsites = sites_find(g, l->c->arena, &out->sites);
     graph_weigh(g, &out->other_bits);
+    out->other_bits += l->packing_bits;
     for (size_t i = 0; i < out->nsites; i++) {
         const Site *s = &out->sites[i];
         uint64_t own = s->bits * (uint64_t)(s->rows * s->cols);

@@ -28,7 +28,11 @@ static int64_t most_inputs(const Site *sites, size_t n) {
  * inputs do not say how the inputs depend on each other, and what is fitted to them does not hold elsewhere. */
 LossyShares lossy_shares(const Graph *g, const Site *sites, size_t nsites, int64_t length, bool sampled) {
     int64_t most = sampled ? SAMPLED_WINDOWS : MOST_WINDOWS;
-    int64_t all = (int64_t)(TEXT_WORK / (2.0 * (double)graph_weigh(g, NULL) * (double)length));
+    double read =
+        (double)graph_weigh(g, NULL); /* weights for a token: not of experts that it does not choose */
+    for (size_t i = 0; i < nsites; i++)
+        if (sites[i].experts) read -= (double)(sites[i].rows * sites[i].cols) - site_products(g, &sites[i]);
+    int64_t all = (int64_t)(TEXT_WORK / (2.0 * read * (double)length));
     all = all < LEAST_WINDOWS ? LEAST_WINDOWS : all > most ? most : all;
     int64_t needed = (TOKENS_AN_INPUT * most_inputs(sites, nsites) + length - 1) / length;
     LossyShares s = {all / 2, all / 4};

@@ -80,6 +80,8 @@ refused 1 'wrong.plan:[0-9]+.*no such format' model.onnx --ctx 128 --plan-in wro
 sed 's/^budget .*/budget kl=0.000001/' plan >strict.plan
 refused 1 'breaks its budget' model.onnx --ctx 128 --plan-in strict.plan --calibrate seen --plan-out lost.plan --report lost.html
 [ ! -e lost.plan ] && [ ! -e lost.html ] || fail "a plan or a page of a model that was not written"
+sed 's/^budget .*/budget bits=3/' bits.plan >large.plan
+refused 1 'budget bits=3 is broken: .* 4\.[0-9]* bits' model.onnx --ctx 128 --plan-in large.plan --calibrate seen
 refused 1 'nowhere/plan: cannot create' model.onnx --ctx 128 --bits 4 --calibrate seen --plan-out nowhere/plan
 refused 2 'are not written' model.onnx --dry-run --bits 4 --plan-out lost.plan
 
