@@ -12,7 +12,7 @@
 #include "runtime/probe.h"
 
 #define KEPT_MOST ((size_t)1 << 30)
-#define KEPT_LEAST ((size_t)64 << 20)
+#define KEPT_LEAST ((size_t)96 << 20)
 #define KEPT_SMALL                                                                                           \
     ((size_t)256 << 20) /* that a small model's weights and half of what is kept may take together */
 
@@ -134,13 +134,13 @@ static void rows_drop(LabTexts *all, Kept *k) {
     k->stamp = 0;
 }
 
-/* Whose rows were used least lately, but for x's from `from` on and those of `start`; NULL: nobody's. */
-static Kept *rows_oldest(const LabTexts *all, const LabText *x, int64_t start, size_t from) {
+/* Whose rows were used least lately, but for x's from .. end - 1 and those of `start`; NULL: nobody's. */
+static Kept *rows_oldest(const LabTexts *all, const LabText *x, int64_t start, size_t from, size_t end) {
     Kept *oldest = NULL;
     for (LabText *y = all->first; y; y = y->next)
         for (size_t b = 0; b < all->nboundaries; b++) {
             Kept *k = &y->at[b];
-            if (!k->rows.data || (y == x && ((int64_t)b == start || b >= from))) continue;
+            if (!k->rows.data || (y == x && ((int64_t)b == start || (b >= from && b < end)))) continue;
             if (!oldest || k->used < oldest->used) oldest = k;
         }
     return oldest;
@@ -154,7 +154,7 @@ void lab_text_rows_reserve(LabTexts *all, LabText *x, int64_t start, size_t from
         size_t bytes = rows_bytes(all, x, b, x->shape.windows);
         k->used = ++all->uses;
         if (k->rows.data) continue;
-        while (all->held + bytes > all->most && (oldest = rows_oldest(all, x, start, b)))
+        while (all->held + bytes > all->most && (oldest = rows_oldest(all, x, start, b, end)))
             rows_drop(all, oldest);
         if (all->held + bytes > all->most || !store_new(bytes, false, &k->rows, &none)) continue;
         all->held += bytes;

@@ -145,7 +145,7 @@ static void test_little_memory(void) {
 static void test_memory_bounds(void) {
     const uint64_t mb = 1 << 20;
     CU_ASSERT_EQUAL(lab_texts_most(20 * mb), 246 * mb);
-    CU_ASSERT_EQUAL(lab_texts_most(480 * mb), 64 * mb);
+    CU_ASSERT_EQUAL(lab_texts_most(480 * mb), 96 * mb);
     CU_ASSERT_EQUAL(lab_texts_most(4096 * mb), 512 * mb);
     CU_ASSERT_EQUAL(lab_texts_most(100000 * mb), 1024 * mb);
 }
