@@ -13,8 +13,7 @@
 
 #define KEPT_MOST ((size_t)1 << 30)
 #define KEPT_LEAST ((size_t)96 << 20)
-#define KEPT_SMALL                                                                                           \
-    ((size_t)256 << 20) /* that a small model's weights and half of what is kept may take together */
+#define KEPT_SMALL ((size_t)256 << 20) /* for this and half of the weights, of a small model */
 
 /* A search's memory is to stay below one and a half times the weights; a small model's is small anyway. */
 size_t lab_texts_most(uint64_t weight_bytes) {

@@ -1,8 +1,8 @@
 /* decode_steps.c: the plan's steps as values, and the longest run of layers that are alike.
  *
  * Two steps are alike when they run the same kernel with the same parameters, their tensors and states have the same
- * form, matrices of products excepted (decode_forms.c), and their operands were written equally many steps before. A run of layers is a stretch of steps each of which
- * is like the one a period later. */
+ * form, matrices of products excepted (decode_forms.c), and their operands were written equally many steps before. A run
+ * of layers is a stretch of steps each of which is like the one a period later. */
 #include "codegen/cuda/decode.h"
 
 #include <string.h>

@@ -170,8 +170,8 @@ typedef struct {
 } CpuPick;
 
 /* out[slot][n] = act(x w[e] + bias[e]) * gate[slot] with e = index[slot], for each row's slots: x is k floats, or
- * with x_step slots x k. w: experts x [ceil(n/16)][k][16], or GROUP16 of experts x n rows, n a multiple of 16. A slot whose index is no expert gives 0. out may be
- * gate, never x or index. */
+ * with x_step slots x k. w: experts x [ceil(n/16)][k][16], or GROUP16 of experts x n rows, n a multiple of 16. A slot
+ * whose index is no expert gives 0. out may be gate, never x or index. */
 typedef struct {
     uint32_t rows, experts, slots, k, n, act, dtype;
     CpuGroups groups;

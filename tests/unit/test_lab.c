@@ -110,7 +110,6 @@ static void test_set_and_restore(void) {
     fixture_close(&f);
 }
 
-/* What set computes is what the graph with that matrix computes when it is compiled. */
 /* With room for the rows of two places of the model, and log-probabilities on disk, every figure is the same. */
 static void test_little_memory(void) {
     Fixture all, few;
@@ -150,6 +149,7 @@ static void test_memory_bounds(void) {
     CU_ASSERT_EQUAL(lab_texts_most(100000 * mb), 1024 * mb);
 }
 
+/* What set computes is what the graph with that matrix computes when it is compiled. */
 static void test_graph(void) {
     Fixture f;
     fixture_open(&f, 2);
